@@ -1,0 +1,78 @@
+# Two commands do everything: `make run` and `make test`. Both need only Python 3.11+ with venv, and make.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+STAMP  := $(VENV)/.installed
+LAMDATUI := $(BIN)/lamdatui
+
+.PHONY: help install install-dev models test-models run test test-slow lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make run        install, fetch the embedded model, open the console on the quickstart"
+	@echo "make test       install what tests need, then lint, types, import contracts and tests"
+	@echo "make test-slow  the long proofs: kills at every fault point, the whole quickstart"
+	@echo "make lint       ruff, basedpyright, import-linter"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "error: Python 3.11 or newer is needed; try: make PYTHON=python3.12 run"; exit 2; }
+	@echo "== making $(VENV)"
+	@$(PYTHON) -m venv $(VENV) \
+	  || { echo "error: python3 -m venv failed; on Debian: apt-get install python3-venv"; rm -rf $(VENV); exit 2; }
+
+# torch first and alone: with it in place no other package asks for a build with CUDA libraries.
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@echo "== installing torch (the largest part)"
+	@$(PIP) install --progress-bar on -c constraints.txt torch
+	@echo "== installing lamdatui and what it stands on"
+	@$(PIP) install --progress-bar on -c constraints.txt -e .
+	@touch $(STAMP)
+
+install: $(STAMP)
+
+$(VENV)/.installed-dev: $(STAMP)
+	@echo "== installing what tests need"
+	@$(PIP) install --progress-bar on -c constraints.txt -e '.[dev]'
+	@touch $@
+
+install-dev: $(VENV)/.installed-dev
+
+models: $(STAMP)
+	@echo "== the embedded model and the quickstart's data (fetched or made once, then kept in the user cache)"
+	@$(LAMDATUI) models fetch quickstart-data >/dev/null
+	@$(LAMDATUI) models fetch smollm2-135m-gguf >/dev/null
+
+run: models
+	@if [ -t 0 ] && [ -t 1 ]; then \
+	  $(LAMDATUI) run quickstart --name quickstart; \
+	else \
+	  echo "== no terminal: the quickstart runs headless, in mode auto"; \
+	  $(LAMDATUI) run quickstart --name quickstart --headless --mode auto && $(LAMDATUI) show quickstart; \
+	fi
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+
+test-models: $(STAMP)
+	@echo "== the lab's bases, the embedded model and its data (made or fetched once)"
+	@$(LAMDATUI) models fetch lab-bases >/dev/null
+	@$(LAMDATUI) models fetch quickstart-data >/dev/null
+	@$(LAMDATUI) models fetch smollm2-135m-gguf >/dev/null
+
+test: lint test-models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev test-models
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 3600
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

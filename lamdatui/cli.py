@@ -1,0 +1,279 @@
+"""The commands. Everything heavy is imported inside the command that needs it: `--help` has to be instant."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lamdatui.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
+
+app = typer.Typer(
+    name="lamdatui",
+    help="A terminal console in which a local LLM explores LLM post-training pipelines.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=False,
+)
+models_app = typer.Typer(help="Named weights and data: list them, fetch them.", rich_markup_mode=None, no_args_is_help=False)
+actions_app = typer.Typer(help="Action types: what they do and what can be set.", rich_markup_mode=None, no_args_is_help=False)
+app.add_typer(models_app, name="models")
+app.add_typer(actions_app, name="actions")
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
+DEFAULT_RUNS = Path("lamdatui-runs")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Without a command: pick a profile, or attach to a run that is going."""
+    source = context.get_parameter_source("runs_dir")
+    if source is not None and source.name == "COMMANDLINE":
+        # Given before the command, it holds for the command.
+        os.environ["LAMDATUI_RUNS"] = str(runs_dir)
+    if version:
+        from lamdatui import __version__
+
+        print(f"lamdatui {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        from lamdatui.commands import pick
+
+        raise typer.Exit(pick(runs_dir))
+
+
+@app.command()
+def run(
+    profile: Annotated[str, typer.Argument(help="A profile's path or name (see `lamdatui profiles`).")],
+    name: Annotated[str | None, typer.Option(help="Name of the run; an unfinished run of this name goes on.")] = None,
+    mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, help="End the search after this many trials.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Start a search, or go on with one."""
+    from lamdatui.commands import run_profile
+
+    raise typer.Exit(run_profile(profile, name, mode, max_trials, overrides or [], headless or as_json, as_json, runs_dir))
+
+
+@app.command()
+def attach(run: Run, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """Open the console on a run; an interrupted one goes on."""
+    from lamdatui.commands import attach_run
+
+    raise typer.Exit(attach_run(run, runs_dir))
+
+
+@app.command()
+def stop(
+    run: Run,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the running step.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Stop a run after its step (or now); it can go on later."""
+    from lamdatui.commands import stop_run
+
+    stop_run(run, runs_dir, "now" if now else "after-step")
+
+
+@app.command()
+def show(run: Run, as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """What a run has found so far."""
+    from lamdatui import runs
+    from lamdatui.show import show as describe
+    from lamdatui.show import table
+
+    run_dir = runs.find_run(run, runs_dir)
+    found = describe(run_dir, runs.is_alive(run_dir))
+    _print_json(found) if as_json else print(table(found))
+
+
+@app.command("runs")
+def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """The runs of a directory."""
+    from lamdatui import runs
+    from lamdatui.show import show as describe
+
+    rows = []
+    for run_dir in runs.list_runs(runs_dir):
+        try:
+            found = describe(run_dir, runs.is_alive(run_dir))
+        except LamdatuiError as error:
+            rows.append(
+                {
+                    "run": run_dir.name,
+                    "status": "unreadable",
+                    "trials": 0,
+                    "winner": None,
+                    "path": str(run_dir),
+                    "problem": error.what,
+                }
+            )
+            continue
+        winner = (found["winner"] or {}).get("model")
+        rows.append(
+            {
+                "run": run_dir.name,
+                "status": found["status"],
+                "trials": len(found["trials"]),
+                "winner": winner,
+                "path": str(run_dir),
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    for row in rows:
+        print(f"{row['run']:24} {row['status']:12} {row['trials']:3} trials  winner {row['winner'] or '-'}")
+    if not rows:
+        print(f"no runs in {runs_dir}; start one with `lamdatui run lab`", file=sys.stderr)
+
+
+@app.command()
+def check(
+    profile: Annotated[str, typer.Argument(help="A profile's path or name.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Everything that can be known before running."""
+    from lamdatui.checks import check_profile
+
+    findings = check_profile(profile, overrides or [], runs_dir)
+    _print_json([finding.to_json() for finding in findings]) if as_json else print("\n".join(map(str, findings)))
+    if any(finding.status == "bad" for finding in findings):
+        raise typer.Exit(2)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """What this machine has, what is missing, and the fix."""
+    from lamdatui.checks import check_machine
+
+    findings = check_machine()
+    _print_json([finding.to_json() for finding in findings]) if as_json else print("\n".join(map(str, findings)))
+    if any(finding.status == "bad" for finding in findings):
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Path, typer.Option("--to", help="A directory that does not exist yet.")],
+    model: Annotated[str | None, typer.Option(help="A model's id; the winner when not given.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Write a model as a plain Hugging Face directory with its recipe."""
+    from lamdatui import runs
+    from lamdatui.export import export_model
+
+    export_model(runs.find_run(run, runs_dir), to, model, lambda text: print(text, file=sys.stderr))
+    print(to)
+
+
+@app.command()
+def step(
+    run: Run,
+    trial: Annotated[int, typer.Argument(min=1, help="The trial's number.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PARAM=VALUE", help="Another hyperparameter.")] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Run one trial's step again, in the foreground, beside the run: its records are not touched."""
+    from lamdatui.commands import run_one_step
+
+    raise typer.Exit(run_one_step(run, trial, overrides or [], runs_dir))
+
+
+@app.command()
+def profiles(as_json: AsJson = False) -> None:
+    """The profiles that can be run by name."""
+    from lamdatui.resources import files
+
+    rows = [{"name": name, "origin": origin, "path": str(path)} for name, (origin, path) in sorted(files("profiles").items())]
+    _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+
+
+@app.command()
+def prompts(as_json: AsJson = False) -> None:
+    """The planner's prompts and where each comes from."""
+    from lamdatui.resources import files
+
+    rows = [{"name": name, "origin": origin, "path": str(path)} for name, (origin, path) in sorted(files("prompts").items())]
+    _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+
+
+@actions_app.callback(invoke_without_command=True)
+def actions(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the action types."""
+    if context.invoked_subcommand is None:
+        from lamdatui.commands import action_rows
+
+        rows, problems = action_rows()
+        _print_json(rows) if as_json else print(
+            "\n".join(f"{r['name']:14} {r['family']:11} {r['summary']}  [{r['origin']}]" for r in rows)
+        )
+        for problem in problems:
+            print(f"problem: {problem}", file=sys.stderr)
+
+
+@actions_app.command("show")
+def show_action(name: str, as_json: AsJson = False) -> None:
+    """One action type: inputs, hyperparameters, defaults, units, source."""
+    from lamdatui.commands import action_rows, action_text
+
+    rows, _ = action_rows(only=name)
+    _print_json(rows[0]) if as_json else print(action_text(rows[0]))
+
+
+@models_app.callback(invoke_without_command=True)
+def models(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the catalogue."""
+    if context.invoked_subcommand is None:
+        from lamdatui.commands import catalogue_rows
+
+        rows = catalogue_rows()
+        _print_json(rows) if as_json else print(
+            "\n".join(f"{r['name']:20} {'here' if r['path'] else '-':5} {r['licence']:12} {r['summary']}" for r in rows)
+        )
+
+
+@models_app.command("fetch")
+def fetch_model(name: Annotated[str, typer.Argument(help="A catalogue name, or hf:OWNER/REPO.")]) -> None:
+    """Fetch (and convert or build) a named entry; what is there already is not fetched again."""
+    from lamdatui.catalogue.fetch import fetch
+
+    print(fetch(name, lambda text: print(text, file=sys.stderr, flush=True)))
+
+
+def main() -> None:
+    """Run a command; an error that a person can act on is three lines and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except LamdatuiError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        print(f"error: {error.strerror or error}\n  where: {error.filename or 'this machine'}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)

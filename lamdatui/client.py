@@ -1,0 +1,118 @@
+"""The socket client: what the console and the headless command use to watch and steer an engine.
+
+Frames are JSON objects, one a line, at most `FRAME_BYTES` long. The engine sends
+
+- `{"type": "hello", "protocol", "run", "pid", "seq"}` once; `seq` is the newest event at that moment,
+- `{"type": "event", "event": {...}}` for each event from the first on, then live,
+- `{"type": "live"}` when everything up to `hello.seq` was sent,
+- `{"type": "hardware", "gpus": [...], "reason", "host": {...}}` about once a second while somebody watches,
+- `{"type": "metric", "step", "metric": {...}}` for each line that the running step adds to its metrics.jsonl,
+- `{"type": "reply", "id", "ok", "result" | "error"}` to each command.
+
+A client sends `{"type": "command", "id", "command", "args": {...}}`; the commands are listed in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from lamdatui.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.paths import socket_path
+
+PROTOCOL = 1
+FRAME_BYTES = 4 * 1024 * 1024
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "attach": ("role",),
+    "decide": ("number", "digest", "verdict", "params", "reason", "remember"),
+    "pause": (),
+    "resume": (),
+    "mode": ("mode",),
+    "stop": ("when",),
+    "revoke": ("id",),
+}
+"""Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`. `decide.digest` is the digest of
+the action that was shown: a decision about another one is refused. `stop.when`: `after-step` or `now`."""
+
+
+def encode(frame: dict[str, Any]) -> bytes:
+    """One frame as bytes. Raises ValueError above the length cap."""
+    data = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    if len(data) > FRAME_BYTES:
+        raise ValueError(f"frame of {len(data)} bytes; at most {FRAME_BYTES}")
+    return data
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """One frame from bytes. Raises ValueError on anything but a JSON object with a `type`."""
+    frame = json.loads(line)
+    if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
+        raise ValueError("a frame is a JSON object with a type")
+    return frame
+
+
+class Client:
+    """One connection to an engine. Use `await Client.connect(run_dir)`, iterate `frames()`, call `command()`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+
+    @classmethod
+    async def connect(cls, run_dir: Path) -> Client:
+        """Connect to the engine of a run. Raises LamdatuiError when none answers."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(socket_path(run_dir)), limit=FRAME_BYTES)
+        except OSError as error:
+            raise LamdatuiError(
+                "no engine answers for this run",
+                where=str(run_dir),
+                fix="start it again with `lamdatui run PROFILE --name NAME`",
+                exit_code=EXIT_FAILED,
+            ) from error
+        return cls(reader, writer)
+
+    async def frames(self) -> AsyncIterator[dict[str, Any]]:
+        """Every frame but replies, until the engine closes the connection. Must be iterated for `command` to return."""
+        try:
+            while line := await self._reader.readline():
+                frame = decode(line)
+                if frame["type"] != "reply":
+                    yield frame
+                    continue
+                future = self._waiting.pop(frame["id"], None)
+                if future and not future.done():
+                    future.set_result(frame)
+        except (ConnectionError, ValueError):
+            return
+        finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionError("the engine closed the connection"))
+
+    async def command(self, command: str, **args: Any) -> Any:
+        """Send a command, return its result. Raises LamdatuiError when refused, ConnectionError when cut off."""
+        number = next(self._ids)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._writer.write(encode({"type": "command", "id": number, "command": command, "args": args}))
+        await self._writer.drain()
+        reply = await future
+        if not reply["ok"]:
+            raise LamdatuiError(reply["error"], where=command, exit_code=EXIT_FAILED)
+        return reply["result"]
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._writer.close()
+        try:
+            await self._writer.wait_closed()
+        except ConnectionError:
+            pass

@@ -1,0 +1,1 @@
+"""The engine: a detached process, the only writer of its run's journal."""

@@ -1,0 +1,326 @@
+"""`python -m lamdatui.engine RUN_DIR`: the detached engine of one run."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, TextIO
+
+import psutil
+
+from lamdatui import __version__
+from lamdatui.clock import SystemClock, boot_id
+from lamdatui.engine.candidates import Machine
+from lamdatui.engine.loop import Loop
+from lamdatui.engine.server import Server
+from lamdatui.engine.stephost import StepHost
+from lamdatui.engine.steps import Slots, StepRunner
+from lamdatui.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
+from lamdatui.events import MODES
+from lamdatui.hardware.gpu import read_gpus
+from lamdatui.hardware.host import has_fast_bfloat16
+from lamdatui.hardware.probe import Probe
+from lamdatui.jsonio import write_json
+from lamdatui.paths import socket_path
+from lamdatui.policy import make_policy
+from lamdatui.policy.base import Policy
+from lamdatui.profile import Profile, load_profile
+from lamdatui.resources import load_prompt
+from lamdatui.store.artifacts import Store
+from lamdatui.store.journal import Journal
+from lamdatui.workspace import Workspace, open_workspace
+
+LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
+"""How long the engine stays after its run has ended and nobody is attached."""
+
+
+def take_lock(run_dir: Path) -> TextIO | None:
+    """The run's lock for this process's life, or None when another engine has it. The kernel frees it at death."""
+    handle = (run_dir / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
+
+
+class Engine:
+    """Builds the parts, answers commands, ends in an orderly way."""
+
+    def __init__(self, run_dir: Path, profile: Profile, options: argparse.Namespace) -> None:
+        self.run_dir = run_dir
+        self.profile = profile
+        self.options = options
+        self.clock = SystemClock()
+        self.journal = Journal(run_dir / "run.db", self.clock)
+        self.server = Server(socket_path(run_dir), self.journal, self.command)
+        self.workspace = open_workspace(profile)
+        self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
+        self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish)
+        self.loop: Loop | None = None
+        self.closing = asyncio.Event()
+
+    async def _machine(self) -> tuple[Machine, list[str]]:
+        """What steps run on. Where NVML sees a GPU, the host says whether this torch can use it."""
+        gpus, reason = read_gpus()
+        if self.profile.device != "cpu" and gpus:
+            frame = await self.host.ready()
+            if frame["cuda"]:
+                # Which of them CUDA_VISIBLE_DEVICES names is not asked: the smallest one bounds them all.
+                known = [gpu["memory_total"] for gpu in gpus if gpu["memory_total"]]
+                bf16 = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus)
+                memory = min(known, default=psutil.virtual_memory().total)
+                return Machine("cuda", self._dtype(bf16), memory), [f"cuda:{i}" for i in range(frame["cuda"])]
+            reason = "this build of torch has no CUDA"
+        if self.profile.device == "cuda":
+            raise LamdatuiError("the profile asks for a GPU and there is none", where=reason, fix="set device: auto")
+        return Machine("cpu", self._dtype(has_fast_bfloat16()), psutil.virtual_memory().total), ["cpu"]
+
+    def _dtype(self, fast_bfloat16: bool) -> str:
+        """The dtype of weights that are not trained, and of the results: part of every action's digest."""
+        if self.profile.dtype != "auto":
+            return self.profile.dtype
+        return "bfloat16" if fast_bfloat16 else "float32"
+
+    def _facts_of_start(self, machine: Machine) -> list[tuple[str, dict[str, Any]]]:
+        state, budget = self.journal.state, self.profile.budget
+        facts: list[tuple[str, dict[str, Any]]] = []
+        trials = self.options.max_trials or (state.max_trials if state.last_seq else budget.trials)
+        if not state.last_seq:
+            created = {
+                "name": self.run_dir.name,
+                "profile": self.profile.model_dump(mode="json"),
+                "profile_digest": self.profile.search_digest(),
+                "seed": self.profile.seed,
+                "mode": self.options.mode or self.profile.mode,
+                "policy": self.profile.policy.name,
+                "max_trials": trials,
+                "wall_seconds": budget.wall_minutes * 60 if budget.wall_minutes else None,
+            }
+            facts.append(("run.created", created))
+        started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__}
+        facts.append(("engine.started", {**started, "device": {"device": machine.device, "dtype": machine.dtype}}))
+        if state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
+            facts.append(("run.resumed", {"max_trials": trials}))
+        if state.last_seq and self.options.mode and self.options.mode != state.mode:
+            facts.append(("mode.changed", {"mode": self.options.mode, "by": "command line"}))
+        return facts
+
+    def _policy(self) -> Policy:
+        return make_policy(
+            self.profile.policy.name,
+            planner=planner_settings(self.profile, self.workspace),
+            load_prompt=load_prompt,
+            log_path=self.run_dir / "planner.log",
+        )
+
+    async def run(self) -> int:
+        """The engine's whole life; its exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self.closing.set)
+        if self.options.view:
+            return await self._view()
+        await self.host.warm()
+        machine, devices = await self._machine()
+        policy, fallback = self._policy(), make_policy("random", planner=None, load_prompt=load_prompt, log_path=self.run_dir)
+        store = Store(self.run_dir.parent / "store")
+        store.sweep()
+        loop = self.loop = Loop(
+            self.workspace,
+            self.journal,
+            store,
+            self.runner,
+            Slots(devices),
+            policy,
+            fallback,
+            machine,
+            self.clock,
+            self.server.publish,
+        )
+        loop.approvals.unattended = self.options.headless
+        loop.record(*self._facts_of_start(machine))
+        for problem in self.workspace.problems:
+            loop.problem("actions", problem)
+        await self.server.start()
+        (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
+        readings = asyncio.create_task(self._readings())
+        code = 0
+        try:
+            code = await self._work(loop, policy)
+        finally:
+            readings.cancel()
+            await policy.close()
+            await self.host.close()
+            loop.record(
+                ("engine.stopped", {"reason": "the run ended" if self.journal.state.status != "running" else "asked to stop"})
+            )
+            await self.server.close()
+            self.journal.close()
+        return code
+
+    async def _view(self) -> int:
+        """Show a run that has ended to whoever attaches; nothing is written."""
+        await self.server.start()
+        readings = asyncio.create_task(self._readings())
+        await self._linger()
+        readings.cancel()
+        await self.server.close()
+        self.journal.close()
+        return 0
+
+    async def _work(self, loop: Loop, policy: Policy) -> int:
+        try:
+            await policy.start()
+        except LamdatuiError as error:
+            loop.problem("planner", f"{error.what} {error.where}".strip())
+            if not loop.state.trials:
+                ended = {"status": "planner", "reason": error.what, "winner": None, "beats_base": None, "gain": None}
+                loop.record(("run.ended", ended))
+                return EXIT_PLANNER
+        work = asyncio.create_task(loop.run())
+        closing = asyncio.create_task(self.closing.wait())
+        await asyncio.wait({work, closing}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            # Training outlives the engine: a later one adopts the step.
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            return 0
+        work.result()
+        await self._linger()
+        return 0
+
+    async def _linger(self) -> None:
+        """Stay while somebody watches the ended run, and a little longer."""
+        loop = asyncio.get_running_loop()
+        idle_since = loop.time()
+        while not self.closing.is_set():
+            if self.server.peers:
+                idle_since = loop.time()
+            elif loop.time() - max(idle_since, self.server.last_peer_left or 0.0) >= LINGER_SECONDS:
+                return
+            await asyncio.sleep(0.1)
+
+    async def _readings(self) -> None:
+        probe = Probe(self.run_dir)
+        try:
+            while True:
+                if self.server.peers:
+                    self.server.publish(await probe.read())
+                await asyncio.sleep(1.0)
+        finally:
+            probe.close()
+
+    # --- commands ------------------------------------------------------------------------------------------------
+
+    def command(self, command: str, args: dict[str, Any], role: str) -> Any:
+        """Do what a client asks. Raises LamdatuiError when it can't be done."""
+        if role == "viewer":
+            raise LamdatuiError("a viewer can't steer")
+        if self.loop is None:
+            if command != "stop":
+                raise LamdatuiError("this run has ended; it can only be looked at")
+            self.closing.set()
+            return None
+        loop, state = self.loop, self.journal.state
+        if role == "console":
+            # Somebody is there now, also when the run was started without a screen.
+            loop.approvals.unattended = False
+        match command:
+            case "decide":
+                return loop.approvals.decide(state, args, "person")
+            case "pause":
+                loop.record(("run.paused", {"by": "person"}))
+            case "resume":
+                loop.record(("run.unpaused", {"by": "person"}))
+            case "mode":
+                self._mode(loop, args["mode"])
+            case "stop":
+                self._stop(loop, args["when"])
+            case "revoke":
+                kind = "constraint" if args["id"] in state.constraints else "rule"
+                if kind == "rule" and args["id"] not in state.rules:
+                    raise LamdatuiError(f"no rule and no constraint {args['id']!r}")
+                loop.record((f"{kind}.revoked", {"id": args["id"], "by": "person"}))
+        loop.woken.set()
+        return None
+
+    def _mode(self, loop: Loop, mode: str) -> None:
+        if mode not in MODES:
+            raise LamdatuiError(f"a mode is one of {', '.join(MODES)}, not {mode!r}")
+        loop.record(("mode.changed", {"mode": mode, "by": "person"}))
+        if mode == "auto":
+            loop.approvals.release("mode auto")
+
+    def _stop(self, loop: Loop, when: str) -> None:
+        if when not in ("after-step", "now"):
+            raise LamdatuiError(f"stop takes after-step or now, not {when!r}")
+        if self.journal.state.status != "running":
+            self.closing.set()
+            return
+        loop.record(("run.stopping", {"when": when, "by": "person"}))
+        loop.approvals.release("stop")
+        if when == "now":
+            self.runner.stop()
+
+
+def planner_settings(profile: Profile, workspace: Workspace) -> Any:
+    """The profile's planner as the planner package wants it, or None."""
+    from lamdatui.planner.settings import PlannerSettings
+    from lamdatui.workspace import locate
+
+    spec = profile.planner
+    if spec is None:
+        return None
+    model = str(locate(spec.model)) if spec.backend == "llamacpp" else spec.model
+    return PlannerSettings(
+        backend=spec.backend,
+        model=model,
+        url=spec.url,
+        context=spec.context,
+        # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
+        threads=spec.threads or max(1, workspace.threads // 2),
+        temperature=spec.temperature,
+        first_token_timeout=spec.first_token_seconds,
+        idle_timeout=spec.idle_seconds,
+        shortlist=spec.shortlist,
+        reasons=spec.reasons,
+    )
+
+
+def main() -> int:
+    """Parse, lock, run. What goes wrong before the socket answers is left in `engine-error.json`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("--headless", action="store_true")
+    parser.add_argument("--view", action="store_true", help="only show a run that has ended")
+    parser.add_argument("--mode", choices=MODES)
+    parser.add_argument("--max-trials", type=int)
+    options = parser.parse_args()
+    run_dir: Path = options.run_dir.resolve()
+    error_file = run_dir / "engine-error.json"
+    error_file.unlink(missing_ok=True)
+    lock = take_lock(run_dir)
+    if lock is None:
+        return 0
+    try:
+        return asyncio.run(Engine(run_dir, load_profile(run_dir / "profile.yaml"), options).run())
+    except LamdatuiError as error:
+        write_json(error_file, {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code})
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 (the last boundary: whatever it is, the launcher has to tell it)
+        traceback.print_exc()
+        what = {"what": f"the engine failed: {type(error).__name__}: {error}", "where": str(run_dir / "engine.log")}
+        write_json(error_file, {**what, "fix": "start it again: finished work is kept", "code": EXIT_FAILED})
+        return EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Decisions: what the mode, a remembered rule or a person says of a proposal. Nobody there means no."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from lamdatui.actions import Action, BoundType, make_action
+from lamdatui.engine.candidates import Machine, blocked, matches
+from lamdatui.errors import LamdatuiError
+from lamdatui.events import VERDICTS
+from lamdatui.policy.base import Proposal
+from lamdatui.state import RunState
+
+RISKY_SECONDS = 60.0
+"""In `ask-risky`, work of unknown length or longer than this asks; shorter work on the CPU goes ahead."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`action` is what will run (edited or not); it is what was proposed when nothing runs."""
+
+    verdict: str
+    by: str
+    reason: str
+    action: Action
+    remember: bool = False
+
+
+class Approvals:
+    """The one pending question, if any, and who may answer it."""
+
+    def __init__(self, types: dict[str, BoundType], machine: Machine) -> None:
+        self._types = types
+        self._machine = machine
+        self._pending: tuple[int, Action, asyncio.Future[Decision]] | None = None
+        self.unattended = False
+        """True for a headless run: then a question that no mode or rule answers is rejected."""
+
+    def standing(self, state: RunState, proposal: Proposal, seconds: float | None) -> Decision | None:
+        """What needs no person: the mode's answer or a remembered rule's."""
+        action = proposal.action
+        if state.mode == "read-only":
+            return Decision("rejected", "mode read-only", "nothing runs in this mode", action)
+        if state.mode == "auto":
+            return Decision("approve", "mode auto", "", action)
+        for rule in state.rules.values():
+            if matches(action, rule["match"]):
+                return Decision("approve", f"rule {rule['id']}", rule["text"], action)
+        short = seconds is not None and seconds <= RISKY_SECONDS and self._machine.device == "cpu"
+        if state.mode == "ask-risky" and short:
+            return Decision("approve", "mode ask-risky", f"about {seconds:.0f} s on the CPU", action)
+        return None
+
+    async def ask(self, number: int, proposal: Proposal) -> Decision:
+        """Wait for a person. In an unattended run the answer is no."""
+        if self.unattended:
+            return Decision("rejected", "nobody", "no approver is attached", proposal.action)
+        future: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
+        self._pending = (number, proposal.action, future)
+        try:
+            return await future
+        finally:
+            self._pending = None
+
+    def release(self, decision_for: str) -> None:
+        """Answer the pending question without a person (the mode changed, the run stops)."""
+        if self._pending and not self._pending[2].done():
+            _, action, future = self._pending
+            verdict = "approve" if decision_for == "mode auto" else "stop"
+            future.set_result(Decision(verdict, decision_for, "", action))
+
+    def decide(self, state: RunState, args: dict[str, Any], by: str) -> str:
+        """Take a person's decision. Raises LamdatuiError when it is not about the pending action or not legal."""
+        if self._pending is None or self._pending[2].done():
+            raise LamdatuiError("no proposal is waiting for a decision")
+        number, action, future = self._pending
+        if args["number"] != number or args["digest"] != action.digest:
+            raise LamdatuiError("this proposal is no longer the one that waits; look again")
+        verdict = args["verdict"]
+        if verdict not in VERDICTS[:-1]:
+            raise LamdatuiError(f"a decision is one of {', '.join(VERDICTS[:-1])}, not {verdict!r}")
+        if args.get("params") and verdict in ("approve", "edit"):
+            action = self.edited(state, action, args["params"])
+            verdict = "edit" if action.digest != self._pending[1].digest else "approve"
+        future.set_result(Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember"))))
+        return verdict
+
+    def edited(self, state: RunState, action: Action, params: dict[str, Any]) -> Action:
+        """The action with other hyperparameters, validated again. Raises LamdatuiError."""
+        bound = self._types[action.type]
+        merged = {**action.params, **params}
+        changed = make_action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=self._machine.dtype)
+        problems = bound.problems(changed.inputs, changed.params, state.pool, self._machine.device)
+        if problems:
+            raise LamdatuiError("; ".join(problems), where=f"action {action.type}")
+        if reason := blocked(changed, state.constraints):
+            raise LamdatuiError(f"a constraint forbids it: {reason}")
+        return changed
+
+    def consequences(self, state: RunState, number: int, decision: Decision) -> list[tuple[str, dict[str, Any]]]:
+        """Facts that follow from a decision: a constraint from a veto, a rule from a remembered approval."""
+        action = decision.action
+        match = {"type": action.type, "inputs": {slot: list(ids) for slot, ids in action.inputs.items()}}
+        spelled = f"{action.type} on " + ", ".join("+".join(ids) for ids in action.inputs.values())
+        if decision.verdict == "veto":
+            text = f"never {spelled}" + (f": {decision.reason}" if decision.reason else "")
+            data = {"id": f"c{number}", "text": text, "match": match, "by": decision.by, "trial": number}
+            return [("constraint.added", data)]
+        if decision.remember and decision.verdict in ("approve", "edit"):
+            data = {"id": f"r{number}", "text": f"always {spelled}", "match": match, "by": decision.by, "trial": number}
+            return [("rule.added", data)]
+        return []

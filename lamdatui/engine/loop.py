@@ -1,0 +1,471 @@
+"""The loop: enumerate → select → decide → execute → evaluate → remember, from wherever the journal says it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from lamdatui.actions import action_from_json
+from lamdatui.clock import Clock
+from lamdatui.engine.approval import Approvals, Decision
+from lamdatui.engine.candidates import Machine, enumerate_all, opening
+from lamdatui.engine.scoring import Scoring
+from lamdatui.engine.steps import Outcome, Slots, StepRunner
+from lamdatui.faults import fault
+from lamdatui.objects import ModelObject, object_to_json
+from lamdatui.pipeline import StepRequest, produced, reference
+from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.state import RunState, Trial
+from lamdatui.store.artifacts import Store
+from lamdatui.store.journal import Journal
+from lamdatui.workspace import Workspace
+
+
+class Ended(Exception):
+    """The search is over; carries status and reason."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Loop:
+    """One run. All state is in the journal; this object may be thrown away and made again at any moment."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        journal: Journal,
+        store: Store,
+        runner: StepRunner,
+        slots: Slots,
+        policy: Policy,
+        fallback: Policy,
+        machine: Machine,
+        clock: Clock,
+        publish: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self.workspace = workspace
+        self.journal = journal
+        self.store = store
+        self.runner = runner
+        self.slots = slots
+        self.policy = policy
+        self.fallback = fallback
+        self.machine = machine
+        self.clock = clock
+        self.publish = publish
+        self.approvals = Approvals(workspace.types, machine)
+        self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype)
+        self.woken = asyncio.Event()
+
+    @property
+    def state(self) -> RunState:
+        """What the journal adds up to."""
+        return self.journal.state
+
+    @property
+    def base(self) -> ModelObject:
+        """The profile's first model: what gains are measured against."""
+        return self.state.pool.model(next(iter(self.workspace.models)))
+
+    def record(self, *facts: tuple[str, dict[str, Any]]) -> None:
+        """Commit facts, then tell whoever watches."""
+        for event in self.journal.append(*facts):
+            self.publish({"type": "event", "event": event.to_json()})
+
+    def phase(self, phase: str, detail: str = "") -> None:
+        """Say what the engine is doing now."""
+        if (self.state.phase, self.state.phase_detail) != (phase, detail):
+            self.record(("phase.changed", {"phase": phase, "detail": detail}))
+
+    def problem(self, where: str, message: str) -> None:
+        """A failure that the run survives, made visible."""
+        self.record(("problem.noted", {"where": where, "message": message[:1000]}))
+
+    # --- the run -------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Search until a budget or a person ends it, then report the winner on the sealed split."""
+        try:
+            await self._bases()
+            while True:
+                await self._may_go_on()
+                trial = self.state.open_trial or self._open()
+                await self._turn(trial)
+        except Ended as end:
+            await self._finish(end)
+
+    def spent(self) -> float:
+        """Seconds of work that this run has used, over all engines it had; waiting for a person is not counted."""
+        since = self.state.engine_since
+        return self.state.used_seconds + (max(0.0, self.clock.wall() - since) if since is not None else 0.0)
+
+    async def _may_go_on(self) -> None:
+        while self.state.paused and not self.state.stopping:
+            self.phase("paused")
+            self.woken.clear()
+            await self.woken.wait()
+        if self.state.stopping:
+            raise Ended("stopped", "stopped by a person")
+        if self.state.open_trial is not None:
+            return
+        if self._counted() >= self.state.max_trials:
+            raise Ended("done", f"{self.state.max_trials} trials")
+        if self.state.wall_seconds is not None and self.spent() >= self.state.wall_seconds:
+            raise Ended("done", f"{self.state.wall_seconds / 60:g} minutes")
+
+    def _counted(self) -> int:
+        """Trials that count against the budget: not those that a stop cut off."""
+        return sum(trial.status != "stopped" for trial in self.state.trials.values())
+
+    def _open(self) -> Trial:
+        number = max(self.state.trials, default=0) + 1
+        self.record(("trial.opened", {"number": number}))
+        return self.state.trials[number]
+
+    async def _bases(self) -> None:
+        for name, item in [*self.workspace.models.items(), *self.workspace.datasets.items()]:
+            if name not in self.state.pool.items:
+                self.record(("object.added", {"object": object_to_json(item)}))
+        for model in self.workspace.models.values():
+            await self._evaluate(model, "search", f"base-{model.id}")
+
+    async def _evaluate(self, model: ModelObject, split: str, name: str) -> None:
+        """Have a model's scores on a split: from the store, or by a step of their own. Raises Ended when it fails."""
+        if all(split in self.state.scores.get(model.id, {}).get(task, {}) for task in self.workspace.tasks):
+            return
+        if not self.scoring.complete(model.digest, split):
+            self.phase("evaluating", f"{model.id} on {split}")
+            outcome = await self._step(name, self._request(name, None, model, split))
+            if outcome["status"] != "ok":
+                if self.state.stopping:
+                    raise Ended("stopped", "stopped by a person")
+                raise Ended("failed", f"{model.id} could not be evaluated: {outcome['error']['message']}")
+        self.record(*self.scoring.facts(model, split))
+
+    def _request(self, name: str, trial: Trial | None, subject: ModelObject | None, split: str) -> StepRequest:
+        pool = self.state.pool
+        digest = subject.digest if subject else ""
+        models, datasets, action = {}, {}, None
+        if trial is not None and trial.action is not None:
+            action, digest = trial.action, trial.action["digest"]
+            for slot in self.workspace.types[action["type"]].type.slots:
+                ids = action["inputs"][slot.name]
+                if slot.kind == "dataset":
+                    datasets[slot.name] = object_to_json(pool.dataset(ids[0]))
+                else:
+                    models[slot.name] = [reference(pool.model(each)) for each in ids]
+        return {
+            "step": name,
+            "purpose": "trial" if trial else split,
+            "trial": trial.number if trial else None,
+            "digest": digest,
+            "action": action,
+            "models": models,
+            "datasets": datasets,
+            "subject": reference(subject) if subject else None,
+            "evaluations": self.scoring.requests(digest, split),
+            "store": str(self.store.root.absolute()),
+            "device": self.machine.device,
+            "dtype": self.machine.dtype,
+            "threads": self.workspace.threads,
+        }
+
+    async def _step(self, name: str, request: StepRequest) -> Outcome:
+        async with self.slots.hold() as device:
+            request["device"] = device
+            return await self.runner.ensure(name, request)
+
+    # --- one trial -----------------------------------------------------------------------------------------------
+
+    async def _turn(self, trial: Trial) -> None:
+        number = trial.number
+        if trial.status == "proposing":
+            self.phase("planning", f"trial {number}")
+            await self._propose(number)
+        trial = self.state.trials[number]
+        if trial.status == "awaiting" and trial.decision is None:
+            await self._decide(number)
+        elif trial.status == "awaiting" and trial.decision and trial.action:
+            # Decided against, then the engine died before it could close the trial: nobody is asked twice.
+            told = trial.decision
+            self._close_undone(number, Decision(told["verdict"], told["by"], told["reason"], action_from_json(trial.action)))
+        if self.state.trials[number].status in ("approved", "running"):
+            await self._execute(number)
+
+    def _view(self, number: int, candidates: dict[str, tuple[Candidate, ...]]) -> View:
+        means = {
+            model: {task: splits["search"]["mean"] for task, splits in tasks.items() if "search" in splits}
+            for model, tasks in self.state.scores.items()
+        }
+        weights = self.workspace.profile.objective.weights
+        return View(
+            number=number,
+            seed=self.state.seed,
+            pool=self.state.pool,
+            trials=tuple(self.state.trials[n] for n in sorted(self.state.trials) if n != number),
+            candidates=candidates,
+            summaries={name: bound.type.summary for name, bound in self.workspace.types.items()},
+            objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in weights.items()),
+            scores=means,
+            objectives=self._objectives(),
+            memory=self.state.memory,
+            constraints=tuple(item["text"] for item in self.state.constraints.values()),
+            trials_left=self.state.max_trials - self._counted(),
+        )
+
+    def _objectives(self) -> dict[str, float]:
+        found = {model: self.scoring.objective(self.state, model) for model in self.state.scores}
+        return {model: value for model, value in found.items() if value is not None}
+
+    async def _propose(self, number: int) -> None:
+        began = self.clock.mono()
+        first = opening(self.workspace.types, self.state, self.machine, self._objectives())
+        if first is not None:
+            reason = f"the opening tries each kind of action once, at its defaults; this is the first {first.action.type}"
+            proposal, fallback = Proposal(first.action, reason, "opening"), None
+        else:
+            candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
+            self.record(("candidates.listed", {"number": number, "types": counts}))
+            if not candidates:
+                raise Ended("done", "no legal action is left that was not tried")
+            proposal, fallback = await self._select(number, self._view(number, candidates))
+        seconds = self.clock.mono() - began
+        fault("loop.before-propose")
+        self.record(("trial.proposed", {"number": number, "proposal": self._proposal(number, proposal, fallback, seconds)}))
+        fault("loop.after-propose")
+
+    async def _select(self, number: int, view: View) -> tuple[Proposal, str | None]:
+        """The policy's choice; when it can't, the fallback's, and why."""
+        try:
+            return await self.policy.propose(view), None
+        except PolicyError as error:
+            self.problem("planner", str(error))
+            chosen = await self.fallback.propose(view)
+            return chosen, str(error)
+        finally:
+            self._take_calls(number)
+
+    def _take_calls(self, number: int) -> None:
+        calls, self.policy.calls[:] = list(self.policy.calls), []
+        for call in calls:
+            data = {"number": number, "call": call.call, "answer": call.answer[:4000], "tokens": call.tokens}
+            self.record(("planner.answered", {**data, "seconds": round(call.seconds, 3)}))
+
+    def _proposal(self, number: int, proposal: Proposal, fallback: str | None, seconds: float) -> dict[str, Any]:
+        action = proposal.action
+        bound = self.workspace.types[action.type]
+        estimate = bound.type.estimate(bound.call(action.inputs, action.params, self.state.pool, self.machine.device))
+        seconds_known = estimate.seconds or self._measured_seconds(action.type)
+        return {
+            "id": f"p{number}",
+            "action": action.to_json(),
+            "reason": proposal.reason,
+            "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
+            "alternatives": list(proposal.alternatives),
+            "estimate": {
+                "seconds": seconds_known,
+                "memory_bytes": estimate.memory_bytes,
+                "disk_bytes": estimate.disk_bytes,
+            },
+            "declaration": {
+                "summary": bound.type.summary,
+                "params": [
+                    {
+                        "name": p.name,
+                        "type": p.type,
+                        "default": p.default,
+                        "choices": list(p.choices),
+                        "low": p.low,
+                        "high": p.high,
+                        "unit": p.unit,
+                        "help": p.help,
+                        "allowed": list(p.allowed),
+                    }
+                    for p in bound.params
+                ],
+            },
+            "opening": proposal.proposed_by == "opening",
+            "fallback": fallback,
+            "seconds": round(seconds, 3),
+        }
+
+    def _measured_seconds(self, action_type: str) -> float | None:
+        """Mean seconds of this run's own finished trials of a type; None when there is none."""
+        seen = [
+            t.seconds["execute"] + t.seconds["evaluate"]
+            for t in self.state.trials.values()
+            if t.status == "done" and not t.cached and t.action and t.action["type"] == action_type
+        ]
+        return round(sum(seen) / len(seen), 1) if seen else None
+
+    async def _decide(self, number: int) -> None:
+        trial = self.state.trials[number]
+        assert trial.proposal is not None
+        action = action_from_json(trial.proposal["action"])
+        proposal = Proposal(action, trial.reason, trial.proposed_by)
+        if self.state.stopping:
+            decision = Decision("stop", "stop", "", action)
+        else:
+            decision = self.approvals.standing(self.state, proposal, trial.proposal["estimate"]["seconds"])
+        if decision is None:
+            self.phase("waiting", f"trial {number}: {action.type} awaits a decision")
+            decision = await self.approvals.ask(number, proposal)
+        data = {
+            "number": number,
+            "verdict": decision.verdict,
+            "by": decision.by,
+            "reason": decision.reason,
+            "action": decision.action.to_json(),
+        }
+        fault("loop.before-decide")
+        self.record(("trial.decided", data), *self.approvals.consequences(self.state, number, decision))
+        fault("loop.after-decide")
+        if decision.verdict not in ("approve", "edit"):
+            self._close_undone(number, decision)
+
+    def _close_undone(self, number: int, decision: Decision) -> None:
+        status = {"veto": "vetoed", "skip": "skipped", "stop": "stopped", "rejected": "rejected"}[decision.verdict]
+        self._close(number, status)
+        if decision.verdict == "stop":
+            raise Ended("stopped", "stopped by a person")
+        if decision.by == "nobody":
+            raise Ended("refused", "a decision was needed and no approver is attached")
+
+    async def _execute(self, number: int) -> None:
+        trial = self.state.trials[number]
+        assert trial.action is not None
+        digest = trial.action["digest"]
+        cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
+        running = trial.status == "running"
+        if running or self.store.find(digest) is None or not self.scoring.complete(digest, "search"):
+            self.phase("running", f"trial {number}: {trial.action['type']}")
+            outcome = await self._step(str(number), self._request(str(number), trial, None, "search"))
+            if outcome["status"] != "ok":
+                stopped = self.state.stopping and outcome["error"]["class"] == "killed"
+                status = "stopped" if stopped else "failed"
+                self._close(number, status, error=outcome["error"], seconds=outcome.get("seconds", {}))
+                return
+            cached, seconds = outcome["cached"], outcome["seconds"]
+        model = self._model(number, digest)
+        fault("loop.before-score")
+        self.record(("object.added", {"object": object_to_json(model)}), *self.scoring.facts(model, "search"))
+        await self._remember(number, model, cached, seconds)
+
+    def _model(self, number: int, digest: str) -> ModelObject:
+        action = self.state.trials[number].action
+        assert action is not None
+        slots = self.workspace.types[action["type"]].type.slots
+        first = next(slot.name for slot in slots if slot.kind in ("model", "models") and not slot.base_only)
+        parent = self.state.pool.model(action["inputs"][first][0])
+        made = produced(digest, self.store.manifest(digest), reference(parent))
+        return ModelObject(
+            id=f"m{number}",
+            digest=digest,
+            architecture=parent.architecture,
+            layout=parent.layout,
+            weights=made["weights"],
+            adapters=tuple(made["adapters"]),
+            parameters=parent.parameters,
+            trial=number,
+        )
+
+    async def _remember(self, number: int, model: ModelObject, cached: bool, seconds: dict[str, float]) -> None:
+        gain = self.scoring.gain(model.digest, self.base.digest, "search")
+        closing = {
+            "model": model.id,
+            "scores": self.state.scores[model.id],
+            "objective": self.scoring.objective(self.state, model.id),
+            "gain": gain,
+        }
+        self.phase("remembering", f"trial {number}")
+        began = self.clock.mono()
+        preview = Trial(number, "done", self.state.trials[number].action, **closing)
+        facts = await self._observe(number, preview)
+        remembering = self.clock.mono() - began
+        self._close(number, "done", facts=facts, cached=cached, seconds=seconds, remembering=remembering, **closing)
+
+    async def _observe(self, number: int, trial: Trial) -> list[tuple[str, dict[str, Any]]]:
+        view = self._view(number, {})
+        try:
+            outcome = await self.policy.observe(view, trial)
+        except PolicyError as error:
+            self.problem("planner", f"memory was not updated: {error}")
+            return []
+        finally:
+            self._take_calls(number)
+        return [("memory.updated", {"text": outcome.memory, "by": outcome.by})] if outcome.memory is not None else []
+
+    def _close(
+        self,
+        number: int,
+        status: str,
+        *,
+        facts: list[tuple[str, dict[str, Any]]] | None = None,
+        model: str | None = None,
+        scores: dict[str, Any] | None = None,
+        objective: float | None = None,
+        gain: dict[str, Any] | None = None,
+        cached: bool = False,
+        seconds: dict[str, float] | None = None,
+        remembering: float = 0.0,
+        error: dict[str, Any] | None = None,
+    ) -> None:
+        data = {
+            "number": number,
+            "status": status,
+            "model": model,
+            "scores": scores or {},
+            "objective": objective,
+            "gain": gain,
+            "cached": cached,
+            "seconds": self._seconds(number, seconds or {}, remembering),
+            "error": error,
+        }
+        fault("loop.before-close")
+        self.record(*(facts or []), ("trial.closed", data))
+        fault("loop.after-close")
+
+    def _seconds(self, number: int, measured: dict[str, float], remembering: float) -> dict[str, float]:
+        """Where the trial's time went: `overhead` is what neither planning, waiting, executing nor evaluating explains."""
+        trial = self.state.trials[number]
+        stamps = trial.stamps
+        total = max(0.0, self.clock.mono() - stamps["opened"])
+        plan = (trial.proposal or {}).get("seconds", 0.0) + remembering
+        wait = max(0.0, stamps.get("decided", 0.0) - stamps.get("proposed", 0.0)) if "decided" in stamps else 0.0
+        execute, evaluate = measured.get("execute", 0.0), measured.get("evaluate", 0.0)
+        overhead = max(0.0, total - plan - wait - execute - evaluate)
+        parts = {"total": total, "plan": plan, "wait": wait, "execute": execute, "evaluate": evaluate, "overhead": overhead}
+        return {key: round(value, 3) for key, value in parts.items()}
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    async def _finish(self, end: Ended) -> None:
+        open_trial = self.state.open_trial
+        if open_trial is not None and open_trial.status != "running":
+            self._close(open_trial.number, "stopped")
+        objectives = self._objectives()
+        done = [t for t in self.state.trials.values() if t.status == "done" and t.model in objectives]
+        winner = max(done, key=lambda t: (objectives[t.model or ""], -t.number), default=None)
+        data: dict[str, Any] = {"status": end.status, "reason": end.reason, "winner": None, "beats_base": None, "gain": None}
+        if winner is not None and winner.model is not None:
+            data["winner"] = winner.model
+            try:
+                data["gain"] = await self._report(self.state.pool.model(winner.model), sealed=end.status == "done")
+                best = data["gain"].get("sealed") or data["gain"]["search"]
+                data["beats_base"] = best["objective"]["interval"][0] > 0
+            except Ended as failure:
+                data["status"], data["reason"] = failure.status, failure.reason
+        self.record(("run.ended", data))
+
+    async def _report(self, winner: ModelObject, *, sealed: bool) -> dict[str, Any]:
+        """The winner's gain on the search split and, when the search ran to its end, on the sealed one."""
+        report = {"search": self.scoring.report(winner.digest, self.base.digest, "search")}
+        if sealed:
+            for model in (self.base, winner):
+                await self._evaluate(model, "sealed", f"sealed-{model.id}")
+            report["sealed"] = self.scoring.report(winner.digest, self.base.digest, "sealed")
+        return report

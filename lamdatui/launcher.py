@@ -1,0 +1,118 @@
+"""The owner of the terminal: starts the console as a child and restores the terminal whatever way the child ends.
+
+A process that is killed can't clean up after itself, and a terminal that is left in raw mode on the alternate screen
+with mouse reports on looks broken for good. So the process that cleans up is another one, too small to fail.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+try:
+    import termios
+except ImportError:  # pragma: no cover - there is no termios on Windows
+    termios = None  # type: ignore[assignment]
+
+RESET = (
+    "\x1b[?2026l"  # end of a synchronised update, or nothing below would be shown
+    "\x1b[<u"  # pop the kitty keyboard protocol
+    "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1015l\x1b[?1006l"  # mouse reports
+    "\x1b[?2004l"  # bracketed paste
+    "\x1b[?1004l"  # focus reports
+    "\x1b[?2048l"  # in-band size reports
+    "\x1b7\x1b[?1049l"  # alternate screen; saved first, so that the cursor stays where no alternate screen was left
+    "\x1b[?25h"  # cursor
+    "\x1b[0m"  # colours and attributes
+)
+FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+IGNORED = (signal.SIGINT, signal.SIGQUIT)
+
+
+def console_command(run_dir: Path) -> list[str]:
+    """The child that shows the console of a run directory. `-P`: nothing in the current folder shadows a module."""
+    return [sys.executable, "-P", "-m", "lamdatui.ui", str(run_dir)]
+
+
+def run(argv: list[str]) -> int:
+    """Run `argv` on this terminal until it ends; its exit code, or 128 + the signal that killed it.
+
+    The child shares the terminal and the process group. TERM and HUP are passed on to it; INT and QUIT are its own
+    business. The terminal's modes and screen are restored afterwards, in every case.
+    """
+    saved = _save()
+    try:
+        with _signals() as adopt:
+            child = subprocess.Popen(argv)
+            adopt(child)
+            code = child.wait()
+    finally:
+        _restore(saved)
+    return 128 - code if code < 0 else code
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Any]:
+    """Handlers for the time in which the child runs; a signal that came before the child did is passed on to it."""
+    children: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        if not children:
+            early.append(number)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
+
+    def adopt(child: subprocess.Popen[bytes]) -> None:
+        children.append(child)
+        for number in early:
+            child.send_signal(number)
+
+    # A handler that does nothing, not SIG_IGN: an ignored signal stays ignored in the child across exec.
+    handlers = dict.fromkeys(FORWARDED, forward) | dict.fromkeys(IGNORED, lambda *_: None)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield adopt
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save() -> tuple[int, list[Any]] | None:
+    """The terminal's file descriptor and attributes; None where there is no terminal."""
+    if termios is None:
+        return None
+    for descriptor in (0, 1, 2):
+        with contextlib.suppress(termios.error, OSError):
+            return descriptor, termios.tcgetattr(descriptor)
+    return None
+
+
+def _restore(saved: tuple[int, list[Any]] | None) -> None:
+    if saved is None or termios is None:
+        return
+    descriptor, attributes = saved
+    # The terminal may have been given to another process group; setting it back must not stop us.
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        out = next((number for number in (1, 2, 0) if os.isatty(number)), descriptor)
+        with contextlib.suppress(OSError):
+            os.write(out, RESET.encode())
+        with contextlib.suppress(termios.error, OSError):
+            # What was typed or reported by the mouse for the dead console must not reach the shell.
+            termios.tcsetattr(descriptor, termios.TCSAFLUSH, attributes)
+    finally:
+        signal.signal(signal.SIGTTOU, before)
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The object pool: the models and datasets that actions may use. Pure: no files are read here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+DatasetFormat = Literal["sft", "preference"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelObject:
+    """A model: full weights plus LoRA adapters that are merged into them, in order, when it is loaded.
+
+    `weights` and each of `adapters` is an absolute directory or `store:DIGEST` (a directory of the artifact store).
+    `layout` digests what two models must share to be merged: architecture, tensor shapes and vocabulary.
+    """
+
+    id: str
+    digest: str
+    architecture: str
+    layout: str
+    weights: str
+    adapters: tuple[str, ...] = ()
+    parameters: int = 0
+    trial: int | None = None
+    kind: Literal["model"] = "model"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetObject:
+    """A dataset file; `format` is `sft` (prompt and answer) or `preference` (prompt, chosen, rejected)."""
+
+    id: str
+    digest: str
+    format: DatasetFormat
+    rows: int
+    path: str
+    trial: int | None = None
+    kind: Literal["dataset"] = "dataset"
+
+
+PoolObject = ModelObject | DatasetObject
+
+
+def object_from_json(data: Mapping[str, Any]) -> PoolObject:
+    """The object that `object_to_json` wrote."""
+    fields = dict(data)
+    if fields["kind"] == "model":
+        fields["adapters"] = tuple(fields["adapters"])
+        return ModelObject(**fields)
+    return DatasetObject(**fields)
+
+
+def object_to_json(item: PoolObject) -> dict[str, Any]:
+    """Plain JSON of an object."""
+    return asdict(item)
+
+
+@dataclass(slots=True)
+class ObjectPool:
+    """All objects by id, in the order in which they were added."""
+
+    items: dict[str, PoolObject] = field(default_factory=dict)
+
+    def add(self, item: PoolObject) -> None:
+        """Put an object in; the same id again replaces it."""
+        self.items[item.id] = item
+
+    def model(self, name: str) -> ModelObject:
+        """A model by id. Raises KeyError."""
+        item = self.items[name]
+        if not isinstance(item, ModelObject):
+            raise KeyError(f"{name} is a {item.kind}, not a model")
+        return item
+
+    def dataset(self, name: str) -> DatasetObject:
+        """A dataset by id. Raises KeyError."""
+        item = self.items[name]
+        if not isinstance(item, DatasetObject):
+            raise KeyError(f"{name} is a {item.kind}, not a dataset")
+        return item
+
+    @property
+    def models(self) -> list[ModelObject]:
+        """Models, oldest first."""
+        return [item for item in self.items.values() if isinstance(item, ModelObject)]
+
+    @property
+    def datasets(self) -> list[DatasetObject]:
+        """Datasets, oldest first."""
+        return [item for item in self.items.values() if isinstance(item, DatasetObject)]
+
+    def digests(self, ids: Iterable[str]) -> list[str]:
+        """Digests of the named objects, in that order. Raises KeyError."""
+        return [self.items[name].digest for name in ids]

@@ -1,0 +1,60 @@
+"""Where things live on this machine: XDG places through platformdirs, all moved at once by `LAMDATUI_HOME`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from pathlib import Path
+
+import platformdirs
+
+from lamdatui.errors import LamdatuiError
+
+APP = "lamdatui"
+
+
+def _place(kind: str) -> Path:
+    home = os.environ.get("LAMDATUI_HOME")
+    if home:
+        return Path(home).expanduser().resolve() / kind
+    places = {
+        "config": platformdirs.user_config_path,
+        "cache": platformdirs.user_cache_path,
+        "state": platformdirs.user_state_path,
+        "runtime": platformdirs.user_runtime_path,
+    }
+    with warnings.catch_warnings():
+        # Without XDG_RUNTIME_DIR the fallback is a folder in /tmp, which `socket_path` makes private.
+        warnings.simplefilter("ignore")
+        return places[kind](APP)
+
+
+def config_dir() -> Path:
+    """The user's own actions, prompts, profiles and settings."""
+    return _place("config")
+
+
+def cache_dir() -> Path:
+    """What was fetched or converted and can be made again: embedded model, lab bases, built data."""
+    return _place("cache")
+
+
+def state_dir() -> Path:
+    """Screenshots and crash reports."""
+    return _place("state")
+
+
+def socket_path(run_dir: Path) -> Path:
+    """A short path for the run's socket: a unix socket path ends at 107 bytes, a run directory may not.
+
+    Raises LamdatuiError when the folder for sockets belongs to somebody else.
+    """
+    digest = hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:20]
+    folder = _place("runtime")
+    if len(os.fsencode(folder)) > 70:
+        folder = Path(f"/tmp/{APP}-{os.getuid()}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise LamdatuiError("the folder for sockets belongs to another user", where=str(folder), fix="set LAMDATUI_HOME")
+    return folder / f"{digest}.sock"

@@ -1,0 +1,45 @@
+"""The random policy: the baseline a planner has to beat (an ablation of LaMDAgent, arXiv 2505.21963, Table 2)."""
+
+from __future__ import annotations
+
+import random
+
+from lamdatui.jsonio import digest
+from lamdatui.policy.base import Outcome, PlannerCall, PolicyError, Proposal, View
+from lamdatui.state import Trial
+
+
+class RandomPolicy:
+    """Uniform over action types, then uniform over the type's candidates.
+
+    The draw depends on the run's seed, the trial's number and the set of candidates only, so a resumed run proposes the
+    same and the order in which candidates were listed does not matter.
+    """
+
+    name = "random"
+
+    def __init__(self) -> None:
+        self.calls: list[PlannerCall] = []
+
+    async def start(self) -> None:
+        """Nothing to get ready."""
+
+    async def propose(self, view: View) -> Proposal:
+        """A uniform draw. Raises PolicyError when there is no candidate."""
+        if not view.candidates:
+            raise PolicyError("there is no legal action left")
+        draw = random.Random(digest(["random", view.seed, view.number]))
+        kind = draw.choice(sorted(view.candidates))
+        candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.digest)
+        action = draw.choice(candidates).action
+        reason = (
+            f"a uniform random choice: one of {len(view.candidates)} action types, then one of {len(candidates)} candidates"
+        )
+        return Proposal(action, reason, self.name)
+
+    async def observe(self, view: View, trial: Trial) -> Outcome:
+        """Learns nothing."""
+        return Outcome(by=self.name)
+
+    async def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,293 @@
+"""A profile: the YAML file that says what one run searches. Errors name the file, the line and the nearest valid word."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import digest
+
+Name = str
+MAX_BYTES = 256 * 1024
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+
+
+class ModelSpec(_Strict):
+    """A base model: a Hugging Face directory with safetensors, or `catalogue:NAME[/folder]`."""
+
+    path: str
+
+
+class DatasetSpec(_Strict):
+    """A JSONL file, or `catalogue:NAME/file`."""
+
+    path: str
+
+
+class RowsSpec(_Strict):
+    """How many rows of each split are used; all of them when not given."""
+
+    search: int | None = Field(default=None, ge=1)
+    sealed: int | None = Field(default=None, ge=1)
+
+
+class TaskSpec(_Strict):
+    """A task file (JSONL with id, split, messages, reference), its scorer and the length of an answer in tokens."""
+
+    path: str
+    scorer: str
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    rows: RowsSpec = RowsSpec()
+
+
+class ObjectiveSpec(_Strict):
+    """The run maximises the sum over tasks of weight × score."""
+
+    weights: dict[Name, float]
+
+
+class ParamSpec(_Strict):
+    """A hyperparameter as this profile narrows it."""
+
+    default: float | int | str | bool | None = None
+    choices: list[float | int | str | bool] | None = Field(default=None, min_length=1)
+
+
+class PolicySpec(_Strict):
+    """Who chooses the next action."""
+
+    name: str = "random"
+
+
+class PlannerSpec(_Strict):
+    """The planner: `llamacpp` runs a GGUF in a process of its own; `openai` uses a server that is running."""
+
+    backend: Literal["llamacpp", "openai"] = "llamacpp"
+    model: str
+    url: str = ""
+    context: int = Field(default=4096, ge=512)
+    threads: int | None = Field(default=None, ge=1)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    first_token_seconds: float = Field(default=120, gt=0)
+    idle_seconds: float = Field(default=30, gt=0)
+    shortlist: int = Field(default=12, ge=2, le=26)
+    reasons: Literal["sentence", "facts"] = "sentence"
+
+
+class BudgetSpec(_Strict):
+    """The search ends after this many trials or this much engine time, whichever comes first."""
+
+    trials: int = Field(default=20, ge=1)
+    wall_minutes: float | None = Field(default=None, gt=0)
+
+
+class Profile(_Strict):
+    """One search."""
+
+    name: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0)
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    datasets: dict[Name, DatasetSpec] = Field(min_length=1)
+    tasks: dict[Name, TaskSpec] = Field(min_length=1)
+    objective: ObjectiveSpec
+    actions: dict[str, dict[str, ParamSpec] | None] = Field(min_length=1)
+    policy: PolicySpec = PolicySpec()
+    planner: PlannerSpec | None = None
+    budget: BudgetSpec = BudgetSpec()
+    mode: Literal["read-only", "ask", "ask-risky", "auto"] = "ask"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+
+    def search_digest(self) -> str:
+        """Digest of what makes two runs the same search: all but the budget and the mode, which may change on resume."""
+        return digest(self.model_dump(mode="json", exclude={"budget", "mode"}))
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML without anchors' expansion bombs and without silent duplicate keys."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen = {}
+    for key_node, value_node in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
+        seen[key] = loader.construct_object(value_node, deep=True)
+    return seen
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _read(path: Path) -> tuple[Any, yaml.Node]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise LamdatuiError(f"a profile is at most {MAX_BYTES // 1024} KiB", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise LamdatuiError("no such profile", where=str(path), fix="see `lamdatui profiles`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise LamdatuiError(f"can't read the profile: {error}", where=str(path)) from error
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
+            raise LamdatuiError("YAML aliases are not allowed in a profile", where=str(path), fix="write the value out")
+        node = yaml.compose(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader), node
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise LamdatuiError(f"not YAML: {getattr(error, 'problem', None) or error}", where=where) from error
+    except (RecursionError, ValueError) as error:
+        raise LamdatuiError(f"not a profile: {error}", where=str(path)) from error
+
+
+def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int | None:
+    """Line (from 1) of the deepest part of `location` that the file has."""
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = _line_of(pair[0]), pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = _line_of(node)
+    return line
+
+
+def _line_of(node: Any) -> int:
+    return node.start_mark.line + 1
+
+
+_FIELDS: dict[str, type[_Strict]] = {
+    "models": ModelSpec,
+    "datasets": DatasetSpec,
+    "tasks": TaskSpec,
+    "rows": RowsSpec,
+    "objective": ObjectiveSpec,
+    "actions": ParamSpec,
+    "policy": PolicySpec,
+    "planner": PlannerSpec,
+    "budget": BudgetSpec,
+}
+
+
+def _explain(error: ValidationError, path: Path, node: yaml.Node | None) -> LamdatuiError:
+    # A misspelt key also makes the right one missing: the misspelling is what helps.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    location = tuple(part for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
+    line = _line(node, location)
+    where = f"{path}, line {line}" if line else str(path)
+    spelled = ".".join(map(str, location))
+    if first["type"] != "extra_forbidden":
+        return LamdatuiError(f"{spelled}: {first['msg'].lower()}", where=where)
+    owner = next((_FIELDS[str(part)] for part in reversed(location[:-1]) if str(part) in _FIELDS), Profile)
+    known = list(owner.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return LamdatuiError(f"unknown key {spelled!r}", where=where, fix=fix)
+
+
+def _override(data: Any, text: str) -> None:
+    """Apply one `--set a.b.c=value` (the value is YAML) to the parsed profile."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise LamdatuiError(f"--set takes key=value, not {text!r}")
+    target = data
+    *parents, last = key.split(".")
+    for part in parents:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise LamdatuiError(f"--set {key}: {part} is not a section")
+    try:
+        target[last] = yaml.load(value, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise LamdatuiError(f"--set {key}: the value is not YAML", fix=str(error)) from error
+
+
+def _absolute(text: str, folder: Path) -> str:
+    if text.startswith("catalogue:"):
+        return text
+    path = Path(text).expanduser()
+    return str(path if path.is_absolute() else (folder / path).resolve())
+
+
+def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
+    """Read and validate a profile; relative paths are taken from the profile's own folder.
+
+    Raises LamdatuiError that names the file, the line, the field and the nearest valid word.
+    """
+    data, node = _read(path)
+    if not isinstance(data, dict):
+        raise LamdatuiError("a profile is a mapping of sections", where=str(path))
+    for text in overrides or []:
+        _override(data, text)
+    try:
+        profile = Profile.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, path, node) from error
+    _cross_check(profile, path, node)
+    folder = path.resolve().parent
+    plain = profile.model_dump(mode="json")
+    for section in ("models", "datasets", "tasks"):
+        for spec in plain[section].values():
+            spec["path"] = _absolute(spec["path"], folder)
+    if plain["planner"] and plain["planner"]["backend"] == "llamacpp":
+        plain["planner"]["model"] = _absolute(plain["planner"]["model"], folder)
+    return Profile.model_validate(plain)
+
+
+def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
+    def fail(location: tuple[str, ...], what: str, word: str, known: list[str]) -> LamdatuiError:
+        line = _line(node, location)
+        close = difflib.get_close_matches(word, known, n=1)
+        fix = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        return LamdatuiError(what, where=f"{path}, line {line}" if line else str(path), fix=fix)
+
+    for task in profile.objective.weights:
+        if task not in profile.tasks:
+            raise fail(("objective", "weights", task), f"objective: no task named {task!r}", task, list(profile.tasks))
+    for section in ("models", "datasets"):
+        for name in getattr(profile, section):
+            if re.fullmatch(r"m\d+", name):
+                raise fail((section, name), f"{name!r} is what the model of a trial is called", "", ["choose another name"])
+    both = set(profile.models) & set(profile.datasets)
+    if both:
+        name = sorted(both)[0]
+        raise fail(("datasets", name), f"{name!r} names a model and a dataset", "", ["another name for one of them"])
+    if profile.policy.name == "lamdagent" and profile.planner is None:
+        raise fail(("policy",), "the policy lamdagent needs a planner", "", ["add a planner section, or use policy random"])
+
+
+def dump_profile(profile: Profile) -> str:
+    """The profile as YAML, for the frozen copy in a run directory."""
+    return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def find_profile(text: str) -> Path:
+    """A profile from a path, or by name from the profile folders. Raises LamdatuiError with the nearest name."""
+    from lamdatui.resources import files
+
+    path = Path(text).expanduser()
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return path
+    known = files("profiles")
+    if text in known:
+        return known[text][1]
+    close = difflib.get_close_matches(text, known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"known profiles: {', '.join(sorted(known))}"
+    raise LamdatuiError(f"no profile named {text!r}", fix=fix)

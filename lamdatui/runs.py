@@ -1,0 +1,154 @@
+"""Run directories: making, finding and listing them, and starting their engine."""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lamdatui.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.jsonio import read_json, write_atomic
+from lamdatui.paths import socket_path
+from lamdatui.profile import Profile, dump_profile, load_profile
+
+START_SECONDS = 120.0
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What the command line says about one start of an engine."""
+
+    headless: bool = False
+    view: bool = False
+    mode: str | None = None
+    max_trials: int | None = None
+
+    def arguments(self) -> list[str]:
+        """As the engine's own command line takes them."""
+        found = ["--headless"] if self.headless else []
+        found += ["--view"] if self.view else []
+        found += ["--mode", self.mode] if self.mode else []
+        return found + (["--max-trials", str(self.max_trials)] if self.max_trials else [])
+
+
+def find_run(text: str, runs_dir: Path) -> Path:
+    """A run directory from a path or a name. Raises LamdatuiError with the nearest name."""
+    for path in (Path(text).expanduser(), runs_dir / text):
+        if (path / "run.db").exists():
+            return path.resolve()
+    known = [path.name for path in list_runs(runs_dir)]
+    close = difflib.get_close_matches(text, known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"runs here: {', '.join(known) or 'none'}"
+    raise LamdatuiError(f"no run {text!r}", where=str(runs_dir), fix=fix)
+
+
+def list_runs(runs_dir: Path) -> list[Path]:
+    """Run directories, the newest first."""
+    if not runs_dir.is_dir():
+        return []
+    found = [path.parent for path in runs_dir.glob("*/run.db")]
+    return sorted(found, key=lambda path: -(path / "run.db").stat().st_mtime)
+
+
+def is_alive(run_dir: Path) -> bool:
+    """Whether an engine holds the run's lock."""
+    try:
+        with (run_dir / "lock").open("r") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def new_name(profile: Profile, runs_dir: Path) -> str:
+    """PROFILE-1, PROFILE-2, …: the first that is free."""
+    number = 1
+    while (runs_dir / f"{profile.name}-{number}").exists():
+        number += 1
+    return f"{profile.name}-{number}"
+
+
+def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
+    """The directory of a new run, or of an unfinished one of the same profile.
+
+    Raises LamdatuiError for a bad name or a run of another profile; nothing is written then.
+    """
+    if not _NAME.fullmatch(name) or name == "store":
+        raise LamdatuiError(
+            f"{name!r} can't name a run", fix="letters, digits, dot, dash and underscore; at most 64; not 'store'"
+        )
+    run_dir = runs_dir / name
+    frozen = run_dir / "profile.yaml"
+    if frozen.exists():
+        if load_profile(frozen).search_digest() != profile.search_digest():
+            raise LamdatuiError(
+                f"the run {name!r} was made from another profile", where=str(frozen), fix="choose another --name"
+            )
+        return run_dir.resolve()
+    try:
+        (run_dir / "steps").mkdir(parents=True, exist_ok=True)
+        write_atomic(frozen, dump_profile(profile))
+    except OSError as error:
+        raise LamdatuiError(f"can't write the run directory: {error.strerror}", where=str(run_dir)) from error
+    return run_dir.resolve()
+
+
+def start_engine(run_dir: Path, options: StartOptions) -> None:
+    """Have an engine that answers; starts one, detached, unless one is there. Raises LamdatuiError when it can't."""
+    if is_alive(run_dir) and _answers(run_dir):
+        return
+    with (run_dir / "engine.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "lamdatui.engine", str(run_dir), *options.arguments()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=os.getcwd(),
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(run_dir):
+            return
+        if process.poll() is not None and not is_alive(run_dir):
+            raise _engine_error(run_dir, process.returncode)
+        time.sleep(0.02)
+    raise LamdatuiError("the engine does not answer", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED)
+
+
+def _answers(run_dir: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_path(run_dir)))
+        except OSError:
+            return False
+        return True
+
+
+def _engine_error(run_dir: Path, code: int) -> LamdatuiError:
+    try:
+        told: dict[str, Any] = read_json(run_dir / "engine-error.json")
+    except (OSError, ValueError):
+        told = {"what": f"the engine ended with status {code}", "where": str(run_dir / "engine.log"), "fix": "", "code": 1}
+    return LamdatuiError(told["what"], where=told["where"], fix=told["fix"], exit_code=told["code"])
+
+
+def wait_for_end(run_dir: Path, seconds: float) -> bool:
+    """Wait until no engine holds the run's lock."""
+    deadline = time.monotonic() + seconds
+    while is_alive(run_dir):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

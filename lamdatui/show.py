@@ -1,0 +1,95 @@
+"""One run as one JSON object. The names are a contract that scripts may rely on: see docs/show.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lamdatui.state import RunState, Trial
+from lamdatui.store.journal import read_state
+
+TRIAL_FIELDS = (
+    "number",
+    "status",
+    "action",
+    "proposed_by",
+    "reason",
+    "decision",
+    "model",
+    "scores",
+    "objective",
+    "gain",
+    "cached",
+    "seconds",
+    "error",
+)
+
+
+def _model(state: RunState, model_id: str | None) -> dict[str, Any] | None:
+    if model_id is None:
+        return None
+    return {"model": model_id, "digest": state.pool.model(model_id).digest, "scores": state.scores.get(model_id, {})}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {name: getattr(trial, name) for name in TRIAL_FIELDS}
+
+
+def describe(state: RunState, alive: bool) -> dict[str, Any]:
+    """The object that `lamdatui show --json` prints."""
+    base = next((model.id for model in state.pool.models if model.trial is None), None)
+    status = state.status
+    if status == "running" and not alive:
+        status = "interrupted"
+    return {
+        "run": state.name,
+        "status": status,
+        "reason": state.reason,
+        "mode": state.mode,
+        "profile": state.profile,
+        "base": _model(state, base),
+        "winner": _model(state, state.winner),
+        "beats_base": state.beats_base,
+        "gain": state.gain,
+        "trials": [_trial(state.trials[number]) for number in sorted(state.trials)],
+        "models": [_model(state, model.id) for model in state.pool.models],
+        "constraints": list(state.constraints.values()),
+        "rules": list(state.rules.values()),
+        "memory": state.memory,
+        "problems": state.problems,
+        "planner": {"tokens": state.planner_tokens, "seconds": round(state.planner_seconds, 3)},
+        "engine": {"pid": state.engine_pid if alive else None, **state.device},
+    }
+
+
+def show(run_dir: Path, alive: bool) -> dict[str, Any]:
+    """`describe` of a run directory. Raises LamdatuiError when it is not one."""
+    return describe(read_state(run_dir / "run.db"), alive)
+
+
+def table(found: dict[str, Any]) -> str:
+    """The same for people: a few lines and a row a trial."""
+    lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
+    for label in ("base", "winner"):
+        model = found[label]
+        if model:
+            scores = "  ".join(
+                f"{task}.{split} {value['mean']:.3f} [{value['interval'][0]:.3f}, {value['interval'][1]:.3f}] n={value['n']}"
+                for task, splits in model["scores"].items()
+                for split, value in splits.items()
+            )
+            lines.append(f"{label:7} {model['model']}: {scores}")
+    for split, report in (found["gain"] or {}).items():
+        parts = {"objective": report["objective"], **report["tasks"]}
+        told = "  ".join(f"{k} {v['mean']:+.3f} [{v['interval'][0]:+.3f}, {v['interval'][1]:+.3f}]" for k, v in parts.items())
+        lines.append(f"gain of the winner over the base, {split}: {told}")
+    for trial in found["trials"]:
+        action = trial["action"]
+        what = f"{action['type']} " + " ".join("+".join(ids) for ids in action["inputs"].values()) if action else "-"
+        value = f"{trial['objective']:.3f}" if trial["objective"] is not None else "-"
+        note = (trial["error"] or {}).get("message", "") or ("cached" if trial["cached"] else "")
+        seconds = f"{trial['seconds'].get('total', 0):.1f} s" if trial["seconds"] else ""
+        lines.append(
+            f"{trial['number']:3}  {trial['status']:9} {what:40} {value:>7} {seconds:>9}  {trial['proposed_by'][:20]:20} {note}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,184 @@
+"""One step, from its claim to its outcome. Runs in a process of its own session, so that it outlives the engine."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from lamdatui.actions import Registry
+from lamdatui.errors import LamdatuiError
+from lamdatui.faults import fault
+from lamdatui.jsonio import read_json, write_json
+from lamdatui.pipeline import ModelReference, StepRequest, first_parent, produced
+from lamdatui.step.context import StepContext, StepError, load_model, load_tokenizer
+from lamdatui.step.evaluate import evaluate
+from lamdatui.step.files import LOG, OUTCOME, REQUEST, TRAINED, claim
+
+
+class Stopped(BaseException):
+    """SIGTERM: stop cleanly, write the outcome."""
+
+
+_stop_asked = False
+"""A library may turn `Stopped` into an error of its own on its way up; what ended the step is known all the same."""
+
+
+def _on_term(*_: object) -> None:
+    global _stop_asked
+    _stop_asked = True
+    raise Stopped
+
+
+def enter(directory: Path) -> None:
+    """Become the step's process: own session, output to its log, no terminal."""
+    if os.getsid(0) != os.getpid():
+        # A spare was started in a session of its own: it leads one already.
+        os.setsid()
+    log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _on_term)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+def run_step(directory: Path, registry: Registry) -> int:
+    """Do the work of an attempt; 0 when its outcome is ok. Does nothing when somebody else has the claim."""
+    fault("step.before-claim")
+    if not claim(directory, "step"):
+        return 0
+    outcome: dict[str, Any] = {"status": "failed", "cached": False, "seconds": {}, "error": None, "peak_rss": 0}
+    try:
+        request = read_json(directory / REQUEST)
+        _choose_gpu(request)
+        torch.set_num_threads(request["threads"])
+        outcome |= _work(directory, request, registry)
+        outcome["status"] = "ok"
+    except BaseException as error:  # noqa: BLE001 (every way to end has an outcome)
+        outcome["error"] = classify(error)
+        print(traceback.format_exc(), flush=True)
+    outcome["peak_rss"] = _peak_rss()
+    if torch.cuda.is_initialized():
+        outcome["peak_gpu"] = torch.cuda.max_memory_allocated()
+    fault("step.before-outcome")
+    write_json(directory / OUTCOME, outcome)
+    fault("step.after-outcome")
+    return 0 if outcome["status"] == "ok" else 1
+
+
+def _choose_gpu(request: dict[str, Any]) -> None:
+    """Let this process see its slot's GPU alone: trainers and mergekit take the first one they see."""
+    kind, _, index = request["device"].partition(":")
+    if kind != "cuda":
+        return
+    visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if visible else index
+    request["device"] = "cuda:0"
+
+
+def _peak_rss() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def classify(error: BaseException) -> dict[str, str]:
+    """The error's class and one line: oom-train, oom-eval, nan, data, disk, killed, bug."""
+    message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    if _stop_asked or isinstance(error, Stopped):
+        return {"class": "killed", "message": "stopped on request"}
+    if isinstance(error, StepError):
+        return {"class": error.kind, "message": str(error)}
+    if is_out_of_memory(error):
+        return {"class": "oom-train", "message": message}
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"class": "disk", "message": message}
+    if isinstance(error, LamdatuiError):
+        return {"class": "data", "message": f"{error.what} ({error.where})"}
+    return {"class": "bug", "message": message}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; CUDA libraries tell it as plain RuntimeErrors."""
+    words = ("out of memory", "not enough memory", "_ALLOC_FAILED")
+    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def _work(directory: Path, request: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    from lamdatui.store.artifacts import Store
+
+    store = Store(Path(request["store"]))
+    with store.lock(request["digest"]), store.staging() as staged:
+        step = StepContext(directory, request, staged)
+        began = time.monotonic()
+        cached = request["action"] is not None
+        if cached and store.find(request["digest"]) is None:
+            cached = False
+            _execute(step, registry, store)
+        executed = time.monotonic()
+        _evaluate(step, store)
+    return {
+        "cached": cached,
+        "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
+    }
+
+
+def _execute(step: StepContext, registry: Registry, store: Any) -> None:
+    action = step.request["action"]
+    write_json(step.directory / TRAINED, {"digest": action["digest"], "pid": os.getpid()})
+    step.say(f"{action['type']} {action['inputs']} {action['params']}")
+    torch.manual_seed(step.seed)
+    registry.get(action["type"]).type.run(step)
+    if step.result is None:
+        raise StepError("bug", f"the action {action['type']} ended without a result (no finish_* call)")
+    shutil.rmtree(step.staged / ".trainer", ignore_errors=True)
+    try:
+        store.publish(step.staged, action["digest"], {**step.result, "action": action})
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StepError("disk", f"no room to publish the model: {error}") from error
+    step.say(f"published {action['digest'][:12]} ({step.result['kind']})")
+
+
+def _evaluate(step: StepContext, store: Any) -> None:
+    wanted = [request for request in step.request["evaluations"] if store.evaluation(request["key"]) is None]
+    if not wanted:
+        return
+    reference = step.request["subject"]
+    if reference is None:
+        reference = produced(
+            step.request["digest"], store.manifest(step.request["digest"]), first_parent(cast(StepRequest, step.request))
+        )
+    gc.collect()
+    try:
+        _score(step, store, reference, wanted)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StepError("oom-eval", str(error).splitlines()[0]) from error
+
+
+def _score(step: StepContext, store: Any, reference: ModelReference, wanted: list[dict[str, Any]]) -> None:
+    if step.model is None:
+        step.model = load_model(store, reference, step.dtype, step.device)
+    tokenizer = load_tokenizer(store, reference)
+    for request in wanted:
+        fault("step.before-evaluate")
+        value = evaluate(step.model, tokenizer, request, step.metric)
+        mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
+        step.say(f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s")
+        store.record_evaluation(request["key"], {"model": step.request["digest"], **value})

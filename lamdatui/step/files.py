@@ -1,0 +1,97 @@
+"""The files of one attempt at a step, and who may do its work. No torch here: the engine reads these too."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lamdatui.clock import boot_id
+from lamdatui.jsonio import canonical, fsync_dir, read_json
+
+REQUEST = "action.json"
+CLAIM = "claim.json"
+LOG = "log.txt"
+METRICS = "metrics.jsonl"
+OUTCOME = "outcome.json"
+TRAINED = "trained.json"
+"""Written when the work of the action itself begins: one per execution, the evidence that nothing ran twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process that can't be mistaken for another one: pid, its start time (s since boot) and the boot.
+
+    Not psutil's start time: it is computed from the wall clock, and a clock that steps would make a live step look dead.
+    """
+
+    pid: int
+    start_time: float
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """The identity of a live process. Raises psutil.NoSuchProcess."""
+        try:
+            return cls(pid, _started(pid), boot_id())
+        except OSError as error:
+            raise psutil.NoSuchProcess(pid) from error
+
+    def process(self) -> psutil.Process | None:
+        """The process if it still is this one and lives; a zombie counts as dead."""
+        if self.boot_id != boot_id():
+            return None
+        try:
+            same = abs(_started(self.pid) - self.start_time) < 0.02
+            process = psutil.Process(self.pid)
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except (OSError, psutil.NoSuchProcess):
+            return None
+
+
+def _started(pid: int) -> float:
+    """Start of a process in seconds since boot, from the kernel's own ticks. Raises OSError when there is none."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def claim(directory: Path, by: str) -> bool:
+    """Take the right to do (or to abandon) this attempt; exactly one caller in the world gets True.
+
+    A link of a whole file is atomic: the claim is there with its content or not at all.
+    """
+    identity = Identity.of(os.getpid())
+    fd, name = tempfile.mkstemp(dir=directory, prefix=".claim.")
+    with os.fdopen(fd, "w") as handle:
+        handle.write(canonical({"by": by, **asdict(identity)}))
+        handle.flush()
+        os.fsync(handle.fileno())
+    try:
+        os.link(name, directory / CLAIM)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(name)
+    fsync_dir(directory)
+    return True
+
+
+def read_claim(directory: Path) -> tuple[str, Identity] | None:
+    """Who claimed the attempt ("step" or "engine") and its identity; None when nobody did."""
+    try:
+        data = read_json(directory / CLAIM)
+    except FileNotFoundError:
+        return None
+    return data["by"], Identity(data["pid"], data["start_time"], data["boot_id"])
+
+
+def read_outcome(directory: Path) -> dict[str, Any] | None:
+    """The outcome of a finished attempt, or None."""
+    try:
+        return read_json(directory / OUTCOME)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,179 @@
+"""The console: a pure client of one engine. It holds no truth and may end at any moment."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from textual import on, work
+from textual.app import App, SystemCommand
+from textual.screen import Screen
+
+from lamdatui.errors import LamdatuiError
+from lamdatui.events import MODES
+from lamdatui.paths import state_dir
+from lamdatui.ui.keys import KEYS, bindings
+from lamdatui.ui.link import EngineLink
+from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.console import ConsoleScreen
+from lamdatui.ui.state import Part, ViewState, reduce
+from lamdatui.ui.tail import read_metrics, step_folder
+from lamdatui.ui.theme import DARK, LIGHT
+
+QUIT_CHOICES = {
+    "leave": "Leave it running (come back with `lamdatui attach`)",
+    "after-step": "Stop after this step",
+    "now": "Stop now",
+    "": "Cancel",
+}
+
+
+class ConsoleApp(App[int]):
+    """Watches and steers the engine of one run directory."""
+
+    TITLE = "lamdatui"
+    # A default screen's own CSS_PATH is not read by Textual; the file still stands beside its screen.
+    CSS_PATH = Path(__file__).parent / "screens" / "console.tcss"
+    BINDINGS = [*bindings("app")]
+    BINDING_GROUP_TITLE = "Everywhere"
+
+    def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.run_dir = run_dir
+        self.view = ViewState()
+        self.console_screen = ConsoleScreen(self.view, run_dir, clock)
+        self._link = EngineLink(run_dir, self.receive)
+        self.register_theme(DARK)
+        self.register_theme(LIGHT)
+        self.theme = DARK.name
+
+    def get_default_screen(self) -> Screen[None]:
+        return self.console_screen
+
+    def on_mount(self) -> None:
+        self._watch_engine()
+        self.call_after_refresh(gc.enable)
+
+    @work(group="link")
+    async def _watch_engine(self) -> None:
+        await self._link.run()
+
+    def receive(self, frames: list[dict[str, Any]]) -> None:
+        """Take a batch of frames in and tell the screen once what changed."""
+        changed: set[Part] = set()
+        for frame in frames:
+            changed |= reduce(self.view, frame)
+        self._backfill()
+        if changed:
+            self.console_screen.post_message(ConsoleScreen.ViewChanged(frozenset(changed)))
+
+    def _backfill(self) -> None:
+        """The loss of a step that ran before this console attached is in its file, not in frames."""
+        step, progress = self.view.running_step, self.view.progress
+        if step is None or step.status != "running" or (progress and progress.step == step.key):
+            return
+        if folder := step_folder(self.run_dir, step.key):
+            self.view.backfill(step.key, read_metrics(folder / "metrics.jsonl"))
+
+    @on(ConsoleScreen.CommandAsked)
+    def _command_asked(self, message: ConsoleScreen.CommandAsked) -> None:
+        self.send(message.command, message.args, refused=message.refused)
+
+    @work(group="commands")
+    async def send(
+        self,
+        command: str,
+        args: dict[str, Any],
+        *,
+        refused: Callable[[], None] | None = None,
+        accepted: Callable[[], object] | None = None,
+    ) -> None:
+        """Send a command; a refusal is shown as a toast."""
+        try:
+            await self._link.command(command, **args)
+        except LamdatuiError as error:
+            self.notify(one_line(error.what), title=f"{command} refused", severity="error", markup=False)
+            if refused:
+                refused()
+            return
+        if accepted:
+            accepted()
+
+    def action_help(self) -> None:
+        if self.screen.query("HelpPanel"):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+    def action_help_quit(self) -> None:
+        """Ctrl+c without a selection: people who press it want out, and the dialog is the way."""
+        self.call_next(self.action_quit)
+
+    async def action_quit(self) -> None:
+        if self.screen.has_class("choice-screen"):
+            return
+        if self.view.is_over or self.view.connection in ("lost", "connecting"):
+            self.exit(0)
+            return
+        step = self.view.running_step
+        text = f"Step {step.key} ({step.purpose}) is running." if step else "No step is running right now."
+        self._choose("Quit the console?", f"{text} Closing the console never stops it.", QUIT_CHOICES, self._quit_chosen)
+
+    def _choose(self, title: str, text: str, choices: dict[str, str], chosen: Callable[[str | None], None]) -> None:
+        # Imported when it is first asked for: the first paint does not wait for it.
+        from lamdatui.ui.screens.dialogs import ChoiceScreen
+
+        self.push_screen(ChoiceScreen(title, text, choices), chosen)
+
+    def _quit_chosen(self, choice: str | None) -> None:
+        if choice == "leave":
+            self.exit(0)
+        elif choice:
+            self.send("stop", {"when": choice}, accepted=partial(self.exit, 0))
+
+    def action_pause(self) -> None:
+        self.send("resume" if self.view.run.paused else "pause", {})
+
+    def action_hold(self) -> None:
+        self.send("mode", {"mode": "ask"}, accepted=partial(self.notify, "Mode ask: nothing more starts unasked."))
+
+    def action_cycle_mode(self) -> None:
+        now = self.view.run.mode
+        mode = MODES[(MODES.index(now) + 1) % len(MODES)] if now in MODES else "ask"
+        if mode != "auto":
+            self.send("mode", {"mode": mode})
+            return
+        from lamdatui.ui.details import budget_text
+
+        choices = {"": "No, go on asking", "auto": "Yes, run without asking"}
+        text = f"In auto everything that is legal runs without asking: {budget_text(self.view.run)}. F9 takes it back."
+        self._choose("Switch to auto?", text, choices, self._auto_chosen)
+
+    def _auto_chosen(self, choice: str | None) -> None:
+        if choice == "auto":
+            self.send("mode", {"mode": "auto"})
+
+    def action_save_screenshot(self) -> None:
+        folder = state_dir() / "screenshots"
+        name = time.strftime("%Y%m%d-%H%M%S") + ".svg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(self.export_screenshot(), encoding="utf-8")
+        except OSError as error:
+            self.notify(one_line(error), title="no screenshot", severity="error", markup=False)
+            return
+        self.notify(str(folder / name), title="screenshot saved", markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        for key in KEYS:
+            if key.palette:
+                help_text = f"{key.tooltip} ({key.keys.split(',')[0]})"
+                yield SystemCommand(key.palette, help_text, partial(self._run_key, key.action))
+
+    async def _run_key(self, action: str) -> None:
+        await self.run_action(action, self.screen)

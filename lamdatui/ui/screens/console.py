@@ -1,0 +1,246 @@
+"""The main screen: status row, four panes, the approval card. It renders the view state and asks the app to act."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Container
+from textual.events import DescendantFocus, Resize
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer, OptionList, Tree
+
+from lamdatui.ui.keys import bindings
+from lamdatui.ui.pipeline import Node
+from lamdatui.ui.proposal import LABEL, params_of
+from lamdatui.ui.state import ALL_PARTS, Part, ViewState
+from lamdatui.ui.widgets.activity import ActivityPane
+from lamdatui.ui.widgets.card import ApprovalCard
+from lamdatui.ui.widgets.hardware import HardwarePane
+from lamdatui.ui.widgets.logs import LogsPane
+from lamdatui.ui.widgets.pipeline import PipelinePane
+from lamdatui.ui.widgets.status import StatusRow
+from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
+
+if TYPE_CHECKING:
+    from lamdatui.ui.words import Line
+
+AUTO_CARD_SECONDS = 1.0
+
+
+class ConsoleScreen(Screen[None]):
+    """One DOM for all sizes; only the style sheet knows narrow, medium and wide."""
+
+    AUTO_FOCUS = "#lineage"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (30, "-tall")]
+    BINDINGS = [
+        *bindings("console"),
+        Binding("escape", "unzoom", "Back", show=False, id="unzoom", tooltip="Show all panes again"),
+    ]
+
+    @dataclass
+    class ViewChanged(Message):
+        """The view state changed in these parts."""
+
+        parts: frozenset[Part]
+
+    @dataclass
+    class CommandAsked(Message):
+        """The person wants something of the engine; `refused` is called when it says no."""
+
+        command: str
+        args: dict[str, Any]
+        refused: Callable[[], None] | None = None
+
+    def __init__(self, view: ViewState, run_dir: Path, clock: Callable[[], float]) -> None:
+        super().__init__(id="console")
+        self._view = view
+        self._run_dir = run_dir
+        self._card = ApprovalCard(clock)
+        self._return_to = "pipeline"
+        self.active = "pipeline"
+
+    def compose(self) -> ComposeResult:
+        yield StatusRow(self._view)
+        yield TabStrip(self._view)
+        with Container(id="panes"):
+            yield PipelinePane(self._view)
+            yield ActivityPane(self._view)
+            yield HardwarePane(self._view)
+            yield LogsPane(self._view, self._run_dir)
+
+    def on_mount(self) -> None:
+        self._activate(self.active)
+        self.call_after_refresh(self._mount_rest)
+
+    async def _mount_rest(self) -> None:
+        """What the first paint does without: it comes a third sooner so."""
+        await self.mount(self._card, Footer(compact=True))
+        # A footer that comes late has missed the signal that fills it.
+        self.refresh_bindings()
+        self._refresh_parts(ALL_PARTS)
+
+    @on(ViewChanged)
+    def _view_changed(self, message: ViewChanged) -> None:
+        self._refresh_parts(message.parts)
+
+    def on_resize(self, event: Resize) -> None:
+        self.query_one(TabStrip).show(self.active)
+
+    def _refresh_parts(self, parts: frozenset[Part]) -> None:
+        updates: dict[Part, Callable[[], object]] = {
+            "status": self.query_one(StatusRow).refresh,
+            "pipeline": self.query_one(PipelinePane).update_view,
+            "activity": self.query_one(ActivityPane).update_view,
+            "logs": self.query_one(LogsPane).update_view,
+            "hardware": self.query_one(HardwarePane).update_view,
+            "card": self._update_card,
+        }
+        for part in updates:
+            if part not in parts:
+                continue
+            try:
+                updates[part]()
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                # The engine may be newer than this console: one part that can't be shown must not end the rest.
+                text = f"can't show the {part}: {type(error).__name__} {error}"
+                self.notify(text, severity="error", markup=False)
+        self._see(self.active)
+        self.query_one(TabStrip).show(self.active)
+
+    def _update_card(self) -> None:
+        if not self._card.is_mounted:
+            return
+        waiting = self._view.waiting
+        if waiting and self._view.run.mode == "auto" and not self._card.display:
+            # In auto the engine answers at once; a card that flashes at each trial would only move the panes.
+            self.set_timer(AUTO_CARD_SECONDS, self._show_card)
+            return
+        self._show_card()
+
+    def _show_card(self) -> None:
+        waiting = self._view.waiting
+        if self._card.is_other(waiting):
+            for screen in list(self.app.screen_stack):
+                if screen.has_class("edit-screen"):
+                    screen.dismiss(None)
+                    self.notify("The proposal changed while you edited it; nothing was sent.", severity="warning")
+        self._card.show(waiting, self._view.run)
+
+    def _see(self, pane: str) -> None:
+        self._view.read(pane)
+        if not (self.has_class("-narrow") or self.has_class("-zoom")):
+            self._view.unread.clear()
+
+    def _activate(self, pane: str) -> None:
+        self.active = pane
+        for name in PANES:
+            self.query_one(f"#{name}").set_class(name == pane, "-active")
+        self._see(pane)
+        self.query_one(TabStrip).show(pane)
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        for node in event.widget.ancestors_with_self:
+            if node.id in PANES and node.id != self.active:
+                self._activate(node.id)
+
+    @on(Tab.Chosen)
+    def _tab_chosen(self, message: Tab.Chosen) -> None:
+        self.action_pane(message.pane)
+
+    def action_pane(self, pane: str) -> None:
+        self._activate(pane)
+        self._focus_pane(pane)
+
+    def _focus_pane(self, pane: str) -> None:
+        target = self.query_one("#lineage" if pane == "pipeline" else f"#{pane}")
+        # In narrow mode the pane is only about to be shown, and what is hidden can't be focused.
+        self.call_after_refresh(target.focus)
+
+    def action_zoom(self) -> None:
+        self.toggle_class("-zoom")
+
+    def action_unzoom(self) -> None:
+        self.remove_class("-zoom")
+
+    def action_log_source(self) -> None:
+        self.query_one(LogsPane).next_source()
+        self.action_pane("logs")
+
+    def action_review(self) -> None:
+        if not self._card.display:
+            self.notify("No proposal waits for you.")
+            return
+        if not self._card.has_focus_within:
+            self._return_to = self.active
+            self._card.grab()
+
+    @on(ApprovalCard.Left)
+    def _card_left(self) -> None:
+        self._focus_pane(self._return_to)
+
+    @on(ApprovalCard.Decided)
+    def _card_decided(self, message: ApprovalCard.Decided) -> None:
+        args = {name: getattr(message, name) for name in ("number", "digest", "verdict", "params", "reason", "remember")}
+        self.post_message(self.CommandAsked("decide", args, self._card.reopen))
+
+    @on(ApprovalCard.EditAsked)
+    def _card_edit(self) -> None:
+        proposal = self._card.proposal
+        if proposal is None:
+            return
+        proposed = proposal["action"]["params"]
+        declared = params_of(proposal)
+        if not proposed or not declared:
+            self.notify("This action has no hyperparameters to edit.")
+            return
+        # Screens are imported when they are first asked for: the first paint does not wait for them.
+        from lamdatui.ui.screens.edit import EditScreen
+
+        title = f"Edit trial {self._card.number}: {proposal['action']['type']}"
+        self.app.push_screen(EditScreen(title, declared, proposed, self._card.edited or proposed), self._edited)
+
+    def _edited(self, params: dict[str, Any] | None) -> None:
+        if params is not None:
+            self._card.use(params or None)
+        self._card.grab()
+
+    @on(Tree.NodeSelected)
+    def _node_selected(self, event: Tree.NodeSelected[Node]) -> None:
+        node = event.node.data
+        if node is None:
+            return
+        if node.trial is not None:
+            self._show_trial(node.trial)
+        else:
+            from lamdatui.ui.details import model_lines
+
+            name = node.key.removeprefix("model:")
+            self._show_text(name, model_lines(self._view.run, name), LABEL)
+
+    @on(OptionList.OptionSelected, "#activity")
+    def _row_selected(self) -> None:
+        row = self.query_one(ActivityPane).selected_row
+        if row is None:
+            return
+        if row.trial is not None and row.trial in self._view.run.trials and not row.head.startswith("step"):
+            self._show_trial(row.trial)
+        else:
+            self._show_text(row.head, [((row.detail, "plain"),)])
+
+    def _show_trial(self, number: int) -> None:
+        from lamdatui.ui.details import trial_lines
+
+        self._show_text(f"Trial {number}", trial_lines(self._view.run, self._view.run.trials[number]), LABEL)
+
+    def _show_text(self, title: str, lines: list[Line], indent: int = 0) -> None:
+        from lamdatui.ui.screens.dialogs import TextScreen
+
+        self.app.push_screen(TextScreen(title, lines, indent))

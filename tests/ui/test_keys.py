@@ -1,0 +1,86 @@
+"""The key table keeps its promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+from textual.binding import Binding
+
+from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.keys import KEYS
+from lamdatui.ui.screens.console import ConsoleScreen
+from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.screens.edit import EditScreen
+from lamdatui.ui.widgets.activity import ActivityPane
+from lamdatui.ui.widgets.card import LEGEND, ApprovalCard
+from lamdatui.ui.widgets.logs import LogsPane
+from lamdatui.ui.widgets.pipeline import LineageTree
+from tests.ui import script
+from tests.ui.conftest import opened
+from tests.ui.fake_engine import FakeEngine
+
+OURS = (ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree)
+MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
+
+
+def test_every_binding_has_an_id_and_a_tooltip() -> None:
+    for widget in OURS:
+        for binding in widget.__dict__["BINDINGS"]:
+            assert isinstance(binding, Binding)
+            assert binding.id and binding.tooltip, f"{widget.__name__}: {binding}"
+
+
+def test_ids_are_unique() -> None:
+    assert [name for name, count in Counter(key.id for key in KEYS).items() if count > 1] == []
+
+
+def test_no_key_means_two_things_in_one_place() -> None:
+    for place in ("card", "logs", "pane"):
+        keys = Counter(name for key in KEYS if key.where in (place, "console", "app") for name in key.keys.split(","))
+        assert [name for name, count in keys.items() if count > 1] == []
+
+
+def test_function_keys_never_stand_alone_and_multiplexer_keys_are_left_alone() -> None:
+    for key in KEYS:
+        names = key.keys.split(",")
+        assert not MULTIPLEXERS & set(names), key.id
+        if any(name.startswith("f") and name[1:].isdigit() for name in names):
+            assert any(not (name.startswith("f") and name[1:].isdigit()) for name in names), key.id
+            assert key.palette, f"{key.id} has no palette entry"
+
+
+def test_the_legend_fits_a_narrow_card() -> None:
+    assert len(LEGEND) <= 76
+
+
+async def test_every_palette_command_runs(engine: FakeEngine) -> None:
+    script.add_history(engine)
+    async with opened(engine) as console:
+        for command in list(console.app.get_system_commands(console.app.screen)):
+            if command.title in ("Theme", "Quit"):
+                continue
+            result = command.callback()
+            if result is not None:
+                await result
+        await console.settle()
+        assert engine.sent("pause") and engine.sent("mode")
+        assert console.app.is_running
+
+
+def test_the_console_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, lamdatui.ui.app, lamdatui.ui.__main__; "
+        "heavy = {'torch', 'transformers', 'datasets', 'xllamacpp', 'numpy', 'trl', 'peft', 'pydantic'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_reducer_imports_no_textual() -> None:
+    code = (
+        "import sys, lamdatui.ui.state, lamdatui.ui.pipeline, lamdatui.ui.proposal, lamdatui.ui.details, lamdatui.ui.link, "
+        "lamdatui.ui.tail; assert 'textual' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,88 @@
+"""No string from outside steers the terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, one_line
+from lamdatui.ui.tail import log_line
+
+ANY = st.text(st.characters(), max_size=60)
+"""All code points, surrogates too."""
+
+
+def is_safe(text: str) -> bool:
+    return all(
+        character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in text
+    )
+
+
+@given(ANY)
+def test_no_forbidden_code_point_survives(text: str) -> None:
+    cleaned = clean(text)
+    assert is_safe(cleaned)
+    assert not FORBIDDEN.search(cleaned)
+    cleaned.encode()
+
+
+@given(ANY)
+def test_cleaning_twice_changes_nothing_more(text: str) -> None:
+    assert clean(clean(text)) == clean(text)
+
+
+def test_every_control_and_format_character_is_covered() -> None:
+    survivors = [code for code in range(0x110000) if not is_safe(clean(chr(code)))]
+    assert survivors == []
+
+
+@pytest.mark.parametrize("text", ["plain", "naïve Ünïcode 数据", "tabs\tand\nlines", "हिन्दी", "✓ ▶ ⊘"])
+def test_ordinary_text_is_kept(text: str) -> None:
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[31mred", "␛[31mred"),
+        ("a\x07b\x7f", "a␇b␡"),
+        ("\x9b2J", "\\x9b2J"),
+        ("abc\u202egnp.exe", "abc\\u202egnp.exe"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("lone \ud800", "lone \ufffd"),
+        ("a\r\nb\rc", "a\nb␍c"),
+        ("e" + "\u0301" * 20, "e" + "\u0301" * 3),
+    ],
+)
+def test_what_is_dangerous_is_shown_or_dropped(text: str, shown: str) -> None:
+    assert clean(text) == shown
+
+
+@given(st.recursive(st.none() | st.integers() | ANY, lambda inner: st.lists(inner) | st.dictionaries(ANY, inner), max_leaves=8))
+def test_json_is_cleaned_at_every_depth(value: object) -> None:
+    assert is_safe("".join(_strings(clean_json(value))))
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for pair in value.items() for item in pair for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
+
+
+@given(ANY)
+def test_one_line_is_one_line(text: str) -> None:
+    assert len(one_line(text).splitlines()) <= 1
+
+
+@given(st.binary(max_size=80))
+def test_a_log_line_of_any_bytes_is_safe(raw: bytes) -> None:
+    assert is_safe(log_line(raw.replace(b"\n", b"")))
+
+
+def test_a_progress_bar_shows_its_last_state() -> None:
+    assert log_line(b" 10%|#    |\r 20%|##   |\r") == " 20%|##   |"

@@ -1,0 +1,232 @@
+"""The reducer, without an event loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lamdatui.ui.pipeline import columns, lineage, row, tasks
+from lamdatui.ui.state import Progress, ViewState, reduce
+from lamdatui.ui.words import bar, duration, hang, size, sparkline
+from tests.ui import script
+from tests.ui.fake_engine import FakeEngine
+
+Json = dict[str, Any]
+
+
+def play(engine: FakeEngine, view: ViewState | None = None) -> ViewState:
+    """Everything a console gets when it attaches."""
+    view = view or ViewState()
+    reduce(view, {"type": "hello", "protocol": 1, "run": "lab", "pid": 1, "seq": len(engine.events)})
+    for event in engine.events:
+        reduce(view, {"type": "event", "event": event.to_json()})
+    reduce(view, {"type": "live"})
+    for frame in engine.extra:
+        reduce(view, frame)
+    return view
+
+
+@pytest.fixture
+def history(engine: FakeEngine) -> FakeEngine:
+    script.add_history(engine)
+    return engine
+
+
+def test_connection_goes_from_connecting_over_catching_up_to_live(history: FakeEngine) -> None:
+    view = ViewState()
+    assert view.connection == "connecting"
+    reduce(view, {"type": "hello", "protocol": 1, "run": "lab", "pid": 1, "seq": 3})
+    assert view.connection == "catching-up"
+    reduce(view, {"type": "live"})
+    assert view.connection == "live"
+    reduce(view, {"type": "link", "status": "lost", "detail": "gone"})
+    assert view.connection == "lost"
+
+
+def test_a_replay_after_a_reconnect_changes_nothing(history: FakeEngine) -> None:
+    view = play(history)
+    rows, trials = list(view.activity), dict(view.run.trials)
+    reduce(view, {"type": "link", "status": "lost", "detail": ""})
+    play(history, view)
+    assert list(view.activity) == rows
+    assert view.run.trials == trials
+
+
+def test_a_shorter_journal_starts_over(history: FakeEngine, tmp_path: Path) -> None:
+    view = play(history)
+    other = FakeEngine(tmp_path)
+    script.add_base(other)
+    play(other, view)
+    assert not view.run.trials
+
+
+def test_the_waiting_proposal_is_known_only_while_live(history: FakeEngine) -> None:
+    script.add_waiting(history)
+    view = play(history)
+    assert view.waiting and view.waiting.number == 7
+    reduce(view, {"type": "link", "status": "lost", "detail": "gone"})
+    assert view.waiting is None
+
+
+def test_a_decision_ends_the_waiting(history: FakeEngine) -> None:
+    offered = script.add_waiting(history)
+    history.add("trial.decided", number=7, verdict="veto", by="console", reason="no", action=offered["action"])
+    assert play(history).waiting is None
+
+
+def test_reasons_decisions_and_results_are_in_the_activity(history: FakeEngine) -> None:
+    text = "\n".join(f"{row.glyph} {row.head} {row.text}" for row in play(history).activity)
+    assert "Supervised tuning on tool calls should lift" in text
+    assert "⊘ trial 4 vetoed by console: too slow for now" in text
+    assert "✗ trial 3 failed: oom-train: out of memory" in text
+    assert "✓ trial 2 done, gain +0.12 [+0.06, +0.18], objective 0.39" in text
+
+
+def test_an_edit_names_what_was_changed(history: FakeEngine) -> None:
+    script.add_waiting(history)
+    history.add(
+        "trial.decided", number=7, verdict="edit", by="console", reason="", action=script.sft("m6", learning_rate=0.01, rank=16)
+    )
+    assert "learning_rate 0.0003 → 0.01" in play(history).activity[-1].text
+
+
+def test_the_end_names_the_winner_and_both_gains(history: FakeEngine) -> None:
+    gains = {"search": script.gain(0.135), "sealed": script.gain(0.1)}
+    history.add("run.ended", status="done", reason="6 trials", winner="m6", beats_base=True, gain=gains)
+    view = play(history)
+    text = "\n".join(f"{row.head} {row.text}" for row in view.activity)
+    assert "winner m6: better than the base, 95% interval above zero" in text
+    assert "gain +0.14 [+0.07, +0.20] on the search split" in text
+    assert "gain +0.10 [+0.04, +0.16] on the sealed split" in text
+    assert view.waiting is None
+
+
+def test_every_row_is_one_line(history: FakeEngine) -> None:
+    history.add("memory.updated", text="first\nsecond\x1b[2J", by="lamdagent")
+    assert all("\n" not in row.text and "\x1b" not in row.text for row in play(history).activity)
+
+
+def test_metrics_make_progress_and_an_eta() -> None:
+    view = ViewState()
+    for step in range(31):
+        reduce(view, {"type": "metric", "step": "3/1", "metric": {"step": step, "max_steps": 60, "loss": 1.0, "seconds": step}})
+    assert view.progress and (view.progress.done, view.progress.total, len(view.progress.losses)) == (30, 60, 31)
+    assert view.progress.eta == pytest.approx(30.0)
+    reduce(
+        view, {"type": "metric", "step": "3/1", "metric": {"phase": "evaluate", "task": "tool_use", "done": 20, "total": 48}}
+    )
+    assert (view.progress.phase, view.progress.done, view.progress.eta) == ("evaluate", 20, None)
+
+
+def test_metrics_that_come_twice_are_counted_once() -> None:
+    progress = Progress("1/1")
+    for step in (1, 2, 3, 2, 3, 4):
+        progress.take({"step": step, "max_steps": 9, "loss": float(step)})
+    assert progress.losses == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_the_first_metric_announces_the_steps() -> None:
+    progress = Progress("1/1")
+    progress.take({"phase": "train", "step": 0, "max_steps": 30})
+    assert (progress.done, progress.total) == (0, 30)
+
+
+def test_nan_losses_are_not_drawn() -> None:
+    progress = Progress("1/1")
+    progress.take({"step": 1, "loss": float("nan")})
+    progress.take({"step": 2, "loss": float("inf")})
+    assert progress.losses == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from(["hello", "live", "event", "hardware", "metric", "link", "reply", "?"]),
+    st.dictionaries(st.sampled_from(["seq", "event", "step", "metric", "status", "gpus", "host"]), JSON),
+)
+def test_no_frame_can_raise(kind: str, fields: Json) -> None:
+    view = ViewState()
+    reduce(view, {"type": kind, **fields})
+
+
+def test_an_event_that_lacks_fields_becomes_a_visible_problem(history: FakeEngine) -> None:
+    view = play(history)
+    reduce(view, {"type": "event", "event": {"seq": 999, "kind": "trial.closed", "wall": 0.0, "mono": 0.0, "data": {}}})
+    assert view.activity[-1].head == "problem"
+    reduce(view, {"type": "event", "event": {"seq": 1000, "kind": "run.paused", "wall": 0.0, "mono": 0.0, "data": {"by": "x"}}})
+    assert view.run.paused
+
+
+def test_lineage_puts_children_below_their_parent(history: FakeEngine) -> None:
+    view = play(history)
+    names = [(depth, node.key) for node in lineage(view) for depth, node in node.flat()]
+    assert names == [
+        (0, "model:base"), (1, "trial:1"), (2, "trial:2"), (3, "trial:3"), (3, "trial:6"), (2, "trial:5"), (1, "trial:4"),
+    ]  # fmt: skip
+
+
+def test_a_merge_names_all_its_parents_and_the_best_is_starred(history: FakeEngine) -> None:
+    nodes = {node.trial: node for root in lineage(play(history)) for _, node in root.flat()}
+    assert "m2+m5" in nodes[6].name
+    assert [number for number, node in nodes.items() if node.best] == [6]
+    assert (nodes[3].note, nodes[4].note) == ("failed: oom-train", "vetoed: too slow for now")
+    assert nodes[6].sign.word == "cached"
+
+
+@pytest.mark.parametrize("width", [20, 34, 46, 58, 78, 120])
+def test_tree_rows_fill_their_width_exactly(history: FakeEngine, width: int) -> None:
+    view = play(history)
+    nodes = lineage(view)
+    found = columns(tasks(view.run), width, nodes, 2)
+    for root in nodes:
+        for depth, node in root.flat():
+            assert sum(len(text) for text, _ in row(node, found, width - 2 * depth)) == width - 2 * depth
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=200), st.integers(1, 50), st.integers(1, 5))
+def test_a_sparkline_fits_its_box(values: list[float], width: int, height: int) -> None:
+    rows = sparkline(values, width, height)
+    assert len(rows) in (0, height)
+    assert all(len(text) <= width for text in rows)
+
+
+@given(st.floats(-1, 2), st.integers(1, 60))
+def test_a_bar_has_its_width(fraction: float, width: int) -> None:
+    assert len(bar(fraction, width)) == width
+
+
+@given(st.lists(st.text("ab 数", max_size=30), max_size=4), st.integers(8, 40), st.integers(0, 5))
+def test_wrapping_loses_no_character(texts: list[str], width: int, indent: int) -> None:
+    rows = hang(tuple((text, "plain") for text in texts), width, indent)
+    joined = "".join(text for line in rows for text, _ in line)
+    assert joined.replace(" ", "") == "".join(texts).replace(" ", "")
+
+
+def test_a_name_is_not_parted_from_its_value() -> None:
+    line = (
+        ("params ", "dim"),
+        ("warmup_ratio\xa0", "dim"),
+        ("0.1", "plain"),
+        ("  ", "plain"),
+        ("rank\xa0", "dim"),
+        ("8", "strong"),
+    )
+    assert ["".join(text for text, _ in row).strip() for row in hang(line, 20, 4)] == [
+        "params",
+        "warmup_ratio\xa00.1",
+        "rank\xa08",
+    ]
+
+
+def test_unknown_costs_are_said_out_loud() -> None:
+    assert (duration(None), size(None)) == ("unknown time", "unknown")
+    assert (duration(38), duration(3900), size(2_100_000_000)) == ("38 s", "65 min", "2.1 GB")
