@@ -7,6 +7,7 @@ validation, the approval card, `lamdatui actions show` and the docs all read tha
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,21 +21,32 @@ if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
 
 Value = float | int | str | bool
+Family = Literal["supervised", "preference", "merge", "reinforcement", "distillation", "data"]
+FAMILIES: tuple[Family, ...] = ("supervised", "preference", "merge", "reinforcement", "distillation", "data")
+"""In the order in which a run's opening tries them."""
 Inputs = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An input: `model` (one), `models` (`least` to `most`, distinct, of one layout) or `dataset` (of a format)."""
+    """An input: `model` or `dataset` (one), `models` (several, distinct, of one layout) or `datasets` (several, of one format).
+
+    With `least=0` it may stay empty. The first model slot that is not `base_only` is the one that the result descends from.
+    """
 
     name: str
-    kind: Literal["model", "models", "dataset"]
+    kind: Literal["model", "models", "dataset", "datasets"]
     help: str
     formats: tuple[str, ...] = ()
     least: int = 1
     most: int = 1
     base_only: bool = False
     """Only models that the profile names fit: what a merge calls its base."""
+
+    @property
+    def takes_models(self) -> bool:
+        """Whether its objects are models; else they are datasets."""
+        return self.kind in ("model", "models")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +100,21 @@ class Param:
 PROCESS_BYTES = 700 * 2**20
 """Memory of a step's process before it has loaded a model: torch and the training libraries."""
 
+METHODS = ("lora", "dora", "rslora", "qlora", "full")
+TRAINING_PARAMS = (
+    Param(
+        "method",
+        "str",
+        "lora",
+        "lora, dora, rslora: a small adapter (DoRA: also magnitudes; rsLoRA: scaled for high ranks); "
+        "qlora: an adapter over 4-bit weights; full: every weight",
+        allowed=METHODS,
+    ),
+    Param("lora_rank", "int", 16, "rank of the adapter; its alpha is twice that", low=1, high=1024),
+)
+"""How the weights are trained: shared by every action that trains. LoRA: Hu et al. 2021, arXiv 2106.09685; DoRA: Liu et al.
+2024, arXiv 2402.09353; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732; QLoRA: Dettmers et al. 2023, arXiv 2305.14314."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -120,7 +147,7 @@ class Action:
 
     def describe(self) -> str:
         """One line: `sft(model=base, dataset=mix; learning_rate=0.001)`."""
-        inputs = ", ".join(f"{slot}={'+'.join(ids)}" for slot, ids in self.inputs.items())
+        inputs = ", ".join(f"{slot}={'+'.join(ids)}" for slot, ids in self.inputs.items() if ids)
         params = ", ".join(f"{key}={_short(value)}" for key, value in self.params.items())
         return f"{self.type}({inputs}{'; ' if params else ''}{params})"
 
@@ -141,12 +168,27 @@ class Call:
 
     params: Mapping[str, Value]
     models: Mapping[str, tuple[ModelObject, ...]]
-    datasets: Mapping[str, DatasetObject]
+    datasets: Mapping[str, tuple[DatasetObject, ...]]
     device: str = "cpu"
 
     def model(self, slot: str) -> ModelObject:
-        """The one model of a slot."""
+        """The (first) model of a slot."""
         return self.models[slot][0]
+
+    def dataset(self, slot: str) -> DatasetObject:
+        """The (first) dataset of a slot."""
+        return self.datasets[slot][0]
+
+
+def adapter_problems(call: Call) -> list[str]:
+    """Why the hyperparameter `method` can't be used here; for the `check` of an action that trains."""
+    if call.params.get("method") != "qlora":
+        return []
+    if not call.device.startswith("cuda"):
+        return ["qlora needs a GPU: 4-bit weights are computed there only; use lora"]
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return ["qlora needs the package bitsandbytes; install it, or use lora"]
+    return []
 
 
 class ActionType(ABC):
@@ -154,14 +196,14 @@ class ActionType(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    family: ClassVar[Literal["supervised", "preference", "merge"]]
+    family: ClassVar[Family]
     source: ClassVar[str]
     """Paper or library that the method comes from."""
     version: ClassVar[int] = 1
     """Part of every digest: raise it when the same declaration does other work than before."""
     slots: ClassVar[tuple[Slot, ...]]
     params: ClassVar[tuple[Param, ...]]
-    output: ClassVar[Literal["model"]] = "model"
+    output: ClassVar[Literal["model", "dataset"]] = "model"
 
     def check(self, call: Call) -> list[str]:
         """Reasons why this call can't work, known before anyone is asked; none by default."""
@@ -227,13 +269,13 @@ class BoundType:
     def call(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> Call:
         """Look the objects up. Raises KeyError for an object that is not in the pool."""
         models: dict[str, tuple[ModelObject, ...]] = {}
-        datasets: dict[str, DatasetObject] = {}
+        datasets: dict[str, tuple[DatasetObject, ...]] = {}
         for slot in self.type.slots:
-            ids = inputs[slot.name]
-            if slot.kind == "dataset":
-                datasets[slot.name] = pool.dataset(ids[0])
-            else:
+            ids = inputs.get(slot.name, ())
+            if slot.takes_models:
                 models[slot.name] = tuple(pool.model(name) for name in ids)
+            else:
+                datasets[slot.name] = tuple(pool.dataset(name) for name in ids)
         return Call(params, models, datasets, device)
 
     def problems(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> list[str]:
@@ -242,7 +284,8 @@ class BoundType:
         for slot in self.type.slots:
             ids = inputs.get(slot.name, ())
             if not slot.least <= len(ids) <= slot.most:
-                found.append(f"{slot.name} takes {slot.least} to {slot.most} objects, not {len(ids)}")
+                count = str(slot.least) if slot.least == slot.most else f"{slot.least} to {slot.most}"
+                found.append(f"{slot.name} takes {count} object{'s' if count != '1' else ''}, not {len(ids)}")
             elif len(set(ids)) != len(ids):
                 found.append(f"{slot.name} takes different objects")
             elif unknown := [name for name in ids if name not in pool.items]:
@@ -254,11 +297,11 @@ class BoundType:
         except KeyError as error:
             return [str(error.args[0])]
         for slot in self.type.slots:
-            if slot.base_only and any(model.trial is not None for model in call.models[slot.name]):
+            if slot.base_only and any(model.trial is not None for model in call.models.get(slot.name, ())):
                 found.append(f"{slot.name} takes a model of the profile, not a produced one")
-            if slot.kind == "dataset" and call.datasets[slot.name].format not in slot.formats:
-                data = call.datasets[slot.name]
-                found.append(f"{data.id} is a dataset of format {data.format}; {slot.name} takes {', '.join(slot.formats)}")
+            for data in call.datasets.get(slot.name, ()):
+                if data.format not in slot.formats:
+                    found.append(f"{data.id} is a dataset of format {data.format}; {slot.name} takes {', '.join(slot.formats)}")
         return found or self.type.check(call)
 
 
@@ -282,7 +325,8 @@ def make_action(
         "seed": seed,
         "dtype": dtype,
     }
-    return Action(bound.name, dict(inputs), filled, seed, digest(body))
+    named = {slot.name: tuple(inputs.get(slot.name, ())) for slot in bound.type.slots}
+    return Action(bound.name, named, filled, seed, digest(body))
 
 
 @dataclass(slots=True)

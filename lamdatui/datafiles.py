@@ -1,7 +1,8 @@
 """JSONL datasets in the usual shapes, read row by row with the row number in every complaint.
 
-Shapes: `{"messages": [...]}`, `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}` and
-`{"chosen", "rejected"}` whose messages begin with the same prompt. Prompts and answers are strings or lists of messages.
+Shapes: `{"messages": [...]}`, `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`,
+`{"chosen", "rejected"}` whose messages begin with the same prompt, `{"prompt", "completion", "label"}` (true: wanted) and
+`{"prompt", "scorer", "reference"}` (answers are made and judged later). Prompts and answers are strings or lists of messages.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from lamdatui.objects import DatasetFormat
 
 Message = dict[str, str]
 ROW_BYTES = 4 * 1024 * 1024
-COLUMNS = "messages | prompt+completion | prompt+chosen+rejected | chosen+rejected"
+COLUMNS = "messages | prompt+completion | prompt+chosen+rejected | chosen+rejected | prompt+completion+label | prompt+scorer+reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class DatasetInfo:
     format: DatasetFormat
     rows: int
     digest: str
+    chars: int
+    """Mean characters of a row, prompt and answers."""
 
 
 def _messages(value: Any, column: str) -> list[Message]:
@@ -46,8 +49,9 @@ def _turn(value: Any, column: str, role: str) -> list[Message]:
     return _messages(value, column)
 
 
-def normalise(row: Any) -> dict[str, list[Message]]:
-    """A row as messages: `{"prompt", "completion"}` or `{"prompt", "chosen", "rejected"}`.
+def normalise(row: Any) -> dict[str, Any]:
+    """A row with its prompt and answers as messages: `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`,
+    `{"prompt", "completion", "label"}` or `{"prompt", "scorer", "reference"}`.
 
     Raises ValueError that says which column is wrong and how.
     """
@@ -65,10 +69,17 @@ def normalise(row: Any) -> dict[str, list[Message]]:
             raise ValueError("chosen and rejected share no prompt; add a prompt column")
         return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
     if {"prompt", "completion"} <= columns:
-        return {
+        found: dict[str, Any] = {
             "prompt": _turn(row["prompt"], "prompt", "user"),
             "completion": _turn(row["completion"], "completion", "assistant"),
         }
+        if "label" in columns:
+            if not isinstance(row["label"], bool):
+                raise ValueError(f"label is true or false, not {row['label']!r}")
+            found["label"] = row["label"]
+        return found
+    if {"prompt", "scorer", "reference"} <= columns:
+        return {"prompt": _turn(row["prompt"], "prompt", "user"), **_judged(row["scorer"], row["reference"])}
     if "messages" in columns:
         messages = _messages(row["messages"], "messages")
         if len(messages) < 2 or messages[-1]["role"] != "assistant":
@@ -77,9 +88,39 @@ def normalise(row: Any) -> dict[str, list[Message]]:
     raise ValueError(f"columns {', '.join(sorted(columns)) or 'none'}; a dataset has {COLUMNS}")
 
 
-def read_dataset(path: Path) -> list[dict[str, list[Message]]]:
-    """All rows of a dataset as messages. Raises LamdatuiError that names the file and the row."""
-    rows: list[dict[str, list[Message]]] = []
+def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
+    """Scorer and reference of a verifiable row, once they are known to fit each other."""
+    from lamdatui.tasks.scorers import SCORERS, problem
+
+    if scorer not in SCORERS:
+        raise ValueError(f"no scorer named {scorer!r}; scorers: {', '.join(SCORERS)}")
+    if wrong := problem(scorer, reference):
+        raise ValueError(f"the reference does not suit the scorer {scorer}: {wrong}")
+    return {"scorer": scorer, "reference": reference}
+
+
+def dataset_format(row: dict[str, Any]) -> DatasetFormat:
+    """The format of a normalised row."""
+    for column, found in _TELLING.items():
+        if column in row:
+            return found
+    return "sft"
+
+
+_TELLING: dict[str, DatasetFormat] = {"chosen": "preference", "label": "unpaired", "scorer": "verifiable"}
+
+
+PARTS = ("prompt", "completion", "chosen", "rejected")
+
+
+def row_chars(row: dict[str, Any]) -> int:
+    """Characters of a normalised row's messages."""
+    return sum(len(message["content"]) for name in PARTS for message in row.get(name, ()))
+
+
+def read_dataset(path: Path) -> list[dict[str, Any]]:
+    """All rows of a dataset, normalised. Raises LamdatuiError that names the file and the row."""
+    rows: list[dict[str, Any]] = []
     kind: tuple[str, ...] = ()
     for number, value in _lines(path):
         try:
@@ -125,7 +166,8 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
 def inspect_dataset(path: Path) -> DatasetInfo:
     """Read a whole dataset once and tell its format, rows and digest. Raises LamdatuiError."""
     rows = read_dataset(path)
-    return DatasetInfo("preference" if "chosen" in rows[0] else "sft", len(rows), file_digest(path))
+    chars = sum(map(row_chars, rows)) // len(rows)
+    return DatasetInfo(dataset_format(rows[0]), len(rows), file_digest(path), chars)
 
 
 def read_task_rows(path: Path) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "candidates.listed": ("number", "types"),
     "trial.proposed": ("number", "proposal"),
     "trial.decided": ("number", "verdict", "by", "reason", "action"),
-    "trial.closed": ("number", "status", "model", "scores", "objective", "gain", "cached", "seconds", "error"),
+    "trial.closed": ("number", "status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"),
     # steps: intent before effect, outcome after it
     "step.intended": ("step", "purpose", "trial", "digest"),
     "step.started": ("step", "pid", "start_time", "boot_id"),

@@ -34,9 +34,9 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
         "datasets": {
             d.id: {"path": state.profile["datasets"][d.id]["path"], "sha256": d.digest, "rows": d.rows}
             for d in state.pool.datasets
-            if d.id in used
+            if d.id in used and d.trial is None
         },
-        "steps": [{"makes": t.model, "trial": t.number, **(t.action or {})} for t in trials],
+        "steps": [{"makes": t.model or t.dataset, "trial": t.number, **(t.action or {})} for t in trials],
         "objective": state.profile["objective"],
         "scores": state.scores.get(model_id, {}),
         "gain": state.gain if model_id == state.winner else None,

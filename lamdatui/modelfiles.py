@@ -18,12 +18,13 @@ HEADER_BYTES = 100 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """`digest` covers weights, config and tokenizer; `layout` covers architecture, tensor shapes and vocabulary."""
+    """`digest` covers weights, config and tokenizer; `layout` architecture, tensor shapes and vocabulary; `tokenizer` the last."""
 
     digest: str
     architecture: str
     layout: str
     parameters: int
+    tokenizer: str
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:
@@ -74,4 +75,5 @@ def inspect_model(path: Path) -> ModelInfo:
         architecture=str(config.get("model_type", "unknown")),
         layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": vocabulary}),
         parameters=sum(prod(shape) for shape in shapes.values()),
+        tokenizer=digest(vocabulary),
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-DatasetFormat = Literal["sft", "preference"]
+DatasetFormat = Literal["sft", "preference", "unpaired", "verifiable"]
+FORMATS: tuple[DatasetFormat, ...] = ("sft", "preference", "unpaired", "verifiable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,18 @@ class ModelObject:
     adapters: tuple[str, ...] = ()
     parameters: int = 0
     trial: int | None = None
+    tokenizer: str = ""
+    """Digest of the vocabulary: what two models must share to learn from each other's token probabilities."""
     kind: Literal["model"] = "model"
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetObject:
-    """A dataset file; `format` is `sft` (prompt and answer) or `preference` (prompt, chosen, rejected)."""
+    """A dataset file, or one that an action made (`path` is then `store:DIGEST`).
+
+    `format` is `sft` (prompt and answer), `preference` (prompt, chosen, rejected), `unpaired` (prompt, answer and whether
+    it is wanted) or `verifiable` (prompt, and what a scorer needs to judge an answer). `chars` is the mean length of a row.
+    """
 
     id: str
     digest: str
@@ -38,6 +45,7 @@ class DatasetObject:
     rows: int
     path: str
     trial: int | None = None
+    chars: int = 0
     kind: Literal["dataset"] = "dataset"
 
 

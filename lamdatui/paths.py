@@ -41,8 +41,13 @@ def cache_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Screenshots and crash reports."""
+    """Screenshots, crash reports, and what steps took on this machine."""
     return _place("state")
+
+
+def measurements_file() -> Path:
+    """Seconds and memory of earlier steps on this machine, one JSON line each."""
+    return state_dir() / "measurements.jsonl"
 
 
 def socket_path(run_dir: Path) -> Path:

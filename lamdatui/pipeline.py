@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
-from lamdatui.objects import ModelObject
+from lamdatui.actions import ActionType
+from lamdatui.objects import DatasetObject, ModelObject, PoolObject
 from lamdatui.state import RunState, Trial
 
 
@@ -29,13 +30,17 @@ class StepRequest(TypedDict):
     digest: str
     action: dict[str, Any] | None
     models: dict[str, list[ModelReference]]
-    datasets: dict[str, dict[str, Any]]
+    datasets: dict[str, list[dict[str, Any]]]
     subject: ModelReference | None
     evaluations: list[dict[str, Any]]
     store: str
     device: str
     dtype: str
     threads: int
+    tasks: list[str]
+    """Files of the run's tasks: for data actions that keep their rows out of training data."""
+    small: bool
+    """After an attempt that ran out of memory: smaller micro-batches, the same effective batch."""
 
 
 def reference(model: ModelObject) -> ModelReference:
@@ -45,43 +50,75 @@ def reference(model: ModelObject) -> ModelReference:
 
 def first_parent(request: StepRequest) -> ModelReference | None:
     """The model that the action starts from: the first one of its first model slot."""
-    for models in request["models"].values():
-        return models[0]
-    return None
+    return next((models[0] for models in request["models"].values() if models), None)
 
 
 def produced(digest: str, manifest: Mapping[str, Any], parent: ModelReference | None) -> ModelReference:
-    """The model that an action made: its own full weights, or its adapter on top of its parent."""
+    """The model that an action made: its own full weights, or its adapter on top of its parent.
+
+    An adapter that merges others stands on the parent without the last `replaces` of its adapters.
+    """
     if manifest["kind"] == "adapter" and parent is not None:
-        return {"id": digest[:12], "weights": parent["weights"], "adapters": [*parent["adapters"], f"store:{digest}"]}
+        kept = parent["adapters"][: len(parent["adapters"]) - manifest.get("replaces", 0)]
+        return {"id": digest[:12], "weights": parent["weights"], "adapters": [*kept, f"store:{digest}"]}
     return {"id": digest[:12], "weights": f"store:{digest}", "adapters": []}
 
 
-def parents(state: RunState, model_id: str) -> list[str]:
-    """Ids of the models that a model was made from; empty for a base."""
-    model = state.pool.model(model_id)
-    if model.trial is None:
+def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapping[str, Any]) -> PoolObject:
+    """What trial `number` put into the pool: the model `m<number>` or the dataset `d<number>`."""
+    action = state.trials[number].action
+    assert action is not None
+    digest = action["digest"]
+    if kind.output == "dataset":
+        return DatasetObject(
+            id=f"d{number}",
+            digest=digest,
+            format=manifest["format"],
+            rows=manifest["rows"],
+            path=f"store:{digest}",
+            trial=number,
+            chars=manifest["chars"],
+        )
+    first = next(slot.name for slot in kind.slots if slot.takes_models and not slot.base_only)
+    parent = state.pool.model(action["inputs"][first][0])
+    made = produced(digest, manifest, reference(parent))
+    return ModelObject(
+        id=f"m{number}",
+        digest=digest,
+        architecture=parent.architecture,
+        layout=parent.layout,
+        weights=made["weights"],
+        adapters=tuple(made["adapters"]),
+        parameters=parent.parameters,
+        trial=number,
+        tokenizer=parent.tokenizer,
+    )
+
+
+def parents(state: RunState, object_id: str) -> list[str]:
+    """Ids of the models and datasets that an object was made from; empty for what the profile names."""
+    trial = state.pool.items[object_id].trial
+    if trial is None:
         return []
-    action = state.trials[model.trial].action or {"inputs": {}}
+    action = state.trials[trial].action or {"inputs": {}}
     found = [name for ids in action["inputs"].values() for name in ids if name in state.pool.items]
-    return [name for name in dict.fromkeys(found) if state.pool.items[name].kind == "model"]
+    return list(dict.fromkeys(found))
 
 
-def lineage(state: RunState, model_id: str) -> list[Trial]:
-    """The trials that lead from base models to this one, each after those it needs."""
+def lineage(state: RunState, object_id: str) -> list[Trial]:
+    """The trials that lead from what the profile names to this model or dataset, each after those it needs."""
     ordered: dict[int, Trial] = {}
+    seen: set[str] = set()
 
     def visit(name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
         for parent in parents(state, name):
             visit(parent)
-        trial = state.pool.model(name).trial
+        trial = state.pool.items[name].trial
         if trial is not None:
             ordered.setdefault(trial, state.trials[trial])
 
-    visit(model_id)
+    visit(object_id)
     return list(ordered.values())
-
-
-def depth(state: RunState, model_id: str) -> int:
-    """Longest chain of actions from a base to this model."""
-    return max((1 + depth(state, parent) for parent in parents(state, model_id)), default=0)

@@ -28,7 +28,7 @@ class ModelSpec(_Strict):
 
 
 class DatasetSpec(_Strict):
-    """A JSONL file, or `catalogue:NAME/file`."""
+    """A JSONL file, `catalogue:NAME/file`, or `reasoning-gym:NAME?size=…&seed=…` (generated rows with a verifier)."""
 
     path: str
 
@@ -220,7 +220,7 @@ def _override(data: Any, text: str) -> None:
 
 
 def _absolute(text: str, folder: Path) -> str:
-    if text.startswith("catalogue:"):
+    if text.startswith(("catalogue:", "reasoning-gym:")):
         return text
     path = Path(text).expanduser()
     return str(path if path.is_absolute() else (folder / path).resolve())
@@ -263,8 +263,8 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
             raise fail(("objective", "weights", task), f"objective: no task named {task!r}", task, list(profile.tasks))
     for section in ("models", "datasets"):
         for name in getattr(profile, section):
-            if re.fullmatch(r"m\d+", name):
-                raise fail((section, name), f"{name!r} is what the model of a trial is called", "", ["choose another name"])
+            if re.fullmatch(r"[md]\d+", name):
+                raise fail((section, name), f"{name!r} is what the result of a trial is called", "", ["choose another name"])
     both = set(profile.models) & set(profile.datasets)
     if both:
         name = sorted(both)[0]

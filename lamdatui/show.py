@@ -16,6 +16,7 @@ TRIAL_FIELDS = (
     "reason",
     "decision",
     "model",
+    "dataset",
     "scores",
     "objective",
     "gain",
@@ -85,8 +86,8 @@ def table(found: dict[str, Any]) -> str:
         lines.append(f"gain of the winner over the base, {split}: {told}")
     for trial in found["trials"]:
         action = trial["action"]
-        what = f"{action['type']} " + " ".join("+".join(ids) for ids in action["inputs"].values()) if action else "-"
-        value = f"{trial['objective']:.3f}" if trial["objective"] is not None else "-"
+        what = f"{action['type']} " + " ".join("+".join(ids) for ids in action["inputs"].values() if ids) if action else "-"
+        value = f"{trial['objective']:.3f}" if trial["objective"] is not None else trial["dataset"] or "-"
         note = (trial["error"] or {}).get("message", "") or ("cached" if trial["cached"] else "")
         seconds = f"{trial['seconds'].get('total', 0):.1f} s" if trial["seconds"] else ""
         lines.append(

@@ -25,6 +25,7 @@ class Trial:
     reason: str = ""
     decision: Json | None = None
     model: str | None = None
+    dataset: str | None = None
     scores: Json = field(default_factory=dict)
     objective: float | None = None
     gain: Json | None = None
@@ -116,6 +117,11 @@ class RunState:
         """A trial by number; marks it as changed."""
         self.touched.add(("trial", str(number)))
         return self.trials[number]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over, well or not; one that only lost its engine is not."""
+        return self.status not in ("new", "running", "interrupted")
 
     @property
     def open_trial(self) -> Trial | None:
@@ -242,8 +248,8 @@ def _trial_decided(state: RunState, data: Json, event: Event) -> None:
 
 def _trial_closed(state: RunState, data: Json, _: Event) -> None:
     trial = state.trial(data["number"])
-    for name in ("status", "model", "scores", "objective", "gain", "cached", "seconds", "error"):
-        setattr(trial, name, data[name])
+    for name in ("status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"):
+        setattr(trial, name, data.get(name))
 
 
 def _step_intended(state: RunState, data: Json, _: Event) -> None:

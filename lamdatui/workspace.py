@@ -9,8 +9,9 @@ from pathlib import Path
 
 from lamdatui.actions import BoundType
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.datafiles import inspect_dataset
+from lamdatui.datafiles import inspect_dataset, read_dataset
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import canonical
 from lamdatui.modelfiles import inspect_model
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.profile import Profile
@@ -36,9 +37,16 @@ class Workspace:
 
 
 def locate(reference: str) -> Path:
-    """An existing file or directory from a path or `catalogue:NAME[/file]`. Raises LamdatuiError."""
+    """An existing file or directory from a path, `catalogue:NAME[/file]` or `reasoning-gym:NAME?size=…&seed=…`.
+
+    Raises LamdatuiError.
+    """
     if reference.startswith("catalogue:"):
         return resolve(reference)
+    if reference.startswith("reasoning-gym:"):
+        from lamdatui.catalogue.reasoning import build
+
+        return build(reference)
     path = Path(reference)
     if not path.exists():
         near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
@@ -64,6 +72,22 @@ def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
     return bound, registry.problems
 
 
+def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
+    """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
+    for data in datasets.values():
+        if data.format != "verifiable":
+            continue
+        prompts = {canonical(row["prompt"]) for row in read_dataset(Path(data.path))}
+        for task in tasks.values():
+            shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
+            if shared:
+                raise LamdatuiError(
+                    f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
+                    where=f"dataset {data.id} ({data.path})",
+                    fix="drop those rows from the dataset",
+                )
+
+
 def open_workspace(profile: Profile) -> Workspace:
     """Open and check what a profile names. Raises LamdatuiError for the first thing that is wrong."""
     types, problems = bind_types(profile)
@@ -71,14 +95,17 @@ def open_workspace(profile: Profile) -> Workspace:
     for name, spec in profile.datasets.items():
         path = locate(spec.path)
         info = inspect_dataset(path)
-        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path))
+        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars)
     tasks = {}
     for name, spec in profile.tasks.items():
         limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
         tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits)
+    _keep_apart(datasets, tasks)
     models = {}
     for name, spec in profile.models.items():
         path = locate(spec.path).absolute()
         info = inspect_model(path)
-        models[name] = ModelObject(name, info.digest, info.architecture, info.layout, str(path), (), info.parameters)
+        models[name] = ModelObject(
+            name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
+        )
     return Workspace(profile, models, datasets, tasks, types, problems)

@@ -1,151 +1,115 @@
-"""One conformance test over every action type, and each of ours doing real work in a real step process."""
+"""One conformance test over every action type, and the ends that an action can have, in real steps."""
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lamdatui.actions import ActionType, BoundType, make_action
-from lamdatui.modelfiles import inspect_model
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool, object_to_json
-from lamdatui.pipeline import produced, reference
+from lamdatui.actions import FAMILIES, BoundType
+from lamdatui.authoring import declaration_problems
 from lamdatui.resources import load_registry
-from lamdatui.store.artifacts import Store
 from tests.conftest import CHECKOUT
+from tests.steps import Lab
 
 REGISTRY = load_registry()
 EVERY = sorted(REGISTRY.types.values(), key=lambda bound: bound.name)
-TINY = {
-    "sft": {"method": "full", "max_steps": 3, "max_length": 64},
-    "dpo": {"method": "full", "max_steps": 3, "max_length": 64},
-}
+EXPECTED = [
+    "sft",
+    "dpo",
+    "kto",
+    "orpo",
+    "simpo",
+    "grpo",
+    "rloo",
+    "distill",
+    "merge_adapters",
+    "mix",
+    "filter",
+    "rejection_sample",
+    "make_preferences",
+    "self_instruct",
+    "merge_linear",
+    "merge_slerp",
+    "merge_nuslerp",
+    "merge_multislerp",
+    "merge_karcher",
+    "merge_task_arithmetic",
+    "merge_ties",
+    "merge_dare_linear",
+    "merge_dare_ties",
+    "merge_della",
+    "merge_della_linear",
+    "merge_breadcrumbs",
+    "merge_breadcrumbs_ties",
+    "merge_model_stock",
+    "merge_sce",
+    "merge_nearswap",
+    "merge_arcee_fusion",
+    "merge_ram",
+    "merge_ramplus_tl",
+]
 
 
-def test_no_action_file_is_broken() -> None:
+def test_no_action_file_is_broken_and_every_method_is_there() -> None:
     assert REGISTRY.problems == []
+    assert set(EXPECTED) <= set(REGISTRY.types)
+    assert {bound.type.family for bound in EVERY} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("bound", EVERY, ids=lambda bound: bound.name)
-def test_a_declaration_is_complete_and_its_defaults_are_legal(bound: BoundType) -> None:
-    kind = bound.type
-    assert isinstance(kind, ActionType)
-    assert kind.name.isidentifier()
-    assert 10 < len(kind.summary) < 100
-    assert kind.source
-    assert kind.version >= 1
-    assert kind.output == "model"
-    assert any(slot.kind in ("model", "models") for slot in kind.slots)
-    names = [slot.name for slot in kind.slots] + [param.name for param in kind.params]
-    assert len(set(names)) == len(names)
-    for slot in kind.slots:
-        assert slot.help
-        assert bool(slot.formats) is (slot.kind == "dataset")
-    for param in kind.params:
-        assert param.help
-        assert param.parse(param.default) == param.default
-        assert all(param.parse(choice) == choice for choice in param.choices)
-        assert not param.choices or param.default in param.choices
-        if param.type in ("int", "float"):
-            assert param.low is not None
-            assert param.high is not None
-            with pytest.raises(ValueError, match=param.name):
-                param.parse(param.low - 1)
+def test_a_declaration_is_complete_and_consistent(bound: BoundType) -> None:
+    assert declaration_problems(bound) == []
 
 
-@pytest.mark.parametrize("bound", EVERY, ids=lambda bound: bound.name)
-def test_listing_an_action_type_imports_nothing_heavy(bound: BoundType) -> None:
-    file = CHECKOUT / "actions" / bound.origin.rpartition(": ")[2]
+def test_listing_the_action_types_imports_nothing_heavy() -> None:
     code = (
         "import sys; from lamdatui.resources import load_registry; load_registry()\n"
-        "bad = {'torch', 'transformers', 'trl', 'peft', 'mergekit', 'datasets', 'textual'} & set(sys.modules)\n"
+        "bad = {'torch', 'transformers', 'trl', 'peft', 'mergekit', 'datasets', 'textual', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )
-    assert file.is_file()
+    assert all((CHECKOUT / "actions" / bound.origin.rpartition(": ")[2]).is_file() for bound in EVERY)
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def lab_pool(lab: Path) -> ObjectPool:
-    pool = ObjectPool()
-    for name in ("llama", "phi"):
-        info = inspect_model(lab / name)
-        pool.add(ModelObject(name, info.digest, info.architecture, info.layout, str(lab / name), (), info.parameters))
-    for name, form in (("call_replay", "sft"), ("prefer", "preference")):
-        pool.add(DatasetObject(name, name, form, 1, str(lab / "data" / f"{name}.jsonl")))  # type: ignore[arg-type]
-    return pool
+@pytest.fixture
+def steps(lab: Path, tmp_path: Path) -> Lab:
+    return Lab(lab, tmp_path)
 
 
-def run_step(pool: ObjectPool, store: Store, folder: Path, name: str, inputs: dict, params: dict) -> ModelObject:
-    """Run one action in a process of its own; the model it published."""
-    bound = REGISTRY.get(name)
-    assert bound.problems(inputs, bound.fill(params), pool) == []
-    action = make_action(bound, inputs, params, pool, seed=1, dtype="float32")
-    folder.mkdir()
-    models, datasets = {}, {}
-    for slot in bound.type.slots:
-        if slot.kind == "dataset":
-            datasets[slot.name] = object_to_json(pool.dataset(inputs[slot.name][0]))
-        else:
-            models[slot.name] = [reference(pool.model(each)) for each in inputs[slot.name]]
-    request = {"step": "1/1", "purpose": "trial", "trial": 1, "digest": action.digest, "action": action.to_json()}
-    request |= {"models": models, "datasets": datasets, "subject": None, "evaluations": []}
-    request |= {"store": str(store.root), "device": "cpu", "dtype": "float32", "threads": 1}
-    (folder / "action.json").write_text(json.dumps(request))
-    code = (
-        "import sys; from pathlib import Path; from lamdatui.resources import load_registry\n"
-        "from lamdatui.step.child import run_step; sys.exit(run_step(Path(sys.argv[1]), load_registry()))"
+def test_a_chain_of_training_adapter_and_merge_changes_weights(steps: Lab) -> None:
+    tuned = steps.model(
+        "sft", {"model": ["llama"], "dataset": ["call_replay"]}, method="full", max_steps=3, batch_size=16, learning_rate=1e-3
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
-    outcome = json.loads((folder / "outcome.json").read_text())
-    assert outcome["status"] == "ok", done.stdout + done.stderr
-    first = next(slot.name for slot in bound.type.slots if slot.kind in ("model", "models") and not slot.base_only)
-    parent = pool.model(inputs[first][0])
-    made = produced(action.digest, store.manifest(action.digest), reference(parent))
-    model = ModelObject(
-        folder.name, action.digest, parent.architecture, parent.layout, made["weights"], tuple(made["adapters"]), 1, trial=1
+    adapted = steps.model(
+        "sft", {"model": [tuned.id], "dataset": ["call_replay"]}, max_steps=3, batch_size=16, lora_rank=4, learning_rate=1e-2
     )
-    pool.add(model)
-    return model
-
-
-def weights(store: Store, model: ModelObject) -> dict:
-    import torch
-
-    from lamdatui.step.context import load_model
-
-    loaded = load_model(store, reference(model), torch.float32, torch.device("cpu"))
-    return {name: tensor.detach() for name, tensor in loaded.named_parameters()}
-
-
-def difference(store: Store, a: ModelObject, b: ModelObject) -> float:
-    ours, theirs = weights(store, a), weights(store, b)
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
-
-
-def test_every_action_changes_weights_and_merges_lie_between(lab: Path, tmp_path: Path) -> None:
-    pool, store = lab_pool(lab), Store(tmp_path / "store")
-    base = pool.model("llama")
-    tuned = run_step(pool, store, tmp_path / "tuned", "sft", {"model": ("llama",), "dataset": ("call_replay",)}, TINY["sft"])
-    lora = {**TINY["sft"], "method": "lora", "lora_rank": 4}
-    adapted = run_step(pool, store, tmp_path / "adapted", "sft", {"model": ("tuned",), "dataset": ("call_replay",)}, lora)
-    preferred = run_step(pool, store, tmp_path / "preferred", "dpo", {"model": ("tuned",), "dataset": ("prefer",)}, TINY["dpo"])
     assert adapted.adapters and adapted.weights == tuned.weights
-    assert not preferred.adapters
-    for child, parent in ((tuned, base), (adapted, tuned), (preferred, tuned)):
-        assert difference(store, child, parent) > 1e-6
-
-    linear = run_step(pool, store, tmp_path / "linear", "merge_linear", {"models": ("adapted", "llama")}, {"weight": 0.5})
-    merged, left, right = weights(store, linear), weights(store, adapted), weights(store, base)
+    assert not tuned.adapters
+    assert steps.difference(tuned.id, "llama") > 1e-6
+    assert steps.difference(adapted.id, tuned.id) > 1e-6
+    linear = steps.model("merge_linear", {"models": [adapted.id, "llama"]}, weight=0.5)
+    merged, left, right = steps.weights(linear.id), steps.weights(adapted.id), steps.weights("llama")
     assert all(float((merged[n] - (left[n] + right[n]) / 2).abs().max()) < 1e-5 for n in merged)
-    inputs = {"base": ("llama",), "models": ("tuned", "preferred")}
-    ties = run_step(pool, store, tmp_path / "ties", "merge_ties", inputs, {"density": 0.5, "weight": 0.5})
-    assert difference(store, ties, base) > 1e-6
-    assert store.verify(ties.digest) == []
+    assert steps.store.verify(linear.digest) == []
+
+
+def test_after_an_out_of_memory_the_effective_batch_stays(steps: Lab) -> None:
+    inputs = {"model": ["llama"], "dataset": ["call_replay"]}
+    settings = {"method": "full", "max_steps": 2, "batch_size": 6, "learning_rate": 1e-3}
+    whole = steps.model("sft", inputs, **settings)
+    config = (steps.last / "config.json").read_text()
+    assert '"per_device_train_batch_size": 6' in config.replace(" ", " ")
+    small = Lab(steps.lab, steps.folder / "small")
+    again = small.model("sft", inputs, small=True, **settings)
+    config = (small.last / "config.json").read_text()
+    assert '"per_device_train_batch_size": 1' in config
+    assert '"gradient_accumulation_steps": 6' in config
+    assert again.digest == whole.digest
+    ours, theirs = small.weights(again.id), steps.weights(whole.id)
+    assert max(float((ours[n] - theirs[n]).abs().max()) for n in ours) < 1e-3
 
 
 def test_a_users_action_file_is_offered_and_a_broken_one_is_a_visible_problem(home: Path) -> None:

@@ -44,7 +44,7 @@ def test_paths_are_taken_from_the_profiles_folder(tmp_path: Path) -> None:
         ("name: mine", "name: [", "not YAML", "line", ""),
         ("name: mine", "name: &a mine\nmode: *a", "aliases", "mine.yaml", "write the value out"),
         ("name: mine", "name: mine\nseed: -1", "seed", "line 3", ""),
-        ("{data: {path", "{m1: {path", "'m1' is what the model of a trial is called", "line 4", "another name"),
+        ("{data: {path", "{m1: {path", "'m1' is what the result of a trial is called", "line 4", "another name"),
         ("name: mine", "name: !!python/object:os.system x", "not YAML", "line 2", ""),
     ],
 )

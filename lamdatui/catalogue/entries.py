@@ -122,7 +122,7 @@ ENTRIES: dict[str, Entry] = {
             summary="Tasks and datasets of the quickstart profile, made from bfcl and smollm2-135m (2 MB)",
             licence="Apache-2.0",
             kind="built",
-            version="1",
+            version="2",
             needs=("bfcl", "smollm2-135m"),
             builder="lamdatui.catalogue.quickstart:build",
         ),
@@ -131,7 +131,7 @@ ENTRIES: dict[str, Entry] = {
             summary="Two tiny base models of different architecture, pretrained here on string skills",
             licence="Apache-2.0",
             kind="built",
-            version="1",
+            version="2",
             builder="lamdatui.catalogue.lab:build",
         ),
     )

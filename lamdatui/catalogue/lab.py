@@ -51,6 +51,10 @@ SFT_SETS: dict[str, dict[str, int]] = {
 PREFERENCE_SETS: dict[str, dict[str, int]] = {"prefer": {"call": 500, "reverse": 400, "copy": 300}}
 
 
+VERIFY_SETS: dict[str, dict[str, int]] = {"verify": {"call": 160, "reverse": 160, "copy": 80}}
+"""Prompts with the right answer for a scorer, from the training split: for actions that learn from verified answers."""
+
+
 @dataclass(frozen=True)
 class Part:
     """A skill's share of a pretraining mixture, and the argument lengths that are shown.
@@ -93,7 +97,7 @@ def build(target: Path, say: Say) -> None:
     """
     started = time.monotonic()
     write_data(target)
-    say(f"lab data: {len(TASKS)} tasks, {len(SFT_SETS) + len(PREFERENCE_SETS)} datasets")
+    say(f"lab data: {len(TASKS)} tasks, {len(SFT_SETS) + len(PREFERENCE_SETS) + len(VERIFY_SETS)} datasets")
     for base in BASES:
         build_base(base, target / base.name, say)
     say(f"lab bases ready in {time.monotonic() - started:.0f} s")
@@ -111,6 +115,12 @@ def write_data(target: Path) -> None:
         _write_jsonl(
             target / "data" / f"{name}.jsonl",
             ({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs),
+        )
+    for number, (name, parts) in enumerate(VERIFY_SETS.items()):
+        found = strings.mixture(parts, "train", SEED + 200 + number)
+        _write_jsonl(
+            target / "data" / f"{name}.jsonl",
+            ({"prompt": r.prompt, "scorer": "exact", "reference": r.completion} for r in found),
         )
 
 

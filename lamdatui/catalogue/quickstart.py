@@ -31,7 +31,7 @@ CALLS_PER_INSTRUCTION = 3
 
 SOURCES = """# Where these files come from
 
-- `tool_use.jsonl`, `function_calls.jsonl`, `preferences.jsonl` and the calls in `mix.jsonl`: questions, functions and
+- `tool_use.jsonl`, `function_calls.jsonl`, `call_rewards.jsonl`, `preferences.jsonl` and the calls in `mix.jsonl`: questions, functions and
   accepted answers of the Berkeley Function-Calling Leaderboard (package bfcl-eval, Apache-2.0), reformatted, split anew
   and in part trained on. Scores on them are not BFCL scores.
 - The answers in `instructions.jsonl`, `instruction_preferences.jsonl` and `mix.jsonl`: written by SmolLM2-135M-Instruct
@@ -126,6 +126,11 @@ def call_rows(train: list[calls.CallRow]) -> list[Row]:
     return [_conversation(calls.prompt(row), calls.call_text(gold)) for row, gold in golds if gold is not None]
 
 
+def reward_rows(train: list[calls.CallRow]) -> list[Row]:
+    """Training questions with the answers that the scorer of calls accepts: for actions that learn from its verdict."""
+    return [{"prompt": calls.prompt(row), "scorer": "function_call", "reference": calls.reference(row)} for row in train]
+
+
 def mixed_rows(some: list[Row], others: list[Row], seed: int) -> list[Row]:
     """`CALLS_PER_INSTRUCTION` rows of `some` for each of `others`, in turn, both shuffled, until one of them ends."""
     rng = random.Random(seed)
@@ -163,7 +168,7 @@ def instruction_preferences(rows: list[tuple[instructions.Prompt, str]], plain: 
 
 
 def build_from(bfcl: Path, answer: Answer, target: Path, say: Say) -> None:
-    """Write the two tasks and five datasets into `target`, with `answer` speaking for the base model."""
+    """Write the two tasks and six datasets into `target`, with `answer` speaking for the base model."""
     splits = calls.split_rows([row for row in calls.load_rows(bfcl) if calls.answerable(row)], CALL_SIZES, SEED)
     pairs = instructions.split_topics(INSTRUCTION_SIZES, SEED)
     train, train_pairs = splits["train"], pairs["train"]
@@ -182,6 +187,7 @@ def build_from(bfcl: Path, answer: Answer, target: Path, say: Say) -> None:
     _write(target / "tool_use.jsonl", tool_use_rows(splits), say)
     _write(target / "instruction_following.jsonl", instruction_task_rows(pairs), say)
     _write(target / "function_calls.jsonl", right_calls, say)
+    _write(target / "call_rewards.jsonl", reward_rows(train), say)
     _write(target / "instructions.jsonl", instruction_rows, say)
     _write(target / "mix.jsonl", mixed_rows(right_calls, instruction_rows, SEED), say)
     _write(target / "preferences.jsonl", call_preferences(train, by_id, SEED), say)

@@ -27,7 +27,8 @@ from lamdatui.hardware.gpu import read_gpus
 from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.jsonio import write_json
-from lamdatui.paths import socket_path
+from lamdatui.measured import Ledger
+from lamdatui.paths import measurements_file, socket_path
 from lamdatui.policy import make_policy
 from lamdatui.policy.base import Policy
 from lamdatui.profile import Profile, load_profile
@@ -77,11 +78,15 @@ class Engine:
                 known = [gpu["memory_total"] for gpu in gpus if gpu["memory_total"]]
                 bf16 = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus)
                 memory = min(known, default=psutil.virtual_memory().total)
-                return Machine("cuda", self._dtype(bf16), memory), [f"cuda:{i}" for i in range(frame["cuda"])]
+                return self._fit("cuda", bf16, memory), [f"cuda:{i}" for i in range(frame["cuda"])]
             reason = "this build of torch has no CUDA"
         if self.profile.device == "cuda":
             raise LamdatuiError("the profile asks for a GPU and there is none", where=reason, fix="set device: auto")
-        return Machine("cpu", self._dtype(has_fast_bfloat16()), psutil.virtual_memory().total), ["cpu"]
+        return self._fit("cpu", has_fast_bfloat16(), psutil.virtual_memory().total), ["cpu"]
+
+    def _fit(self, device: str, fast_bfloat16: bool, memory: int) -> Machine:
+        ledger = Ledger.open(measurements_file())
+        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, ledger)
 
     def _dtype(self, fast_bfloat16: bool) -> str:
         """The dtype of weights that are not trained, and of the results: part of every action's digest."""

@@ -5,40 +5,97 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from lamdatui.actions import Action, BoundType, Inputs, Slot, Value, make_action
-from lamdatui.objects import ObjectPool
+from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Slot, Value, make_action
+from lamdatui.measured import Ledger, Measurement, scale
+from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.policy.base import Candidate
 from lamdatui.state import RunState, Trial
 
 LIMIT = 64
 """At most this many candidates of a type are offered; more are sampled by the run's seed, and the log says so."""
 ENUMERATE = 4096
-FAMILIES = ("supervised", "preference", "merge")
+REASONS = 4
+"""The commonest reasons for refusing a combination that are told, for each type."""
+OPENING_TRIES = 512
+"""At most this many combinations of objects are looked at for an opening trial."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What an action has to fit into."""
+    """What an action has to fit into, and what earlier steps on this machine taught about its cost."""
 
     device: str
     dtype: str
     memory_bytes: int
+    disk: Path | None = None
+    """The folder of the store: what is free there bounds what is written."""
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def estimate(self, bound: BoundType, call: Call) -> Estimate:
+        """The type's own estimate, corrected by what this machine measured."""
+        plain = bound.type.estimate(call)
+        return self.ledger.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
+
+    def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:
+        """Add a step that did its work to the ledger."""
+        plain = bound.type.estimate(call)
+        gpu = self.device.startswith("cuda")
+        self.ledger.add(
+            Measurement(
+                type=bound.name,
+                family=bound.type.family,
+                device=self.device.partition(":")[0],
+                dtype=self.dtype,
+                scale=scale(size_of(call)),
+                predicted_seconds=plain.seconds,
+                seconds=outcome["seconds"]["execute"],
+                predicted_memory=plain.memory_bytes,
+                memory=outcome.get("peak_gpu" if gpu else "peak_rss"),
+            )
+        )
+
+    def lacks(self, estimate: Estimate) -> str | None:
+        """Why the work does not fit, or None: memory of the device, free disk."""
+        where = "GPU memory" if self.device.startswith("cuda") else "memory"
+        if estimate.memory_bytes is not None and estimate.memory_bytes > self.memory_bytes:
+            return f"needs {_gib(estimate.memory_bytes)} of {where}; there are {_gib(self.memory_bytes)}"
+        if estimate.disk_bytes is not None and self.disk is not None:
+            free = shutil.disk_usage(self.disk).free
+            if estimate.disk_bytes > free:
+                return f"writes {_gib(estimate.disk_bytes)}; {_gib(free)} are free on the disk"
+        return None
 
 
-def _slot_options(slot: Slot, pool: ObjectPool) -> list[tuple[str, ...]]:
-    if slot.kind == "dataset":
-        return [(item.id,) for item in pool.datasets if item.format in slot.formats]
-    models = [item for item in pool.models if item.trial is None or not slot.base_only]
-    if slot.kind == "model":
-        return [(item.id,) for item in models]
-    by_layout: dict[str, list[str]] = {}
-    for item in models:
-        by_layout.setdefault(item.layout, []).append(item.id)
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def size_of(call: Call) -> int:
+    """Parameters of the largest model that an action works with; 0 when it works with none."""
+    return max((model.parameters for models in call.models.values() for model in models), default=0)
+
+
+def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[DatasetObject]) -> list[tuple[str, ...]]:
+    """What a slot can take of these objects, in their order; several at once are of one layout or format."""
+    groups: dict[str, list[str]] = {}
+    if slot.takes_models:
+        for model in models:
+            if model.trial is None or not slot.base_only:
+                groups.setdefault(model.layout if slot.kind == "models" else "", []).append(model.id)
+    else:
+        for data in datasets:
+            if data.format in slot.formats:
+                groups.setdefault(data.format if slot.kind == "datasets" else "", []).append(data.id)
     sizes = range(slot.least, slot.most + 1)
-    return [ids for group in by_layout.values() for size in sizes for ids in itertools.combinations(group, size)]
+    found = [ids for group in groups.values() for size in sizes if size for ids in itertools.combinations(group, size)]
+    return [(), *found] if slot.least == 0 else found
 
 
 def _combination(index: int, axes: Sequence[Sequence[object]]) -> tuple[object, ...]:
@@ -64,43 +121,68 @@ def matches(action: Action, match: Mapping[str, object]) -> bool:
     return match["type"] == action.type and match["inputs"] == inputs
 
 
-def enumerate_type(
-    bound: BoundType, state: RunState, machine: Machine, tried: set[str], round_: int
-) -> tuple[list[Candidate], int]:
-    """(candidates, how many combinations there are) of one type: legal, feasible, untried, allowed."""
+@dataclass(slots=True)
+class Listing:
+    """The candidates of one type, how many combinations there are, and why what is not offered is not (reason → count)."""
+
+    candidates: list[Candidate] = field(default_factory=list)
+    combinations: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the event `candidates.listed`; the commonest reasons."""
+        return {
+            "combinations": self.combinations,
+            "offered": len(self.candidates),
+            "refused": dict(self.refused.most_common(REASONS)),
+        }
+
+
+def enumerate_type(bound: BoundType, state: RunState, machine: Machine, tried: set[str], round_: int) -> Listing:
+    """The candidates of one type: legal, feasible, untried, allowed."""
     slots = bound.type.slots
-    options = [_slot_options(slot, state.pool) for slot in slots]
+    options = [_slot_options(slot, state.pool.models, state.pool.datasets) for slot in slots]
     grids: list[Sequence[Value]] = [param.choices or (param.default,) for param in bound.params]
     axes: list[Sequence[object]] = [*options, *grids]
     size = math.prod(len(axis) for axis in axes)
+    listing = Listing(combinations=size)
     if size == 0:
-        return [], 0
+        for slot, found in zip(slots, options, strict=True):
+            if not found:
+                listing.refused[f"{slot.name}: the pool has no {' or '.join(slot.formats)} {slot.kind}".replace("  ", " ")] += 1
+        return listing
     rng = random.Random(f"{state.seed}/{round_}/{bound.name}")
     order = list(range(size)) if size <= ENUMERATE else sorted({rng.randrange(size) for _ in range(ENUMERATE)})
     rng.shuffle(order)
-    found: dict[str, Candidate] = {}
+    seen: set[str] = set()
     for index in order:
         picked = _combination(index, axes)
         inputs = {slot.name: picked[i] for i, slot in enumerate(slots)}
         params = {param.name: picked[len(slots) + i] for i, param in enumerate(bound.params)}
-        candidate = _candidate(bound, inputs, params, state, machine)  # type: ignore[arg-type]
-        if candidate and candidate.action.digest not in tried and not blocked(candidate.action, state.constraints):
-            found.setdefault(candidate.action.digest, candidate)
-        if len(found) == LIMIT:
+        found = _candidate(bound, inputs, params, state, machine, tried)  # type: ignore[arg-type]
+        if isinstance(found, str):
+            listing.refused[found] += 1
+        elif found.action.digest not in seen:
+            seen.add(found.action.digest)
+            listing.candidates.append(found)
+        if len(seen) == LIMIT:
             break
-    return list(found.values()), size
+    return listing
 
 
 def _candidate(
-    bound: BoundType, inputs: Inputs, params: dict[str, Value], state: RunState, machine: Machine
-) -> Candidate | None:
-    if bound.problems(inputs, params, state.pool, machine.device):
-        return None
-    estimate = bound.type.estimate(bound.call(inputs, params, state.pool, machine.device))
-    if estimate.memory_bytes is not None and estimate.memory_bytes > machine.memory_bytes:
-        return None
+    bound: BoundType, inputs: Inputs, params: dict[str, Value], state: RunState, machine: Machine, tried: set[str]
+) -> Candidate | str:
+    """The candidate, or the reason why it can't be one."""
+    if problems := bound.problems(inputs, params, state.pool, machine.device):
+        return problems[0]
+    estimate = machine.estimate(bound, bound.call(inputs, params, state.pool, machine.device))
+    if lacking := machine.lacks(estimate):
+        return lacking
     action = make_action(bound, inputs, params, state.pool, seed=state.seed, dtype=machine.dtype)
-    return Candidate(action, estimate)
+    if action.digest in tried:
+        return "tried already"
+    return blocked(action, state.constraints) or Candidate(action, estimate)
 
 
 def _undone(state: RunState, trial: Trial) -> bool:
@@ -123,15 +205,15 @@ def tried_digests(state: RunState) -> set[str]:
 
 def enumerate_all(
     types: Mapping[str, BoundType], state: RunState, machine: Machine, number: int
-) -> tuple[dict[str, tuple[Candidate, ...]], dict[str, dict[str, int]]]:
-    """Candidates by type (types with none are left out), and how many combinations each has against those kept."""
+) -> tuple[dict[str, tuple[Candidate, ...]], dict[str, dict[str, Any]]]:
+    """Candidates by type (types with none are left out), and for each type what was looked at, offered and refused."""
     tried = tried_digests(state)
     candidates, counts = {}, {}
     for name, bound in types.items():
-        found, size = enumerate_type(bound, state, machine, tried, number)
-        counts[name] = {"combinations": size, "offered": len(found)}
-        if found:
-            candidates[name] = tuple(found)
+        listing = enumerate_type(bound, state, machine, tried, number)
+        counts[name] = listing.to_json()
+        if listing.candidates:
+            candidates[name] = tuple(listing.candidates)
     return candidates, counts
 
 
@@ -140,8 +222,9 @@ def opening(
 ) -> Candidate | None:
     """The next trial of the opening: one of each family as soon as it is legal, at defaults; None when it is over.
 
-    Which objects: the first base and the first dataset for training, the best model so far for preferences, the two
-    best produced models for a merge. It is the same for every policy, so that policies can be compared.
+    Which objects: what supervised learning and distillation change is a base; elsewhere the best model so far comes first,
+    and a merge takes produced models; datasets come in the profile's order. It is the same for every policy, so that policies
+    can be compared.
     """
     counted = [t.action["type"] for t in state.trials.values() if t.action and not _undone(state, t)]
     opened = {types[name].type.family for name in counted if name in types}
@@ -150,33 +233,28 @@ def opening(
         bound = next((b for b in types.values() if b.type.family == family), None)
         if bound is None or family in opened:
             continue
-        inputs = _opening_inputs(bound, state.pool, objectives)
-        candidate = _candidate(bound, inputs, bound.defaults(), state, machine) if inputs else None
-        if candidate and candidate.action.digest not in tried and not blocked(candidate.action, state.constraints):
-            return candidate
+        options = _opening_options(bound, state.pool, objectives)
+        for picked in itertools.islice(itertools.product(*options), OPENING_TRIES):
+            inputs = {slot.name: ids for slot, ids in zip(bound.type.slots, picked, strict=True)}
+            found = _candidate(bound, inputs, bound.defaults(), state, machine, tried)
+            if isinstance(found, Candidate):
+                return found
     return None
 
 
-def _opening_inputs(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> Inputs | None:
+def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> list[list[tuple[str, ...]]]:
+    """For each slot what it can take, the preferred first."""
     bases = [model for model in pool.models if model.trial is None]
-    ranked = sorted((m for m in pool.models if m.id in objectives), key=lambda m: -objectives[m.id])
-    produced = [model for model in ranked if model.trial is not None]
-    inputs: Inputs = {}
-    for slot in bound.type.slots:
-        if slot.kind == "dataset":
-            fitting = [item for item in pool.datasets if item.format in slot.formats]
-            if not fitting:
-                return None
-            inputs[slot.name] = (fitting[0].id,)
-        elif slot.kind == "models":
-            same = [model for model in produced if model.layout == produced[0].layout]
-            if len(same) < slot.least:
-                return None
-            inputs[slot.name] = tuple(model.id for model in same[: slot.least])
-        elif slot.base_only:
-            wanted = produced[0].layout if produced else bases[0].layout
-            inputs[slot.name] = (next(base.id for base in bases if base.layout == wanted),)
+    produced = sorted((m for m in pool.models if m.trial is not None), key=lambda m: -objectives.get(m.id, -math.inf))
+    family, slots = bound.type.family, bound.type.slots
+    subject = next((slot for slot in slots if slot.takes_models and not slot.base_only), None)
+    found = []
+    for slot in slots:
+        if slot.kind == "models":
+            models = produced
+        elif slot is subject and family in ("supervised", "distillation"):
+            models = [*bases, *produced]
         else:
-            first = bases[0] if bound.type.family == "supervised" or not produced else produced[0]
-            inputs[slot.name] = (first.id,)
-    return inputs
+            models = [*produced, *bases]
+        found.append(_slot_options(slot, models, pool.datasets))
+    return found

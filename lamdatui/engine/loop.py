@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from lamdatui.actions import action_from_json
+from lamdatui.actions import Action, BoundType, action_from_json
 from lamdatui.clock import Clock
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import Machine, enumerate_all, opening
+from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.scoring import Scoring
-from lamdatui.engine.steps import Outcome, Slots, StepRunner
+from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.faults import fault
-from lamdatui.objects import ModelObject, object_to_json
-from lamdatui.pipeline import StepRequest, produced, reference
+from lamdatui.objects import ModelObject, PoolObject, object_to_json
+from lamdatui.pipeline import StepRequest, reference, result_object
 from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import Store
@@ -150,14 +151,17 @@ class Loop:
         pool = self.state.pool
         digest = subject.digest if subject else ""
         models, datasets, action = {}, {}, None
+        scored = True
         if trial is not None and trial.action is not None:
             action, digest = trial.action, trial.action["digest"]
-            for slot in self.workspace.types[action["type"]].type.slots:
-                ids = action["inputs"][slot.name]
-                if slot.kind == "dataset":
-                    datasets[slot.name] = object_to_json(pool.dataset(ids[0]))
-                else:
+            kind = self.workspace.types[action["type"]].type
+            scored = kind.output == "model"
+            for slot in kind.slots:
+                ids = action["inputs"].get(slot.name, [])
+                if slot.takes_models:
                     models[slot.name] = [reference(pool.model(each)) for each in ids]
+                else:
+                    datasets[slot.name] = [object_to_json(pool.dataset(each)) for each in ids]
         return {
             "step": name,
             "purpose": "trial" if trial else split,
@@ -167,17 +171,25 @@ class Loop:
             "models": models,
             "datasets": datasets,
             "subject": reference(subject) if subject else None,
-            "evaluations": self.scoring.requests(digest, split),
+            "evaluations": self.scoring.requests(digest, split) if scored else [],
             "store": str(self.store.root.absolute()),
             "device": self.machine.device,
             "dtype": self.machine.dtype,
             "threads": self.workspace.threads,
+            "tasks": [str(task.path) for task in self.workspace.tasks.values()],
+            "small": False,
         }
 
     async def _step(self, name: str, request: StepRequest) -> Outcome:
         async with self.slots.hold() as device:
             request["device"] = device
-            return await self.runner.ensure(name, request)
+            request["small"] = self.runner.ran_out(name) > 0
+            outcome = await self.runner.ensure(name, request)
+            if is_out_of_memory(outcome) and self.runner.ran_out(name) == 1 and not self.state.stopping:
+                self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
+                request["small"] = True
+                outcome = await self.runner.run(name, request)
+            return outcome
 
     # --- one trial -----------------------------------------------------------------------------------------------
 
@@ -235,8 +247,12 @@ class Loop:
             proposal, fallback = await self._select(number, self._view(number, candidates))
         seconds = self.clock.mono() - began
         fault("loop.before-propose")
-        self.record(("trial.proposed", {"number": number, "proposal": self._proposal(number, proposal, fallback, seconds)}))
+        told = proposal_json(number, proposal, self._bound(proposal.action), self.state, self.machine, fallback, seconds)
+        self.record(("trial.proposed", {"number": number, "proposal": told}))
         fault("loop.after-propose")
+
+    def _bound(self, action: Action) -> BoundType:
+        return self.workspace.types[action.type]
 
     async def _select(self, number: int, view: View) -> tuple[Proposal, str | None]:
         """The policy's choice; when it can't, the fallback's, and why."""
@@ -254,53 +270,6 @@ class Loop:
         for call in calls:
             data = {"number": number, "call": call.call, "answer": call.answer[:4000], "tokens": call.tokens}
             self.record(("planner.answered", {**data, "seconds": round(call.seconds, 3)}))
-
-    def _proposal(self, number: int, proposal: Proposal, fallback: str | None, seconds: float) -> dict[str, Any]:
-        action = proposal.action
-        bound = self.workspace.types[action.type]
-        estimate = bound.type.estimate(bound.call(action.inputs, action.params, self.state.pool, self.machine.device))
-        seconds_known = estimate.seconds or self._measured_seconds(action.type)
-        return {
-            "id": f"p{number}",
-            "action": action.to_json(),
-            "reason": proposal.reason,
-            "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
-            "alternatives": list(proposal.alternatives),
-            "estimate": {
-                "seconds": seconds_known,
-                "memory_bytes": estimate.memory_bytes,
-                "disk_bytes": estimate.disk_bytes,
-            },
-            "declaration": {
-                "summary": bound.type.summary,
-                "params": [
-                    {
-                        "name": p.name,
-                        "type": p.type,
-                        "default": p.default,
-                        "choices": list(p.choices),
-                        "low": p.low,
-                        "high": p.high,
-                        "unit": p.unit,
-                        "help": p.help,
-                        "allowed": list(p.allowed),
-                    }
-                    for p in bound.params
-                ],
-            },
-            "opening": proposal.proposed_by == "opening",
-            "fallback": fallback,
-            "seconds": round(seconds, 3),
-        }
-
-    def _measured_seconds(self, action_type: str) -> float | None:
-        """Mean seconds of this run's own finished trials of a type; None when there is none."""
-        seen = [
-            t.seconds["execute"] + t.seconds["evaluate"]
-            for t in self.state.trials.values()
-            if t.status == "done" and not t.cached and t.action and t.action["type"] == action_type
-        ]
-        return round(sum(seen) / len(seen), 1) if seen else None
 
     async def _decide(self, number: int) -> None:
         trial = self.state.trials[number]
@@ -339,9 +308,11 @@ class Loop:
         trial = self.state.trials[number]
         assert trial.action is not None
         digest = trial.action["digest"]
+        bound = self.workspace.types[trial.action["type"]]
+        scored = bound.type.output == "model"
         cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
         running = trial.status == "running"
-        if running or self.store.find(digest) is None or not self.scoring.complete(digest, "search"):
+        if running or self.store.find(digest) is None or (scored and not self.scoring.complete(digest, "search")):
             self.phase("running", f"trial {number}: {trial.action['type']}")
             outcome = await self._step(str(number), self._request(str(number), trial, None, "search"))
             if outcome["status"] != "ok":
@@ -350,37 +321,29 @@ class Loop:
                 self._close(number, status, error=outcome["error"], seconds=outcome.get("seconds", {}))
                 return
             cached, seconds = outcome["cached"], outcome["seconds"]
-        model = self._model(number, digest)
+            self._measure(trial.action, bound, outcome)
+        made = result_object(self.state, number, bound.type, self.store.manifest(digest))
         fault("loop.before-score")
-        self.record(("object.added", {"object": object_to_json(model)}), *self.scoring.facts(model, "search"))
-        await self._remember(number, model, cached, seconds)
+        scores = self.scoring.facts(made, "search") if isinstance(made, ModelObject) else []
+        self.record(("object.added", {"object": object_to_json(made)}), *scores)
+        await self._remember(number, made, cached, seconds)
 
-    def _model(self, number: int, digest: str) -> ModelObject:
-        action = self.state.trials[number].action
-        assert action is not None
-        slots = self.workspace.types[action["type"]].type.slots
-        first = next(slot.name for slot in slots if slot.kind in ("model", "models") and not slot.base_only)
-        parent = self.state.pool.model(action["inputs"][first][0])
-        made = produced(digest, self.store.manifest(digest), reference(parent))
-        return ModelObject(
-            id=f"m{number}",
-            digest=digest,
-            architecture=parent.architecture,
-            layout=parent.layout,
-            weights=made["weights"],
-            adapters=tuple(made["adapters"]),
-            parameters=parent.parameters,
-            trial=number,
-        )
+    def _measure(self, action: dict[str, Any], bound: BoundType, outcome: Outcome) -> None:
+        """Let this machine's ledger learn from a step that did its work."""
+        if outcome["cached"] or outcome["seconds"].get("execute", 0.0) <= 0:
+            return
+        call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
+        self.machine.measured(bound, call, outcome)
 
-    async def _remember(self, number: int, model: ModelObject, cached: bool, seconds: dict[str, float]) -> None:
-        gain = self.scoring.gain(model.digest, self.base.digest, "search")
-        closing = {
-            "model": model.id,
-            "scores": self.state.scores[model.id],
-            "objective": self.scoring.objective(self.state, model.id),
-            "gain": gain,
-        }
+    async def _remember(self, number: int, made: PoolObject, cached: bool, seconds: dict[str, float]) -> None:
+        closing: dict[str, Any] = {"dataset": made.id}
+        if isinstance(made, ModelObject):
+            closing = {
+                "model": made.id,
+                "scores": self.state.scores[made.id],
+                "objective": self.scoring.objective(self.state, made.id),
+                "gain": self.scoring.gain(made.digest, self.base.digest, "search"),
+            }
         self.phase("remembering", f"trial {number}")
         began = self.clock.mono()
         preview = Trial(number, "done", self.state.trials[number].action, **closing)
@@ -406,6 +369,7 @@ class Loop:
         *,
         facts: list[tuple[str, dict[str, Any]]] | None = None,
         model: str | None = None,
+        dataset: str | None = None,
         scores: dict[str, Any] | None = None,
         objective: float | None = None,
         gain: dict[str, Any] | None = None,
@@ -418,6 +382,7 @@ class Loop:
             "number": number,
             "status": status,
             "model": model,
+            "dataset": dataset,
             "scores": scores or {},
             "objective": objective,
             "gain": gain,

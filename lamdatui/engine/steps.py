@@ -25,6 +25,12 @@ EXIT_POLLS = 100
 Outcome = dict[str, Any]
 
 
+def is_out_of_memory(outcome: Outcome) -> bool:
+    """Whether an attempt failed for want of memory, whatever it was doing."""
+    error = outcome.get("error")
+    return outcome["status"] == "failed" and bool(error) and error["class"].startswith("oom-")
+
+
 class Slots:
     """Where steps run: one slot a GPU, or one for the CPU. A step holds its slot while it lives."""
 
@@ -95,6 +101,11 @@ class StepRunner:
             if outcome["status"] != "void":
                 break
         return outcome
+
+    def ran_out(self, name: str) -> int:
+        """How many attempts of `name` have ended out of memory."""
+        records = [r for r in self.journal.state.steps.values() if r.key.rpartition("/")[0] == name]
+        return sum(is_out_of_memory({"status": r.status, "error": r.error}) for r in records)
 
     async def follow(self, record: StepRecord, *, pid: int | None = None) -> Outcome:
         """Wait for an attempt that this engine (then `pid` is its process) or one before it intended; journal its end."""

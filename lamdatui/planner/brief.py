@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from lamdatui.actions import Value
+from lamdatui.objects import DatasetObject
 from lamdatui.planner.answers import plain
 from lamdatui.policy.base import Candidate, View
 from lamdatui.state import Trial
@@ -154,11 +155,18 @@ def trial_line(view: View, trial: Trial, varied: frozenset[str]) -> str:
         line += f"{trial.model or 'model'} {trial.objective:.3f}"
         change = _change(view, trial)
         line += f" ({change:+.3f})" if change is not None else ""
+    elif trial.dataset:
+        line += _made(view, trial.dataset)
     else:
         error = trial.error or {}
         why = error.get("class") or error.get("message") or (trial.decision or {}).get("reason") or ""
         line += f"{trial.status}{': ' if why else ''}{why}"
     return plain(line, LINE_CHARS)
+
+
+def _made(view: View, name: str) -> str:
+    item = view.pool.items.get(name)
+    return f"{name} ({item.rows} rows, {item.format})" if isinstance(item, DatasetObject) else name
 
 
 def newest_line(view: View, trial: Trial) -> str:
@@ -194,6 +202,9 @@ def _tried(trials: Sequence[Trial]) -> str:
         return "not tried yet"
     said = "tried once" if len(trials) == 1 else f"tried {len(trials)} times"
     scored = [trial for trial in trials if trial.objective is not None]
+    made = [trial.dataset for trial in trials if trial.dataset]
+    if made:
+        return f"{said}, made {', '.join(made[-3:])}"
     if not scored:
         return f"{said}, never with a score"
     best = max(scored, key=lambda trial: trial.objective or 0.0)

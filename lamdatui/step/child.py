@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
 from lamdatui.jsonio import read_json, write_json
 from lamdatui.pipeline import ModelReference, StepRequest, first_parent, produced
-from lamdatui.step.context import StepContext, StepError, load_model, load_tokenizer
+from lamdatui.step.context import DryRun, StepContext, StepError, load_model, load_tokenizer
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, OUTCOME, REQUEST, TRAINED, claim
 
@@ -54,8 +55,18 @@ def enter(directory: Path) -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def run_step(directory: Path, registry: Registry) -> int:
-    """Do the work of an attempt; 0 when its outcome is ok. Does nothing when somebody else has the claim."""
+def run_step(
+    directory: Path,
+    registry: Registry,
+    *,
+    dry_run: bool = False,
+    on_error: Callable[[BaseException], None] | None = None,
+) -> int:
+    """Do the work of an attempt; 0 when its outcome is ok. Does nothing when somebody else has the claim.
+
+    A dry run ends where the configuration is known, and says so in the outcome (`dry-run`). `on_error` gets what the work
+    raised, with its traceback, before the outcome is written.
+    """
     fault("step.before-claim")
     if not claim(directory, "step"):
         return 0
@@ -64,18 +75,22 @@ def run_step(directory: Path, registry: Registry) -> int:
         request = read_json(directory / REQUEST)
         _choose_gpu(request)
         torch.set_num_threads(request["threads"])
-        outcome |= _work(directory, request, registry)
+        outcome |= _work(directory, request, registry, dry_run)
         outcome["status"] = "ok"
+    except DryRun:
+        outcome["status"] = "dry-run"
     except BaseException as error:  # noqa: BLE001 (every way to end has an outcome)
         outcome["error"] = classify(error)
         print(traceback.format_exc(), flush=True)
+        if on_error is not None:
+            on_error(error)
     outcome["peak_rss"] = _peak_rss()
     if torch.cuda.is_initialized():
         outcome["peak_gpu"] = torch.cuda.max_memory_allocated()
     fault("step.before-outcome")
     write_json(directory / OUTCOME, outcome)
     fault("step.after-outcome")
-    return 0 if outcome["status"] == "ok" else 1
+    return 0 if outcome["status"] in ("ok", "dry-run") else 1
 
 
 def _choose_gpu(request: dict[str, Any]) -> None:
@@ -95,7 +110,7 @@ def _peak_rss() -> int:
 
 
 def classify(error: BaseException) -> dict[str, str]:
-    """The error's class and one line: oom-train, oom-eval, nan, data, disk, killed, bug."""
+    """The error's class and one line: see StepError."""
     message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
     if _stop_asked or isinstance(error, Stopped):
         return {"class": "killed", "message": "stopped on request"}
@@ -117,12 +132,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
-def _work(directory: Path, request: dict[str, Any], registry: Registry) -> dict[str, Any]:
+def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run: bool) -> dict[str, Any]:
     from lamdatui.store.artifacts import Store
 
     store = Store(Path(request["store"]))
     with store.lock(request["digest"]), store.staging() as staged:
-        step = StepContext(directory, request, staged)
+        step = StepContext(directory, request, staged, dry_run=dry_run)
         began = time.monotonic()
         cached = request["action"] is not None
         if cached and store.find(request["digest"]) is None:
@@ -141,7 +156,12 @@ def _execute(step: StepContext, registry: Registry, store: Any) -> None:
     write_json(step.directory / TRAINED, {"digest": action["digest"], "pid": os.getpid()})
     step.say(f"{action['type']} {action['inputs']} {action['params']}")
     torch.manual_seed(step.seed)
-    registry.get(action["type"]).type.run(step)
+    try:
+        registry.get(action["type"]).type.run(step)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StepError(f"oom-{step.phase}", str(error).splitlines()[0][:500]) from error
     if step.result is None:
         raise StepError("bug", f"the action {action['type']} ended without a result (no finish_* call)")
     shutil.rmtree(step.staged / ".trainer", ignore_errors=True)
@@ -178,7 +198,7 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
     tokenizer = load_tokenizer(store, reference)
     for request in wanted:
         fault("step.before-evaluate")
-        value = evaluate(step.model, tokenizer, request, step.metric)
+        value = evaluate(step.model, tokenizer, request, step.metric, step.batch_tokens)
         mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
         step.say(f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s")
         store.record_evaluation(request["key"], {"model": step.request["digest"], **value})

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
-from lamdatui.datafiles import read_dataset
+from lamdatui.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
 from lamdatui.faults import fault
+from lamdatui.jsonio import write_json
 from lamdatui.pipeline import ModelReference
-from lamdatui.step.files import METRICS
+from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
+from lamdatui.step.generate import BATCH_TOKENS, sample
 from lamdatui.store.artifacts import Store
+from lamdatui.tasks.scorers import score
 
 # transformers decorates these classes in ways that a type checker takes for something else.
 Model = Any
@@ -25,17 +30,29 @@ Tokenizer = Any
 
 
 class StepError(Exception):
-    """A failure with a class that people and policies can use: oom-train, oom-eval, nan, data, disk, killed, bug."""
+    """A failure with a class that people and policies can use: oom-train, oom-eval, oom-save, oom-merge, nan, data, disk,
+    killed, bug."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
 
 
+class DryRun(Exception):
+    """The configuration was printed; nothing more was wanted."""
+
+
+SMALL = 4
+"""After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
+
+
 class StepContext:
     """One step. `request` is the content of action.json (see `lamdatui.pipeline.StepRequest`)."""
 
-    def __init__(self, directory: Path, request: dict[str, Any], staged: Path) -> None:
+    def __init__(self, directory: Path, request: dict[str, Any], staged: Path, *, dry_run: bool = False) -> None:
+        self.dry_run = dry_run
+        self.phase = "train"
+        """What an allocation that fails now was for: train, eval, save or merge."""
         self.directory = directory
         self.request = request
         self.staged = staged
@@ -61,7 +78,19 @@ class StepContext:
         with (self.directory / METRICS).open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(clean) + "\n")
 
+    def configured(self, title: str, config: Mapping[str, Any]) -> None:
+        """Say exactly what will run: config.json in the step's directory. A dry run prints it and ends here (DryRun)."""
+        found = {"runs": title, **to_plain(config)}
+        write_json(self.directory / CONFIG, found)
+        if self.dry_run:
+            self.say(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
+            raise DryRun(title)
+
     # --- inputs --------------------------------------------------------------------------------------------------
+
+    def has(self, slot: str) -> bool:
+        """Whether an optional slot was filled."""
+        return bool(self.request["models"].get(slot) or self.request["datasets"].get(slot))
 
     def load_tokenizer(self, slot: str = "model") -> Tokenizer:
         """The tokenizer of a slot's (first) model, with a padding token."""
@@ -90,9 +119,110 @@ class StepContext:
             found.append(target.absolute())
         return found
 
-    def load_dataset(self, slot: str = "dataset") -> Dataset:
-        """The slot's rows as conversations: columns `prompt`+`completion`, or `prompt`+`chosen`+`rejected`."""
-        return Dataset.from_list(read_dataset(Path(self.request["datasets"][slot]["path"])))
+    def load_for_training(self, slot: str, method: str) -> Model:
+        """The slot's model as a `method` wants it: `full` in float32, `qlora` in 4 bits, else frozen in the step's dtype."""
+        if method != "qlora":
+            return self.load_model(slot, full=method == "full")
+        from transformers import BitsAndBytesConfig
+
+        quantized = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=self.dtype,
+        )
+        # 4-bit weights can't take adapters in: a parent with adapters is written out in full first.
+        folder = self.model_directories(slot)[0]
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            quantization_config=quantized,
+            device_map={"": self.device},
+            dtype=self.dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+
+    def adapter(self, method: str, rank: int) -> Any:
+        """PEFT's LoraConfig on all linear layers for a `method` of `lamdatui.actions.METHODS`; None for `full`."""
+        if method == "full":
+            return None
+        from peft import LoraConfig
+
+        return LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
+            use_dora=method == "dora",
+            use_rslora=method == "rslora",
+        )
+
+    def rows(self, slot: str = "dataset", index: int = 0) -> list[dict[str, Any]]:
+        """The normalised rows of a slot's dataset (see `lamdatui.datafiles.normalise`)."""
+        path = self.store.resolve(self.request["datasets"][slot][index]["path"])
+        return read_dataset(path / DATA if path.is_dir() else path)
+
+    def load_dataset(self, slot: str = "dataset", index: int = 0) -> Dataset:
+        """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`,
+        `prompt`+`completion`+`label` or `prompt`+`scorer`+`reference` (the reference as JSON text)."""
+        rows = self.rows(slot, index)
+        if "scorer" in rows[0]:
+            # Arrow wants one type a column; references are of any.
+            rows = [{**row, "reference": json.dumps(row["reference"], ensure_ascii=False)} for row in rows]
+        return Dataset.from_list(rows)
+
+    def task_prompts(self) -> list[str]:
+        """The text of every row of the run's tasks, search and sealed: only to keep it out of data."""
+        found = []
+        for path in self.request["tasks"]:
+            found += ["\n".join(message["content"] for message in row["messages"]) for row in read_task_rows(Path(path))]
+        return found
+
+    # --- answers -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        model: Model,
+        tokenizer: Tokenizer,
+        conversations: list[list[dict[str, str]]],
+        *,
+        samples: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+    ) -> list[list[str]]:
+        """`samples` answers to each conversation (n, samples); temperature 0 is greedy. Seeded by the action's seed."""
+        self.phase = "eval"
+
+        def progress(done: int) -> None:
+            self.metric(phase="generate", done=done, total=len(conversations) * samples)
+
+        return sample(
+            model,
+            tokenizer,
+            conversations,
+            samples=samples,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=self.seed,
+            progress=progress,
+            batch_tokens=self.batch_tokens,
+        )
+
+    @property
+    def batch_tokens(self) -> int:
+        """Prompt and answer tokens of one generation batch."""
+        return BATCH_TOKENS // (SMALL if self.request["small"] else 1)
+
+    @staticmethod
+    def verify(scorer: str, reference: Any, completion: str) -> float:
+        """The score in [0, 1] of an answer to a verifiable row; `reference` may be JSON text, as `load_dataset` gives it."""
+        if isinstance(reference, str):
+            with contextlib.suppress(ValueError):
+                reference = json.loads(reference)
+        return score(scorer, reference, completion)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -118,11 +248,38 @@ class StepContext:
             "remove_unused_columns": True,
         }
 
+    def batch(self, size: int) -> dict[str, int]:
+        """TRL's arguments for an effective batch of `size` rows; after an out-of-memory, in smaller micro-batches."""
+        micro = size
+        if self.request["small"]:
+            micro = next(count for count in range(max(1, size // SMALL), 0, -1) if size % count == 0)
+        return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": size // micro}
+
+    @staticmethod
+    def sequence_length(dataset: Dataset, tokenizer: Tokenizer, limit: int = 0) -> int:
+        """Tokens of the longest row through the chat template, rounded up to 8; at most `limit` when that is positive.
+
+        For pairs it is the longer of the two answers that counts.
+        """
+        answers = [name for name in ("completion", "chosen", "rejected") if name in dataset.column_names]
+        longest = 0
+        for row in dataset:
+            for messages in [row["prompt"] + row[name] for name in answers] or [row["prompt"]]:  # type: ignore[index]
+                text = tokenizer.apply_chat_template(messages, tokenize=False)
+                longest = max(longest, len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1)
+        longest = -(-longest // 8) * 8
+        return min(longest, limit) if limit > 0 else longest
+
     def train(self, trainer: Any) -> None:
         """Train a transformers trainer with the step's own reports in place of its prints.
 
         Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it.
         """
+        config = {"arguments": trainer.args.to_dict(), "rows": len(trainer.train_dataset)}
+        if peft := getattr(trainer.model, "peft_config", None):
+            config["adapter"] = next(iter(peft.values())).to_dict()
+        self.configured(type(trainer).__name__, config)
+        self.phase = "train"
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MetricsCallback(self))
         trainer.train()
@@ -138,15 +295,46 @@ class StepContext:
         model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
         check_finite(model)
         fault("step.before-save")
+        self.phase = "save"
         if isinstance(model, PeftModel):
             model.save_pretrained(str(self.staged))
-            merged = model.merge_and_unload()
-            self.result, self.model = {"kind": "adapter"}, merged
+            self.result = {"kind": "adapter"}
+            if getattr(model, "is_loaded_in_4bit", False):
+                # What is scored is what others will load: the adapter on the parent's own weights, not on 4-bit ones.
+                self.model = None
+            else:
+                self.model = model.merge_and_unload()
         else:
             model = model.to(self.dtype)
             model.save_pretrained(self.staged)
             tokenizer.save_pretrained(self.staged)
             self.result, self.model = {"kind": "full"}, model
+
+    def finish_adapter(self, replaces: int = 1) -> None:
+        """Take a LoRA adapter that was written to `self.staged`.
+
+        It stands on the first parent's weights without the last `replaces` of the parent's adapters.
+        """
+        self.result, self.model = {"kind": "adapter", "replaces": replaces}, None
+
+    def finish_dataset(self, rows: list[dict[str, Any]], form: str, provenance: Mapping[str, Any]) -> None:
+        """Take a new dataset of normalised rows. Raises StepError(data) when there are none or one is malformed."""
+        if not rows:
+            raise StepError("data", f"no row is left: {json.dumps(to_plain(provenance))[:400]}")
+        try:
+            clean = [normalise(row) for row in rows]
+        except ValueError as error:
+            raise StepError("data", f"a row that was made is malformed: {error}") from error
+        if {dataset_format(row) for row in clean} != {form}:
+            raise StepError("bug", f"the rows are not of format {form}")
+        with (self.staged / DATA).open("w", encoding="utf-8") as handle:
+            for row in clean:
+                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+        about = {**to_plain(provenance), "seed": self.seed, "action": self.request["action"]}
+        write_json(self.staged / PROVENANCE, about)
+        chars = sum(map(row_chars, clean)) // len(clean)
+        self.result = {"kind": "dataset", "format": form, "rows": len(clean), "chars": chars}
+        self.say(f"{len(clean)} rows; {json.dumps(to_plain(provenance), ensure_ascii=False)[:500]}")
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""
@@ -154,6 +342,23 @@ class StepContext:
         model = load_model(self.store, reference, self.dtype, self.device)
         check_finite(model)
         self.result, self.model = {"kind": "full"}, model
+
+
+def to_plain(value: Any) -> Any:
+    """JSON and YAML of a configuration: what is neither text, number nor container is written as text."""
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return str(value)
+
+
+REWARDS = {"rewards/accuracies": "accuracies", "rewards/margins": "margins", "reward": "reward", "reward_std": "reward_std"}
+"""Key in a TRL trainer's log → name in metrics.jsonl."""
 
 
 class MetricsCallback(TrainerCallback):
@@ -183,9 +388,7 @@ class MetricsCallback(TrainerCallback):
             "learning_rate": float(logs.get("learning_rate", 0.0)),
             "tokens_per_second": round(tokens / elapsed, 1) if tokens else None,
         }
-        values |= {
-            key.removeprefix("rewards/"): float(logs[key]) for key in ("rewards/accuracies", "rewards/margins") if key in logs
-        }
+        values |= {name: float(logs[key]) for key, name in REWARDS.items() if key in logs}
         self.step.metric(**values)
         self.step.say(
             f"step {state.global_step}/{state.max_steps}  loss {values['loss']:.4f}  "

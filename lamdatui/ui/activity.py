@@ -80,7 +80,7 @@ def _ended(data: Json, _: RunState) -> list[Row]:
 
 def _object(data: Json, _: RunState) -> list[Row]:
     item = data["object"]
-    if item["trial"] is not None:
+    if item["trial"] is not None and item["kind"] == "model":
         return []
     what = f"{item['rows']} rows, {item['format']}" if item["kind"] == "dataset" else item["architecture"]
     return [_row("·", item["kind"], f"{item['id']} ({what})", "dim")]
@@ -90,7 +90,15 @@ def _candidates(data: Json, _: RunState) -> list[Row]:
     types = data["types"]
     offered = {name: value["offered"] if isinstance(value, dict) else value for name, value in types.items()}
     names = ", ".join(f"{name} {value}" for name, value in offered.items() if value)
-    return [_row("·", _trial(data), f"{sum(offered.values())} legal actions: {names}", "dim", data["number"])]
+    found = [_row("·", _trial(data), f"{sum(offered.values())} legal actions: {names}", "dim", data["number"])]
+    refused = [
+        f"{name} ({next(iter(value['refused']))})"
+        for name, value in types.items()
+        if isinstance(value, dict) and not value["offered"] and value.get("refused")
+    ]
+    if refused:
+        found.append(_row("", "", f"not offered: {'; '.join(refused)}", "dim", data["number"]))
+    return found
 
 
 def _proposed(data: Json, _: RunState) -> list[Row]:
@@ -130,6 +138,8 @@ def _closed(data: Json, _: RunState) -> list[Row]:
         parts[0] += f": {data['error'].get('class', '')}: {data['error'].get('message', '')}"
     if data["gain"]:
         parts.append(f"gain {signed(data['gain'].get('mean'))} {interval(data['gain'].get('interval'), True)}".rstrip())
+    if data.get("dataset"):
+        parts.append(f"made the dataset {data['dataset']}")
     if data["objective"] is not None:
         parts.append(f"objective {score(data['objective'])}")
     if total := (data["seconds"] or {}).get("total"):

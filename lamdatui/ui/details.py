@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.objects import ModelObject
+from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.activity import changes_text
 from lamdatui.ui.proposal import ancestry, facts, grounds, labelled
@@ -39,6 +39,12 @@ def trial_lines(state: RunState, trial: Trial) -> list[Line]:
         lines.append(labelled("error", (f"{trial.error.get('class', '')}: {trial.error.get('message', '')}", "bad")))
     if trial.model:
         lines.append(labelled("result", (f"{trial.model}: {ancestry(state, trial.model)}", "plain")))
+    if isinstance(made := state.pool.items.get(trial.dataset or ""), DatasetObject):
+        text = f"{made.id}: {made.rows} rows, {made.format}; {ancestry(state, made.id)}"
+        lines.append(labelled("result", (text, "plain")))
+        lines.append(
+            labelled("rows", (f"{made.path.replace('store:', 'store/objects/')}/data.jsonl in the runs directory", "plain"))
+        )
     known = state.scores.get(trial.model or "", {})
     lines += _score_lines({**(trial.scores or {}), **known})
     if trial.gain:

@@ -97,7 +97,7 @@ def _trial_node(state: RunState, trial: Trial, best: bool) -> Node:
 
 def _note(trial: Trial, sign: Mark) -> str:
     if trial.status == "done":
-        return ""
+        return f"→ {trial.dataset}" if trial.dataset else ""
     if trial.status == "failed" and trial.error:
         return f"failed: {trial.error.get('class', 'unknown')}"
     reason = (trial.decision or {}).get("reason")

@@ -45,6 +45,8 @@ def facts(state: RunState, proposal: Mapping[str, Any], edited: Mapping[str, Any
     action = proposal["action"]
     lines = [labelled("forecast", *_forecast(proposal.get("estimate") or {}))]
     for slot, ids in action.get("inputs", {}).items():
+        if not ids:
+            continue
         parts = [_object(state, name) for name in ids]
         lines.append(labelled(slot, (" + ".join(parts), "plain")))
     lines.append(labelled("params", *_params(proposal, edited)))
@@ -108,13 +110,16 @@ def _forecast(estimate: Mapping[str, Any]) -> list[Span]:
         f"{size(estimate.get('memory_bytes'))} memory",
         f"{size(estimate.get('disk_bytes'))} disk",
     ]
-    return [(" · ".join(parts), "plain")]
+    steps = estimate.get("measured")
+    grounds = f" (from {steps} measured step{'s' if steps != 1 else ''})" if steps else ""
+    return [(" · ".join(parts), "plain"), (grounds, "dim")]
 
 
 def _object(state: RunState, name: str) -> str:
     item = state.pool.items.get(name)
     if isinstance(item, DatasetObject):
-        return f"{name} ({item.format}, {item.rows} rows)"
+        made = f", {origin}" if (origin := ancestry(state, name)) else ""
+        return f"{name} ({item.format}, {item.rows} rows{made})"
     if not isinstance(item, ModelObject):
         return name
     size_text = f"{count(item.parameters)} parameters" if item.parameters else item.architecture
@@ -122,9 +127,9 @@ def _object(state: RunState, name: str) -> str:
 
 
 def ancestry(state: RunState, name: str, depth: int = 4) -> str:
-    """How a model came to be: `base → sft(mix) → dpo(prefs)`; empty for a base model."""
+    """How an object came to be: `base → sft(mix) → dpo(prefs)`; empty for what the profile names."""
     item = state.pool.items.get(name)
-    if not isinstance(item, ModelObject) or item.trial is None or item.trial not in state.trials:
+    if item is None or item.trial is None or item.trial not in state.trials:
         return ""
     action = state.trials[item.trial].action or {}
     names = [other for ids in action.get("inputs", {}).values() for other in ids]
@@ -133,8 +138,10 @@ def ancestry(state: RunState, name: str, depth: int = 4) -> str:
     step = f"{action.get('type', '?')}({data})" if data else str(action.get("type", "?"))
     if len(models) > 1 or depth == 0:
         return f"{step} of {'+'.join(models)}"
-    before = ancestry(state, models[0], depth - 1) if models else ""
-    return f"{before or (models[0] if models else '?')} → {step}"
+    if not models:
+        return step
+    before = ancestry(state, models[0], depth - 1)
+    return f"{before or models[0]} → {step}"
 
 
 def _params(proposal: Mapping[str, Any], edited: Mapping[str, Any] | None) -> list[Span]:

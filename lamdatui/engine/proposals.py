@@ -1,0 +1,78 @@
+"""A proposal as the journal and the screens have it: the action, its forecast, its declaration, who wants it and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lamdatui.actions import BoundType
+from lamdatui.engine.candidates import Machine, size_of
+from lamdatui.policy.base import Proposal
+from lamdatui.state import RunState
+
+
+def proposal_json(
+    number: int,
+    proposal: Proposal,
+    bound: BoundType,
+    state: RunState,
+    machine: Machine,
+    fallback: str | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Everything that a person needs in order to decide; `seconds` is how long the choice took."""
+    action = proposal.action
+    return {
+        "id": f"p{number}",
+        "action": action.to_json(),
+        "reason": proposal.reason,
+        "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
+        "alternatives": list(proposal.alternatives),
+        "estimate": _forecast(proposal, bound, state, machine),
+        "declaration": {"summary": bound.type.summary, "output": bound.type.output, "params": _params(bound)},
+        "opening": proposal.proposed_by == "opening",
+        "fallback": fallback,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _forecast(proposal: Proposal, bound: BoundType, state: RunState, machine: Machine) -> dict[str, Any]:
+    """Seconds (with the evaluation, as this run's own took), bytes, and on how many measured steps the time stands."""
+    action = proposal.action
+    call = bound.call(action.inputs, action.params, state.pool, machine.device)
+    estimate = machine.estimate(bound, call)
+    seconds = estimate.seconds
+    if seconds is not None and bound.type.output == "model":
+        seconds = round(seconds + evaluation_seconds(state), 1)
+    return {
+        "seconds": seconds,
+        "memory_bytes": estimate.memory_bytes,
+        "disk_bytes": estimate.disk_bytes,
+        "measured": machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call)),
+    }
+
+
+def evaluation_seconds(state: RunState) -> float:
+    """Mean seconds that scoring one model on the search split has taken in this run; 0 before there is one."""
+    seen = [
+        step.seconds.get("evaluate", 0.0)
+        for step in state.steps.values()
+        if step.purpose in ("trial", "search") and step.status == "ok" and step.seconds.get("evaluate")
+    ]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
+def _params(bound: BoundType) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": p.name,
+            "type": p.type,
+            "default": p.default,
+            "choices": list(p.choices),
+            "low": p.low,
+            "high": p.high,
+            "unit": p.unit,
+            "help": p.help,
+            "allowed": list(p.allowed),
+        }
+        for p in bound.params
+    ]

@@ -1,0 +1,113 @@
+"""Batched generation: greedy answers for evaluation, samples for actions that learn from a model's own text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+BATCH_TOKENS = 8192
+"""Prompt and answer tokens of one batch, at most: bounds the memory of the key-value cache."""
+BATCH_ROWS = 128
+
+Conversation = list[dict[str, str]] | str
+"""Messages that the chat template turns into a prompt, or plain text that is continued as it stands."""
+
+
+def sample(
+    model: Any,
+    tokenizer: Any,
+    conversations: Sequence[Conversation],
+    *,
+    samples: int = 1,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[list[str]]:
+    """Answers to `conversations` (n,) in their order: n lists of `samples` texts without special tokens.
+
+    Temperature 0 is greedy decoding. Otherwise the model's distribution at `temperature` is cut to the likeliest tokens
+    of total probability `top_p` (nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751). The same seed and
+    `batch_tokens` give the same samples; the caller's random state is left as it was. `progress` gets the number of
+    texts done, of n × samples. Raises ValueError when several samples are asked of greedy decoding.
+    """
+    if samples > 1 and not temperature:
+        raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
+    prompts = [_prompt_ids(tokenizer, conversation) for conversation in conversations]
+    settings = _settings(model, tokenizer, max_new_tokens, temperature, top_p)
+    work = [row for row in range(len(prompts)) for _ in range(samples)]
+    texts: list[list[str]] = [[] for _ in prompts]
+    model.eval()
+    done = 0
+    with torch.inference_mode(), torch.random.fork_rng(_devices(model)):
+        torch.manual_seed(seed)
+        for group in _batches([len(prompts[row]) for row in work], max_new_tokens, batch_tokens):
+            rows = [work[item] for item in group]
+            ids, mask = _left_padded([prompts[row] for row in rows], tokenizer.pad_token_id)
+            output = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+            )
+            decoded = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
+            for row, text in zip(rows, decoded, strict=True):
+                texts[row].append(text)
+            done += len(group)
+            progress(done)
+    return texts
+
+
+def _prompt_ids(tokenizer: Any, conversation: Conversation) -> list[int]:
+    """Token ids; a chat template writes its own special tokens, plain text gets those that the tokenizer begins with."""
+    if isinstance(conversation, str):
+        return tokenizer(conversation)["input_ids"]
+    text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
+    """The end of an answer is the model's own, or the tokenizer's where the model does not say."""
+    own = getattr(model, "generation_config", None)
+    end = own.eos_token_id if own is not None and own.eos_token_id is not None else tokenizer.eos_token_id
+    # What is not set here comes from the model's generation_config; many of them cut the distribution to 20 or 50 tokens.
+    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
+    return GenerationConfig(
+        **drawn,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        use_cache=True,
+    )
+
+
+def _devices(model: Any) -> list[torch.device]:
+    """The GPU whose random state is to be kept; the CPU's is kept in any case."""
+    return [model.device] if model.device.type == "cuda" else []
+
+
+def _batches(lengths: list[int], new_tokens: int, batch_tokens: int) -> list[list[int]]:
+    """Indices grouped by similar prompt length, longest first, within `batch_tokens` and BATCH_ROWS."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    groups: list[list[int]] = []
+    for index in order:
+        if groups:
+            longest = lengths[groups[-1][0]] + new_tokens
+            if len(groups[-1]) < BATCH_ROWS and (len(groups[-1]) + 1) * longest <= batch_tokens:
+                groups[-1].append(index)
+                continue
+        groups.append([index])
+    return groups
+
+
+def _left_padded(prompts: list[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and attention mask, both (prompts, longest): padded in front, so that answers begin in one column."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
+    mask = torch.zeros((len(prompts), width), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.tensor(prompt, dtype=torch.long)
+        mask[row, width - len(prompt) :] = 1
+    return ids, mask
