@@ -10,14 +10,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
 from lamdatui import __version__, paths
-from lamdatui.actions import PROCESS_BYTES
+from lamdatui.actions import BoundType
 from lamdatui.errors import LamdatuiError
+from lamdatui.measured import Ledger
 from lamdatui.profile import Profile, find_profile, load_profile
+
+if TYPE_CHECKING:
+    from lamdatui.engine.candidates import Machine
+    from lamdatui.state import RunState
 
 Status = Literal["ok", "warn", "bad"]
 
@@ -99,18 +104,9 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
     from lamdatui.workspace import open_workspace
 
     space = open_workspace(profile)
-    state = RunState(pool=ObjectPool({**space.models, **space.datasets}))
+    state = RunState(seed=profile.seed, pool=ObjectPool({**space.models, **space.datasets}))
     findings = [Finding("warn", "actions", problem) for problem in space.problems]
     largest = max((model.parameters for model in space.models.values()), default=0)
-    memory = psutil.virtual_memory().total
-    need = PROCESS_BYTES + largest * 20
-    findings.append(
-        Finding(
-            "ok" if need < memory else "warn",
-            "memory",
-            f"{memory / 2**30:.1f} GiB here; weights and optimiser of {largest / 1e6:.1f} M parameters take up to {need / 2**30:.1f} GiB, activations on top",
-        )
-    )
     folder = runs_dir if runs_dir.exists() else Path.cwd()
     free = shutil.disk_usage(folder).free
     disk = largest * 4 * profile.budget.trials
@@ -118,13 +114,49 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
     findings.append(
         Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")
     )
-    for name, bound in space.types.items():
-        for slot in bound.type.slots:
-            fitting = [d for d in state.pool.datasets if d.format in slot.formats]
-            if slot.kind == "dataset" and not fitting:
-                detail = f"no dataset of format {', '.join(slot.formats)}: it can never be proposed"
-                findings.append(Finding("warn", f"action {name}", detail, "add such a dataset, or drop the action"))
-    return findings
+    machine = _machine(profile, folder)
+    makes_data = any(bound.type.output == "dataset" for bound in space.types.values())
+    return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in space.types.values())]
+
+
+def _machine(profile: Profile, folder: Path) -> Machine:
+    """What steps would run on, as far as can be told without torch."""
+    from lamdatui.engine.candidates import Machine
+    from lamdatui.hardware.gpu import read_gpus
+    from lamdatui.hardware.host import has_fast_bfloat16
+
+    gpus, _ = read_gpus()
+    build = version("torch") if importlib.util.find_spec("torch") else "+cpu"
+    known = [gpu["memory_total"] for gpu in gpus if gpu["memory_total"]]
+    on_gpu = profile.device != "cpu" and bool(known) and not build.endswith("+cpu")
+    fast = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus) if on_gpu else has_fast_bfloat16()
+    dtype = profile.dtype if profile.dtype != "auto" else "bfloat16" if fast else "float32"
+    memory = min(known) if on_gpu else psutil.virtual_memory().total
+    return Machine("cuda" if on_gpu else "cpu", dtype, memory, folder, Ledger.open(paths.measurements_file()))
+
+
+def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: bool) -> Finding:
+    """What of an action type can be proposed when the run starts, what it costs, and why there is nothing."""
+    from lamdatui.engine.candidates import enumerate_type, size_of
+
+    subject = f"action {bound.name}"
+    for slot in bound.type.slots:
+        fitting = slot.takes_models or slot.least == 0 or any(d.format in slot.formats for d in state.pool.datasets)
+        if not fitting and not makes_data:
+            detail = f"no dataset of format {' or '.join(slot.formats)}: it can never be proposed"
+            return Finding("warn", subject, detail, "add such a dataset, or drop the action")
+    listing = enumerate_type(bound, state, machine, set(), 1)
+    if not listing.candidates:
+        reasons = "; ".join(listing.refused) or "it needs results of other actions"
+        return Finding("ok" if listing.combinations == 0 else "warn", subject, f"nothing to propose at the start: {reasons}")
+    action = listing.candidates[0].action
+    call = bound.call(action.inputs, bound.defaults(), state.pool, machine.device)
+    cost = machine.estimate(bound, call)
+    steps = machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call))
+    grounds = f"from {steps} measured steps" if steps else "by formula"
+    told = "time unknown" if cost.seconds is None else f"about {cost.seconds:.1f} s"
+    told += "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**30:.1f} GiB of memory"
+    return Finding("ok", subject, f"{len(listing.candidates)} at the start; {told} ({grounds})")
 
 
 def _planner(profile: Profile) -> str:

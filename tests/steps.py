@@ -22,7 +22,8 @@ SKILLS = ("reverse", "copy", "call")
 class Lab:
     """A pool of the lab's objects, a store, and steps that add to both; ids of results are those of trials (`m1`, `d2`)."""
 
-    def __init__(self, lab: Path, folder: Path) -> None:
+    def __init__(self, lab: Path, folder: Path, *, dtype: str = "float32", threads: int = 1) -> None:
+        self.dtype, self.threads = dtype, threads
         self.lab = lab
         self.folder = folder
         self.store = Store(folder / "store")
@@ -67,12 +68,10 @@ class Lab:
         **params: Any,
     ) -> tuple[dict[str, Any], Path, dict[str, Any]]:
         """Run one action; (outcome, the step's directory, the action as JSON)."""
-        from lamdatui.step.child import run_step
-
         bound = self.registry.get(kind)
         named = {slot: tuple(ids) for slot, ids in inputs.items()}
         assert bound.problems(named, bound.fill(params), self.pool) == []
-        action = make_action(bound, named, params, self.pool, seed=seed, dtype="float32").to_json()
+        action = make_action(bound, named, params, self.pool, seed=seed, dtype=self.dtype).to_json()
         folder = self.folder / f"step-{len(list(self.folder.glob('step-*'))) + 1}"
         folder.mkdir(parents=True)
         models, datasets = {}, {}
@@ -83,11 +82,18 @@ class Lab:
                 datasets[slot.name] = [object_to_json(self.pool.dataset(each)) for each in named.get(slot.name, ())]
         request = {"step": "1/1", "purpose": "trial", "trial": 1, "digest": action["digest"], "action": action}
         request |= {"models": models, "datasets": datasets, "subject": None, "evaluations": list(evaluations)}
-        request |= {"store": str(self.store.root), "device": "cpu", "dtype": "float32", "threads": 1, "small": small}
+        request |= {"store": str(self.store.root), "device": "cpu", "dtype": self.dtype}
+        request |= {"threads": self.threads, "small": small}
         request["tasks"] = [str(path) for path in sorted((self.lab / "tasks").glob("*.jsonl"))]
         (folder / "action.json").write_text(json.dumps(request))
-        run_step(folder, self.registry)
+        self.execute(folder)
         return json.loads((folder / "outcome.json").read_text()), folder, action
+
+    def execute(self, folder: Path) -> None:
+        """Do the step of a directory, to its outcome."""
+        from lamdatui.step.child import run_step
+
+        run_step(folder, self.registry)
 
     def run(self, kind: str, inputs: Mapping[str, Sequence[str]], **settings: Any) -> PoolObject:
         """Run one action that has to work; its result, which is in the pool from then on."""
@@ -137,14 +143,20 @@ class Lab:
 
     def accuracy(self, name: str, skills: Sequence[str] = SKILLS, rows: int = 100) -> dict[str, float]:
         """Exact match on the first search rows of each skill."""
+        return {skill: sum(found) / len(found) for skill, found in self.scores(name, skills, rows).items()}
+
+    def scores(
+        self, name: str, skills: Sequence[str] = SKILLS, rows: int = 100, split: str = "search"
+    ) -> dict[str, list[float]]:
+        """Skill → score of each of the first `rows` rows of a split."""
         from lamdatui.step.context import load_tokenizer
         from lamdatui.step.evaluate import evaluate
 
         model, tokenizer = self.load(name), load_tokenizer(self.store, reference(self.pool.model(name)))
         found = {}
         for skill in skills:
-            request = {"task": skill, "split": "search", "key": "", "path": str(self.lab / "tasks" / f"{skill}.jsonl")}
+            request = {"task": skill, "split": split, "key": "", "path": str(self.lab / "tasks" / f"{skill}.jsonl")}
             request |= {"rows": rows, "scorer": "exact", "max_new_tokens": 16}
             value = evaluate(model, tokenizer, request, lambda **_: None)
-            found[skill] = sum(row["score"] for row in value["rows"]) / len(value["rows"])
+            found[skill] = [row["score"] for row in value["rows"]]
         return found

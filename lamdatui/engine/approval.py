@@ -103,7 +103,7 @@ class Approvals:
         """Facts that follow from a decision: a constraint from a veto, a rule from a remembered approval."""
         action = decision.action
         match = {"type": action.type, "inputs": {slot: list(ids) for slot, ids in action.inputs.items()}}
-        spelled = f"{action.type} on " + ", ".join("+".join(ids) for ids in action.inputs.values())
+        spelled = f"{action.type} on " + ", ".join("+".join(ids) for ids in action.inputs.values() if ids)
         if decision.verdict == "veto":
             text = f"never {spelled}" + (f": {decision.reason}" if decision.reason else "")
             data = {"id": f"c{number}", "text": text, "match": match, "by": decision.by, "trial": number}

@@ -121,6 +121,14 @@ def matches(action: Action, match: Mapping[str, object]) -> bool:
     return match["type"] == action.type and match["inputs"] == inputs
 
 
+def _nothing_for(slot: Slot) -> str:
+    """Why a slot can't be filled, in words."""
+    several = slot.least if slot.least > 1 else "a"
+    if slot.takes_models:
+        return f"{slot.name}: needs {several} model{'s of one layout' if slot.least > 1 else ''}"
+    return f"{slot.name}: needs {several} dataset{'s' if slot.least > 1 else ''} of format {' or '.join(slot.formats)}"
+
+
 @dataclass(slots=True)
 class Listing:
     """The candidates of one type, how many combinations there are, and why what is not offered is not (reason → count)."""
@@ -149,7 +157,7 @@ def enumerate_type(bound: BoundType, state: RunState, machine: Machine, tried: s
     if size == 0:
         for slot, found in zip(slots, options, strict=True):
             if not found:
-                listing.refused[f"{slot.name}: the pool has no {' or '.join(slot.formats)} {slot.kind}".replace("  ", " ")] += 1
+                listing.refused[_nothing_for(slot)] += 1
         return listing
     rng = random.Random(f"{state.seed}/{round_}/{bound.name}")
     order = list(range(size)) if size <= ENUMERATE else sorted({rng.randrange(size) for _ in range(ENUMERATE)})

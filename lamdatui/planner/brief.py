@@ -88,7 +88,7 @@ def options(view: View, labels: Sequence[str], candidates: Sequence[Candidate]) 
     first = actions[0]
     fixed = [slot for slot, ids in first.inputs.items() if all(action.inputs[slot] == ids for action in actions)]
     varied = varying([(action.type, action.params) for action in actions])
-    shared = [f"{slot}={'+'.join(first.inputs[slot])}" for slot in fixed]
+    shared = [f"{slot}={'+'.join(first.inputs[slot])}" for slot in fixed if first.inputs[slot]]
     shared += [f"{name}={_value(value)}" for name, value in first.params.items() if name not in varied]
     lines = []
     for label, item in zip(labels, candidates, strict=True):

@@ -127,7 +127,7 @@ def classify(error: BaseException) -> dict[str, str]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; CUDA libraries tell it as plain RuntimeErrors."""
-    words = ("out of memory", "not enough memory", "_ALLOC_FAILED")
+    words = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
     told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 

@@ -110,7 +110,7 @@ def interval(value: Any, sign: bool = False) -> str:
 
 def inputs_text(action: Mapping[str, Any]) -> str:
     """The objects of an action in slot order: `m1+m3, mix`."""
-    return ", ".join("+".join(map(str, ids)) for ids in action.get("inputs", {}).values())
+    return ", ".join("+".join(map(str, ids)) for ids in action.get("inputs", {}).values() if ids)
 
 
 def call_text(action: Mapping[str, Any] | None) -> str:

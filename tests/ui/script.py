@@ -119,7 +119,7 @@ def add_trial(
                 "kind": "model"}  # fmt: skip
         engine.add("object.added", object=data)
     fields: Json = {"objective": None, "gain": None, "cached": False, "error": None, **closing}
-    engine.add("trial.closed", number=number, status=status, model=model, scores=result or {},
+    engine.add("trial.closed", number=number, status=status, model=model, dataset=None, scores=result or {},
                seconds={"total": 31.0, "plan": 2.4, "wait": 9.0, "execute": 12.0, "evaluate": 7.0, "overhead": 0.6},
                **fields)  # fmt: skip
 
