@@ -194,12 +194,14 @@ def step(
     run: Run,
     trial: Annotated[int, typer.Argument(min=1, help="The trial's number.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PARAM=VALUE", help="Another hyperparameter.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact configuration that would run, and end.")] = False,
+    debug: Annotated[bool, typer.Option("--pdb", help="On an exception: the traceback, then Python's debugger.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Run one trial's step again, in the foreground, beside the run: its records are not touched."""
     from lamdatui.commands import run_one_step
 
-    raise typer.Exit(run_one_step(run, trial, overrides or [], runs_dir))
+    raise typer.Exit(run_one_step(run, trial, overrides or [], runs_dir, dry_run=dry_run, debug=debug))
 
 
 @app.command()
@@ -224,23 +226,47 @@ def prompts(as_json: AsJson = False) -> None:
 def actions(context: typer.Context, as_json: AsJson = False) -> None:
     """List the action types."""
     if context.invoked_subcommand is None:
-        from lamdatui.commands import action_rows
+        from lamdatui.actiondocs import declarations, listing
 
-        rows, problems = action_rows()
-        _print_json(rows) if as_json else print(
-            "\n".join(f"{r['name']:14} {r['family']:11} {r['summary']}  [{r['origin']}]" for r in rows)
-        )
+        rows, problems = declarations()
+        _print_json(rows) if as_json else print(listing(rows))
         for problem in problems:
             print(f"problem: {problem}", file=sys.stderr)
 
 
 @actions_app.command("show")
-def show_action(name: str, as_json: AsJson = False) -> None:
+def show_action(name: Annotated[str, typer.Argument(help="An action type's name.")], as_json: AsJson = False) -> None:
     """One action type: inputs, hyperparameters, defaults, units, source."""
-    from lamdatui.commands import action_rows, action_text
+    from lamdatui.actiondocs import declarations, description
 
-    rows, _ = action_rows(only=name)
-    _print_json(rows[0]) if as_json else print(action_text(rows[0]))
+    rows, _ = declarations(only=name)
+    _print_json(rows[0]) if as_json else print(description(rows[0]))
+
+
+@actions_app.command("new")
+def new_action(
+    name: Annotated[str, typer.Argument(help="The name of your action type; the file is called the same.")],
+    like: Annotated[str | None, typer.Option("--like", metavar="NAME", help="Start from this shipped action type.")] = None,
+) -> None:
+    """Write an action file of your own to start from: a small one that works, or a copy of a shipped one."""
+    from lamdatui.authoring import new_file
+
+    print(new_file(name, like))
+    print(f"next: lamdatui actions check {name}; then add {name} to a profile's actions", file=sys.stderr)
+
+
+@actions_app.command("check")
+def check_actions(
+    names: Annotated[list[str] | None, typer.Argument(help="Action types or files; every one when none is named.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Whether declarations are complete and consistent: what every shipped action type is held to."""
+    from lamdatui.authoring import check
+
+    found = check(names or [])
+    _print_json([item.to_json() for item in found]) if as_json else print("\n".join(map(str, found)))
+    if any(item.problems for item in found):
+        raise typer.Exit(EXIT_FAILED)
 
 
 @models_app.callback(invoke_without_command=True)

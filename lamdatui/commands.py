@@ -6,12 +6,15 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamdatui import runs
 from lamdatui.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
 from lamdatui.events import MODES
 from lamdatui.profile import find_profile, load_profile
+
+if TYPE_CHECKING:
+    from lamdatui.state import RunState
 
 
 def run_profile(
@@ -77,20 +80,25 @@ def _prepare_lab(profile: Any) -> None:
         fetch("lab-bases", lambda text: print(text, file=sys.stderr, flush=True))
 
 
-def _finished(run_dir: Path, max_trials: int | None) -> bool:
+def _ended(run_dir: Path) -> RunState | None:
+    """The state of a run that has ended, well or not; None for one that has not."""
     from lamdatui.store.journal import read_state
 
     if not (run_dir / "run.db").exists():
-        return False
+        return None
     state = read_state(run_dir / "run.db")
-    return state.status == "done" and (max_trials is None or max_trials <= state.max_trials)
+    return state if state.has_ended else None
+
+
+def _finished(run_dir: Path, max_trials: int | None) -> bool:
+    """Whether there is nothing left to do: it has ended by itself and no more trials are asked for."""
+    state = _ended(run_dir)
+    return state is not None and state.status == "done" and (max_trials is None or max_trials <= state.max_trials)
 
 
 def _release(run_dir: Path) -> None:
     """An engine that only shows a run that has ended makes room for one that goes on."""
-    from lamdatui.store.journal import read_state
-
-    if runs.is_alive(run_dir) and read_state(run_dir / "run.db").status != "running":
+    if runs.is_alive(run_dir) and _ended(run_dir):
         asyncio.run(_command(run_dir, "stop", when="now"))
         runs.wait_for_end(run_dir, 30)
 
@@ -118,16 +126,9 @@ def _console(run_dir: Path) -> int:
     from lamdatui import launcher
 
     code = launcher.run(launcher.console_command(run_dir))
-    if runs.is_alive(run_dir) and not _over(run_dir):
+    if runs.is_alive(run_dir) and not _ended(run_dir):
         print(f"the run goes on; come back with: lamdatui attach {os.path.relpath(run_dir)}", file=sys.stderr)
     return code
-
-
-def _over(run_dir: Path) -> bool:
-    """Whether a run has ended, well or not."""
-    from lamdatui.store.journal import read_state
-
-    return read_state(run_dir / "run.db").status not in ("new", "running", "interrupted")
 
 
 def attach_run(run: str, runs_dir: Path) -> int:
@@ -135,7 +136,7 @@ def attach_run(run: str, runs_dir: Path) -> int:
     run_dir = runs.find_run(run, runs_dir)
     if not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
-    runs.start_engine(run_dir, runs.StartOptions(view=_over(run_dir)))
+    runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
     return _console(run_dir)
 
 
@@ -155,7 +156,7 @@ def pick(runs_dir: Path) -> int:
     choices: list[tuple[str, Any]] = []
     for run_dir in runs.list_runs(runs_dir)[:9]:
         try:
-            state = "running" if runs.is_alive(run_dir) else "ended" if _over(run_dir) else "interrupted"
+            state = "running" if runs.is_alive(run_dir) else "ended" if _ended(run_dir) else "interrupted"
         except LamdatuiError:
             continue  # `lamdatui runs` tells what is wrong with it
         if state != "ended":
@@ -175,60 +176,18 @@ def pick(runs_dir: Path) -> int:
     return choices[int(answer) - 1][1]()
 
 
-def run_one_step(run: str, number: int, overrides: list[str], runs_dir: Path) -> int:
+def run_one_step(run: str, number: int, overrides: list[str], runs_dir: Path, *, dry_run: bool, debug: bool) -> int:
     """Run a trial's step again in a scratch directory with its log on this terminal; the exit code."""
-    import shutil
-    import tempfile
-
+    from lamdatui.engine.stephost import ENVIRONMENT
     from lamdatui.step.rerun import rerun
 
+    if debug and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise LamdatuiError("--pdb needs a terminal", fix="leave --pdb out, or run it in a terminal")
     run_dir = runs.find_run(run, runs_dir)
-    scratch = Path(tempfile.mkdtemp(prefix="lamdatui-step-"))
-    try:
-        return rerun(run_dir, number, overrides, scratch)
-    finally:
-        shutil.rmtree(scratch / "store", ignore_errors=True)
-        print(f"records of this try: {scratch}", file=sys.stderr)
-
-
-def action_rows(only: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Declarations of the action types as JSON, and what could not be loaded. Raises LamdatuiError for an unknown name."""
-    from dataclasses import asdict
-
-    from lamdatui.resources import load_registry
-
-    registry = load_registry()
-    chosen = [registry.get(only)] if only else [registry.types[name] for name in sorted(registry.types)]
-    rows = [
-        {
-            "name": bound.name,
-            "summary": bound.type.summary,
-            "family": bound.type.family,
-            "source": bound.type.source,
-            "version": bound.type.version,
-            "origin": bound.origin,
-            "slots": [asdict(slot) for slot in bound.type.slots],
-            "params": [asdict(param) for param in bound.params],
-        }
-        for bound in chosen
-    ]
-    return rows, registry.problems
-
-
-def action_text(row: dict[str, Any]) -> str:
-    """One declaration for people."""
-    lines = [f"{row['name']} — {row['summary']}", f"source: {row['source']}; from {row['origin']}", "", "inputs"]
-    for slot in row["slots"]:
-        count = f" ({slot['least']} to {slot['most']})" if slot["kind"] == "models" else ""
-        lines.append(f"  {slot['name']:14} {slot['kind']}{count}: {slot['help']}")
-    lines += ["", "hyperparameters"]
-    for param in row["params"]:
-        grid = f"  search {', '.join(map(str, param['choices']))}" if param["choices"] else ""
-        legal = "" if param["low"] is None else f"  legal {param['low']:g} to {param['high']:g}"
-        lines.append(
-            f"  {param['name']:14} {param['type']:6} default {param['default']} {param['unit']}{grid}{legal}\n{'':17}{param['help']}"
-        )
-    return "\n".join(lines)
+    for name, value in ENVIRONMENT.items():
+        # What an engine gives its steps: no network, and the same devices.
+        os.environ.setdefault(name, value)
+    return rerun(run_dir, number, overrides, dry_run=dry_run, debug=debug)
 
 
 def catalogue_rows() -> list[dict[str, Any]]:

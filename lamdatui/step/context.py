@@ -38,8 +38,8 @@ class StepError(Exception):
         self.kind = kind
 
 
-class DryRun(Exception):
-    """The configuration was printed; nothing more was wanted."""
+class DryRun(BaseException):
+    """The configuration was printed; nothing more was wanted. Not an Exception: no action may take it for a failure."""
 
 
 SMALL = 4
@@ -275,7 +275,7 @@ class StepContext:
 
         Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it.
         """
-        config = {"arguments": trainer.args.to_dict(), "rows": len(trainer.train_dataset)}
+        config = {"arguments": _arguments(trainer.args), "rows": len(trainer.train_dataset)}
         if peft := getattr(trainer.model, "peft_config", None):
             config["adapter"] = next(iter(peft.values())).to_dict()
         self.configured(type(trainer).__name__, config)
@@ -342,6 +342,13 @@ class StepContext:
         model = load_model(self.store, reference, self.dtype, self.device)
         check_finite(model)
         self.result, self.model = {"kind": "full"}, model
+
+
+def _arguments(config: Any) -> dict[str, Any]:
+    """A trainer's arguments as they are; its own `to_dict` hides what ends in `_token`, as if it were a secret."""
+    found = config.to_dict()
+    words = {name: getattr(config, name) for name in found if name.endswith("_token") and not name.startswith(("hub", "push"))}
+    return found | words
 
 
 def to_plain(value: Any) -> Any:

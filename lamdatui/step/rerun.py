@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+import pdb
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import make_action
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
+from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.jsonio import read_json, write_json
 from lamdatui.profile import load_profile
-from lamdatui.state import RunState
-from lamdatui.step.files import METRICS, REQUEST, read_outcome
+from lamdatui.state import RunState, Trial
+from lamdatui.step.files import DATA, METRICS, REQUEST, read_outcome
+from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
 from lamdatui.workspace import bind_types
 
 
 def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) -> dict[str, Any]:
-    key = state.trials[number].step if number in state.trials else None
-    if key is None:
-        ran = [str(n) for n, trial in state.trials.items() if trial.step]
+    trial = state.trials.get(number)
+    if trial is None or trial.step is None:
+        ran = ", ".join(str(n) for n, other in state.trials.items() if other.step)
         raise LamdatuiError(
-            f"trial {number} has no step to run again", where=str(run_dir), fix=f"trials with a step: {', '.join(ran)}"
+            f"trial {number} has no step to run again: {_why_not(trial)}",
+            where=str(run_dir),
+            fix=f"trials with a step: {ran}" if ran else "no trial of this run has a step yet",
         )
-    request = read_json(run_dir / "steps" / key / REQUEST)
+    request = read_json(run_dir / "steps" / trial.step / REQUEST)
     changes = {}
     for text in overrides:
         name, equals, value = text.partition("=")
@@ -32,36 +39,108 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
         changes[name] = value
     types, _ = bind_types(load_profile(run_dir / "profile.yaml"))
     action = request["action"]
+    bound = types[action["type"]]
     inputs = {slot: tuple(ids) for slot, ids in action["inputs"].items()}
-    params = {**action["params"], **changes}
-    made = make_action(types[action["type"]], inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"])
-    problems = types[action["type"]].problems(made.inputs, made.params, state.pool, request["device"])
+    if gone := [name for name in action["params"] if name not in bound.defaults()]:
+        print(f"{bound.name} has changed since: it has no hyperparameter {', '.join(gone)} any more", file=sys.stderr)
+    params = {name: value for name, value in action["params"].items() if name not in gone} | changes
+    made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"])
+    problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
         raise LamdatuiError("; ".join(problems), where=f"action {action['type']}")
     return {**request, "action": made.to_json(), "digest": made.digest}
 
 
-def rerun(run_dir: Path, number: int, overrides: list[str], scratch: Path) -> int:
+def _why_not(trial: Trial | None) -> str:
+    """Why a trial never ran, in words."""
+    if trial is None:
+        return "there is no such trial"
+    if trial.cached:
+        return "its result was in the store already"
+    if trial.error:
+        return trial.error["message"]
+    if trial.is_open:
+        return f"it is still {trial.status}"
+    decision = trial.decision or {}
+    reason = f" ({decision['reason']})" if decision.get("reason") else ""
+    by = f" by {decision['by']}" if decision.get("by") else ""
+    return f"it was {trial.status}{by}{reason}"
+
+
+class _Errors:
+    """What a failing step comes to: it notes an interruption, and opens the debugger where one is wanted."""
+
+    def __init__(self, debug: bool) -> None:
+        self.debug = debug
+        self.interrupted = False
+
+    def __call__(self, error: BaseException) -> None:
+        from lamdatui.step.context import StepError
+
+        if isinstance(error, KeyboardInterrupt):
+            self.interrupted = True
+            return
+        if self.debug:
+            # A StepError that classifies another error is raised far from where that one happened.
+            while isinstance(error, StepError) and error.__cause__ is not None:
+                error = error.__cause__
+            # Without a start-up file: one of the current folder would be executed.
+            debugger = pdb.Pdb(readrc=False)
+            debugger.reset()
+            debugger.interaction(None, error.__traceback__)
+
+
+def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = False, debug: bool = False) -> int:
     """Run it with its log on this terminal; the exit code. The run's records and its store are only read.
 
     Raises LamdatuiError when the trial has no step or a hyperparameter is not legal.
     """
     state = read_state(run_dir / "run.db")
     request = _request(state, run_dir, number, overrides)
-    parents = run_dir.parent / "store"
+    if request["device"] == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    scratch = Path(tempfile.mkdtemp(prefix="lamdatui-step-"))
     store = scratch / "store"
     request["store"] = str(store)
-    (store / "objects").mkdir(parents=True)
-    for published in (parents / "objects").iterdir():
-        # What the step builds on is read where it is; its own result is made again.
-        if published.name != request["digest"]:
-            (store / "objects" / published.name).symlink_to(published)
-    write_json(scratch / REQUEST, request)
-    from lamdatui.resources import load_registry
-    from lamdatui.step.child import run_step
+    try:
+        (store / "objects").mkdir(parents=True)
+        for published in (run_dir.parent / "store" / "objects").iterdir():
+            # What the step builds on is read where it is; its own result is made again.
+            if published.name != request["digest"]:
+                (store / "objects" / published.name).symlink_to(published)
+        write_json(scratch / REQUEST, request)
+        from lamdatui.resources import load_registry
+        from lamdatui.step.child import run_step
 
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    code = run_step(scratch, load_registry())
-    outcome = read_outcome(scratch) or {}
-    print(f"{outcome.get('status')}: {outcome.get('seconds')}; metrics in {scratch / METRICS}")
-    return EXIT_DONE if code == 0 else EXIT_FAILED
+        errors = _Errors(debug)
+        code = run_step(scratch, load_registry(), dry_run=dry_run, on_error=errors)
+        if errors.interrupted:
+            print("interrupted", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        print(_told(scratch, request["digest"]))
+        if dry_run and (read_outcome(scratch) or {}).get("status") == "ok":
+            print("no dry run: the action ran to its end without step.train or step.configured", file=sys.stderr)
+            return EXIT_FAILED
+        return EXIT_DONE if code == 0 else EXIT_FAILED
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+        print(f"records of this try: {scratch}", file=sys.stderr)
+
+
+def _told(scratch: Path, digest: str) -> str:
+    """How it ended, in words. A dataset that was made is moved out of the scratch store, which does not stay."""
+    outcome = read_outcome(scratch)
+    if outcome is None:
+        return "ended without an outcome"
+    if outcome["error"]:
+        return f"{outcome['status']}: {outcome['error']['class']}: {outcome['error']['message']}"
+    if outcome["status"] == "dry-run":
+        return "dry run: nothing was trained or stored"
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome["seconds"].items())
+    lines = [f"{outcome['status']}: {spent}; metrics in {scratch / METRICS}"]
+    made = scratch / "store" / "objects" / digest
+    manifest = read_json(made / MANIFEST)
+    if manifest["kind"] == "dataset":
+        made.rename(scratch / "result")
+        lines.append(f"made a dataset of {manifest['rows']} rows ({manifest['format']}): {scratch / 'result' / DATA}")
+    return "\n".join(lines)
