@@ -33,6 +33,8 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 install: $(STAMP)
 
 $(VENV)/.installed-dev: $(STAMP)
+	@command -v cc >/dev/null || command -v gcc >/dev/null \
+	  || { echo "error: a C compiler is needed (reasoning-gym's pycosat is built from source); on Debian: apt-get install gcc python3-dev"; exit 2; }
 	@echo "== installing what tests need"
 	@$(PIP) install --progress-bar on -c constraints.txt -e '.[dev]'
 	@touch $@

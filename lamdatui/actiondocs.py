@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import FAMILIES, BoundType, Param, Slot, Value
-from lamdatui.authoring import DECLARED, load_file
+from lamdatui.authoring import DECLARED
 from lamdatui.errors import LamdatuiError
 
 COMMAND = "python -m lamdatui.actiondocs docs/actions.md"
@@ -119,11 +119,11 @@ def description(row: dict[str, Any]) -> str:
 
 def shipped() -> list[BoundType]:
     """Every shipped action type, by family and name; the user's own files are not looked at."""
-    from lamdatui.resources import builtin
+    from lamdatui.resources import builtin, load_types
 
     found = []
     for file in sorted(builtin("actions").glob("[!_]*.py")):
-        found += [BoundType(kind, tuple(kind.params), f"builtin: {file.name}") for kind in load_file(file)]
+        found += [BoundType(kind, tuple(kind.params), f"builtin: {file.name}") for kind in load_types("builtin", file)]
     return sorted(found, key=_order)
 
 

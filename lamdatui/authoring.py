@@ -23,6 +23,7 @@ from lamdatui import paths
 from lamdatui.actions import FAMILIES, ActionType, BoundType, Call, Estimate, Param, Registry, Slot, Value
 from lamdatui.errors import LamdatuiError
 from lamdatui.objects import FORMATS, DatasetObject, ModelObject
+from lamdatui.resources import load_types
 
 HEAVY = ("accelerate", "datasets", "mergekit", "peft", "textual", "torch", "transformers", "trl")
 """What listing the action types must not import: it takes seconds, and the console lists them too."""
@@ -232,17 +233,10 @@ class Checked:
         return "\n".join(lines + [f"{'':6}- {problem}" for problem in self.problems])
 
 
-def load_file(file: Path) -> list[ActionType]:
-    """The action types that a file declares. Raises whatever the file raises."""
-    from lamdatui.resources import _declared, _load_module
-
-    return list(_declared(_load_module("checked", file)))
-
-
 def check_file(file: Path, only: str | None = None) -> list[Checked]:
     """Findings about each type of a file (or about one of them)."""
     try:
-        kinds = load_file(file)
+        kinds = load_types("checked", file)
     except (Exception, SystemExit) as error:  # noqa: BLE001 (it becomes a finding)
         return [Checked(file.name, str(file), [f"can't be loaded: {type(error).__name__}: {error}{_line(error, file)}"])]
     heavy = import_problems(file)
@@ -268,8 +262,8 @@ def _line(error: BaseException, file: Path) -> str:
 def import_problems(file: Path) -> list[str]:
     """What only a fresh process can tell: whether loading the file imports what only a step may."""
     code = (
-        "import contextlib, io, json, sys; from pathlib import Path; from lamdatui.authoring import HEAVY, load_file\n"
-        "with contextlib.redirect_stdout(io.StringIO()): load_file(Path(sys.argv[1]))\n"
+        "import contextlib, io, json, sys; from pathlib import Path; from lamdatui.authoring import HEAVY; from lamdatui.resources import load_types\n"
+        'with contextlib.redirect_stdout(io.StringIO()): load_types("checked", Path(sys.argv[1]))\n'
         "print(json.dumps(sorted(set(HEAVY) & set(sys.modules))))"
     )
     try:

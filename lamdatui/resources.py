@@ -92,12 +92,17 @@ def _declared(module: ModuleType) -> Iterator[ActionType]:
         yield item
 
 
+def load_types(origin: str, file: Path) -> list[ActionType]:
+    """The action types that a file declares. Raises whatever the file raises, ValueError or TypeError when it has none."""
+    return list(_declared(_load_module(origin, file)))
+
+
 def load_registry() -> Registry:
     """Every action type that can be loaded; what can't be is a visible problem, never a crash."""
     registry = Registry()
     for origin, file in files("actions").values():
         try:
-            for action_type in _declared(_load_module(origin, file)):
+            for action_type in load_types(origin, file):
                 registry.types[action_type.name] = BoundType(action_type, tuple(action_type.params), f"{origin}: {file.name}")
         except Exception as error:  # noqa: BLE001 (a user's file may raise anything; it becomes a visible problem)
             registry.problems.append(f"{file}: {type(error).__name__}: {error}")

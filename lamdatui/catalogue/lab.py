@@ -51,7 +51,7 @@ SFT_SETS: dict[str, dict[str, int]] = {
 PREFERENCE_SETS: dict[str, dict[str, int]] = {"prefer": {"call": 500, "reverse": 400, "copy": 300}}
 
 
-VERIFY_SETS: dict[str, dict[str, int]] = {"verify": {"call": 160, "reverse": 160, "copy": 80}}
+VERIFY_SETS: dict[str, dict[str, int]] = {"verify": {"call": 400, "reverse": 400, "copy": 400}}
 """Prompts with the right answer for a scorer, from the training split: for actions that learn from verified answers."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import time
@@ -20,7 +19,7 @@ from lamdatui.faults import fault
 from lamdatui.jsonio import write_json
 from lamdatui.pipeline import ModelReference
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
-from lamdatui.step.generate import BATCH_TOKENS, sample
+from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
 from lamdatui.store.artifacts import Store
 from lamdatui.tasks.scorers import score
 
@@ -185,7 +184,7 @@ class StepContext:
         self,
         model: Model,
         tokenizer: Tokenizer,
-        conversations: list[list[dict[str, str]]],
+        conversations: Sequence[Conversation],
         *,
         samples: int = 1,
         max_new_tokens: int,
@@ -218,10 +217,7 @@ class StepContext:
 
     @staticmethod
     def verify(scorer: str, reference: Any, completion: str) -> float:
-        """The score in [0, 1] of an answer to a verifiable row; `reference` may be JSON text, as `load_dataset` gives it."""
-        if isinstance(reference, str):
-            with contextlib.suppress(ValueError):
-                reference = json.loads(reference)
+        """The score in [0, 1] of an answer to a verifiable row. `load_dataset` gives the reference as JSON text: decode it."""
         return score(scorer, reference, completion)
 
     # --- training ------------------------------------------------------------------------------------------------
@@ -248,7 +244,7 @@ class StepContext:
             "remove_unused_columns": True,
         }
 
-    def batch(self, size: int) -> dict[str, int]:
+    def batch(self, size: int) -> dict[str, Any]:
         """TRL's arguments for an effective batch of `size` rows; after an out-of-memory, in smaller micro-batches."""
         micro = size
         if self.request["small"]:
@@ -364,7 +360,17 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
-REWARDS = {"rewards/accuracies": "accuracies", "rewards/margins": "margins", "reward": "reward", "reward_std": "reward_std"}
+REWARDS = {
+    "rewards/accuracies": "accuracies",
+    "rewards/margins": "margins",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "groups_alike",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "answer_tokens",
+    "completions/clipped_ratio": "answers_cut",
+}
 """Key in a TRL trainer's log → name in metrics.jsonl."""
 
 
@@ -433,4 +439,5 @@ def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, devi
     adapters: Sequence[str] = reference["adapters"]
     for adapter in adapters:
         model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
-    return model.to(device)
+    # PEFT leaves weights frozen that an adapter was merged into.
+    return model.requires_grad_(True).to(device)

@@ -8,6 +8,7 @@ from typing import Any
 from lamdatui.errors import LamdatuiError
 from lamdatui.tasks.constraints import constraints
 from lamdatui.tasks.function_call import function_call
+from lamdatui.tasks.reasoning import reasoning_gym
 
 
 def exact(reference: str | list[str], completion: str) -> float:
@@ -20,6 +21,7 @@ SCORERS: dict[str, Callable[[Any, str], float]] = {
     "function_call": function_call,
     "constraints": constraints,
     "exact": exact,
+    "reasoning_gym": reasoning_gym,
 }
 
 
