@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from lamdatui.actions import BoundType
 from lamdatui.catalogue.fetch import resolve
 from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.profile import find_profile, load_profile
@@ -120,21 +121,29 @@ class Seed:
         self.parents: dict[str, str] = {}
 
     def parent(self, name: str) -> str:
-        """A model that actions start from: `tuned`, `other`, `big`, or two LoRA children `left` and `right` of llama."""
+        """A model that actions start from, made by SFT; `left` and `right` are adapters."""
         recipes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "tuned": ({"model": ["llama"], "dataset": ["call_replay"]}, {}),
             "other": ({"model": ["llama"], "dataset": ["reverse"]}, {"max_steps": 20, "learning_rate": 1e-3}),
             "third": ({"model": ["llama"], "dataset": ["copy"]}, {"max_steps": 20, "learning_rate": 1e-3}),
-            "big": ({"model": ["phi"], "dataset": ["call_replay"]}, {}),
-            "left": ({"model": ["llama"], "dataset": ["call_replay"]}, {"method": "lora", "lora_rank": 8}),
-            "right": ({"model": ["llama"], "dataset": ["reverse"]}, {"method": "lora", "lora_rank": 8}),
+            "phi_once": ({"model": ["phi"], "dataset": ["call_replay"]}, {}),
+            "left": (
+                {"model": ["llama"], "dataset": ["call_replay"]},
+                {"method": "lora", "lora_rank": 8, "learning_rate": 1e-2},
+            ),
+            "right": ({"model": ["llama"], "dataset": ["reverse"]}, {"method": "lora", "lora_rank": 8, "learning_rate": 1e-2}),
         }
-        if name in ("llama", "phi"):
-            return name
         if name not in self.parents:
             inputs, params = recipes[name]
             self.parents[name] = self.bench.model("sft", inputs, seed=self.seed, **params).id
         return self.parents[name]
+
+    def teacher(self) -> str:
+        """A phi that was tuned twice: after one stage it is no better than what it should teach."""
+        if "big" not in self.parents:
+            inputs = {"model": [self.parent("phi_once")], "dataset": ["call_replay"]}
+            self.parents["big"] = self.bench.model("sft", inputs, seed=self.seed, max_steps=60).id
+        return self.parents["big"]
 
     def score(self, model: str) -> dict[str, list[float]]:
         """Row scores on the sealed split."""
@@ -146,11 +155,13 @@ class Seed:
         """The model with the highest mean over the skills."""
         return max(models, key=lambda name: sum(float(np.mean(rows)) for rows in self.score(name).values()))
 
-    def run(self, row: Row, inputs: dict[str, list[str]], follow: Callable[[str], str] | None = None, **params: Any) -> None:
-        """One action; what it made (or, with `follow`, what training on that made) against the best of its parents."""
-        models = [name for slot, ids in inputs.items() for name in ids if slot in ("model", "models")]
+    def run(
+        self, row: Row, inputs: dict[str, list[str]], follow: Callable[[str], str] | None = None, before: str | None = None
+    ) -> None:
+        """One action; what it made (or, with `follow`, what training on that made) against `before`, or its best parent."""
+        models = [before] if before else [name for slot, ids in inputs.items() for name in ids if slot in ("model", "models")]
         try:
-            made = self.bench.run(row.name, inputs, seed=self.seed, **params)
+            made = self.bench.run(row.name, inputs, seed=self.seed)
             row.seconds.append(self.bench.seconds)
             row.peaks.append(self.bench.peak)
             result = follow(made.id) if follow else made.id
@@ -165,9 +176,15 @@ def lab_rows(seed: Seed, table: dict[str, Row], only: list[str]) -> None:
     """Every action once; results go into `table`."""
     bench = seed.bench
 
-    def do(name: str, against: str, inputs: dict[str, list[str]], follow: Callable[[str], str] | None = None) -> None:
+    def do(
+        name: str,
+        against: str,
+        inputs: dict[str, list[str]],
+        follow: Callable[[str], str] | None = None,
+        before: str | None = None,
+    ) -> None:
         if not only or name in only:
-            seed.run(table.setdefault(name, Row(name, against)), inputs, follow)
+            seed.run(table.setdefault(name, Row(name, against)), inputs, follow, before)
             print(table[name].line(), flush=True)
 
     def train(model: str) -> Callable[[str], str]:
@@ -178,26 +195,44 @@ def lab_rows(seed: Seed, table: dict[str, Row], only: list[str]) -> None:
 
     do("sft", "llama", {"model": ["llama"], "dataset": ["call_replay"]})
     tuned, other, third = seed.parent("tuned"), seed.parent("other"), seed.parent("third")
-    for name in ("dpo", "kto", "orpo", "simpo"):
+    for name in ("dpo", "kto", "simpo"):
         do(name, "its parent, an SFT of llama", {"model": [tuned], "dataset": ["prefer"]})
+    do("orpo", "llama", {"model": ["llama"], "dataset": ["prefer"]})
     for name in ("grpo", "rloo"):
         do(name, "its parent, an SFT of llama", {"model": [tuned], "dataset": ["verify"]})
     do(
         "distill",
         "llama; teacher: a tuned phi",
-        {"model": ["llama"], "teacher": [seed.parent("big")], "dataset": ["call_replay"]},
+        {"model": ["llama"], "teacher": [seed.teacher()], "dataset": ["call_replay"]},
     )
     for name, bound in bench.registry.types.items():
         if name.startswith("merge_") and name != "merge_adapters":
-            slots = {slot.name: slot for slot in bound.type.slots}
-            inputs = {"models": [tuned, other] + ([third] if slots["models"].least > 2 else [])}
-            do(name, "the best of its parents", inputs | ({"base": ["llama"]} if "base" in slots else {}))
+            do(name, "the best of its parents", _merge_inputs(bound, [tuned, other, third]))
     do("merge_adapters", "the best of its parents", {"models": [seed.parent("left"), seed.parent("right")]})
-    do("mix", "SFT on it against llama", {"datasets": ["call", "reverse"]}, train("llama"))
-    do("filter", "SFT on it against llama", {"dataset": ["call_replay"]}, train("llama"))
+    do("mix", "SFT on it against llama", {"datasets": ["call", "reverse", "copy"]}, train("llama"))
+    do("filter", "SFT on it against llama", {"dataset": ["call_replay"], "judge": ["llama"]}, train("llama"))
     do("rejection_sample", "SFT on it against its model", {"model": [tuned], "dataset": ["verify"]}, train(tuned))
     do("make_preferences", "DPO on it against its model", {"model": [tuned], "dataset": ["verify"]}, prefer(tuned))
-    do("self_instruct", "SFT on it against its model", {"model": [tuned], "dataset": ["call_replay"]}, train(tuned))
+    # What a model wrote teaches a weaker one; the same rows make the model that wrote them forget what it was unsure of.
+    do(
+        "self_instruct",
+        "SFT of llama on it, against llama",
+        {"model": [tuned], "dataset": ["call_replay"]},
+        train("llama"),
+        "llama",
+    )
+
+
+def _merge_inputs(bound: BoundType, models: list[str]) -> dict[str, list[str]]:
+    """The base they all come from where one is asked for, and as many of `models` as are needed."""
+    left, inputs = list(models), {}
+    for slot in bound.type.slots:
+        if slot.base_only:
+            inputs[slot.name] = ["llama"] if slot.least else []
+        else:
+            count = max(1, slot.least)
+            inputs[slot.name], left = left[:count], left[count:]
+    return inputs
 
 
 def lab(only: list[str], seeds: tuple[int, ...]) -> None:
@@ -256,8 +291,10 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
     # What a step imports is imported once, here: the children are forked from it.
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     for library in ("mergekit.merge", "peft", "trl.trainer.sft_trainer"):
         importlib.import_module(library)
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()
 
     model(options.only) if options.model else lab(options.only, tuple(options.seeds))
 

@@ -29,6 +29,7 @@ import numpy as np
 import yaml
 
 from lamdatui import runs
+from lamdatui.catalogue.fetch import resolve
 from lamdatui.datafiles import read_dataset, read_task_rows
 
 KINDS = ("sft", "dpo", "merge_ties")
@@ -38,11 +39,13 @@ _TRAIN_RUNTIME = re.compile(r"'train_runtime': '?([0-9.e+-]+)")
 LAB = (
     # One architecture, one dataset of a kind and one number of steps: every trial of a kind is the same amount of work.
     'models={llama: {path: "catalogue:lab-bases/llama"}}',
-    'datasets={rows: {path: "catalogue:lab-bases/data/call_replay.jsonl"}, pairs: {path: "catalogue:lab-bases/data/prefer.jsonl"}}',
     "actions.sft.max_steps.choices=[40]",
     "actions.dpo.max_steps.choices=[25]",
+    "actions.dpo.loss.choices=[sigmoid]",
     "budget.wall_minutes=120",
 )
+ROWS = {"rows": ("call_replay", 40 * 32), "pairs": ("prefer", 25 * 16)}
+"""Name → lab dataset and how many of its rows: what the steps see. Of more, an action takes a random choice before it trains."""
 
 
 def median(values: list[float]) -> float | None:
@@ -123,13 +126,24 @@ def say(text: str) -> None:
 # --- lamdatui ------------------------------------------------------------------------------------------------------
 
 
+def _datasets(scratch: Path) -> str:
+    """The profile's datasets as `--set` takes them; the files are written once."""
+    found = {}
+    for name, (source, count) in ROWS.items():
+        path = scratch / f"{name}.jsonl"
+        lines = (resolve("catalogue:lab-bases") / "data" / f"{source}.jsonl").read_text(encoding="utf-8").splitlines()
+        path.write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
+        found[name] = {"path": str(path)}
+    return f"datasets={json.dumps(found)}"
+
+
 def lab_run(scratch: Path, trials: int, seed: int) -> tuple[dict[str, Any], Path, float]:
     """(what `lamdatui show --json` prints, the run's directory, seconds of the whole `lamdatui run`)."""
     runs_dir = scratch / "runs"
     program = [sys.executable, "-m", "lamdatui"]
     command = [*program, "run", str(_lab_profile(scratch)), "--name", "bench", "--headless", "--mode", "auto"]
     command += ["--runs-dir", str(runs_dir), "--max-trials", str(trials)]
-    for text in (*LAB, f"seed={seed}"):
+    for text in (*LAB, _datasets(scratch), f"seed={seed}"):
         command += ["--set", text]
     say(f"lamdatui run lab: {trials} trials")
     began = time.monotonic()
@@ -218,7 +232,7 @@ class Peers:
         rows, out = self.scratch / f"{kind}-rows", self.scratch / f"{kind}-out"
         rows.mkdir()
         with (rows / "train.jsonl").open("w", encoding="utf-8") as handle:
-            for row in read_dataset(Path(request["datasets"]["dataset"]["path"])):
+            for row in read_dataset(Path(request["datasets"]["dataset"][0]["path"])):
                 handle.write(json.dumps(row) + "\n")
         model = self.directory(request["models"]["model"][0])
         places = ["--model_name_or_path", str(model), "--dataset_name", str(rows), "--output_dir", str(out)]
@@ -295,9 +309,9 @@ def _sft_options(params: dict[str, Any]) -> list[str]:
 
 
 def _dpo_options(params: dict[str, Any]) -> list[str]:
-    weight = params["sft_weight"]
+    weight, warmup = params["sft_weight"], int(params["warmup_ratio"] * params["max_steps"])
     loss = ["--loss_type", "sigmoid", "sft", "--loss_weights", "1.0", str(weight)] if weight else ["--loss_type", "sigmoid"]
-    return ["--beta", str(params["beta"]), *loss]
+    return ["--beta", str(params["beta"]), "--warmup_steps", str(warmup), *loss]
 
 
 _KIND_OPTIONS: dict[str, Callable[[dict[str, Any]], list[str]]] = {"sft": _sft_options, "dpo": _dpo_options}
