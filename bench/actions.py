@@ -121,21 +121,21 @@ class Seed:
         self.parents: dict[str, str] = {}
 
     def parent(self, name: str) -> str:
-        """A model that actions start from, made by SFT; `left` and `right` are adapters."""
-        recipes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-            "tuned": ({"model": ["llama"], "dataset": ["call_replay"]}, {}),
-            "other": ({"model": ["llama"], "dataset": ["reverse"]}, {"max_steps": 20, "learning_rate": 1e-3}),
-            "third": ({"model": ["llama"], "dataset": ["copy"]}, {"max_steps": 20, "learning_rate": 1e-3}),
-            "phi_once": ({"model": ["phi"], "dataset": ["call_replay"]}, {}),
-            "left": (
-                {"model": ["llama"], "dataset": ["call_replay"]},
-                {"method": "lora", "lora_rank": 8, "learning_rate": 1e-2},
-            ),
-            "right": ({"model": ["llama"], "dataset": ["reverse"]}, {"method": "lora", "lora_rank": 8, "learning_rate": 1e-2}),
+        """A model that actions start from, made by SFT. `other` and `third` are siblings of `tuned` for merging: another seed,
+        another rate. `left` and `right` are adapters."""
+        full = {"model": ["llama"], "dataset": ["call_replay"]}
+        lora = {"method": "lora", "lora_rank": 8, "learning_rate": 1e-2}
+        recipes: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
+            "tuned": (full, {}, 0),
+            "other": (full, {"learning_rate": 1e-3}, 10),
+            "third": (full, {"max_steps": 60}, 20),
+            "phi_once": (full | {"model": ["phi"]}, {}, 0),
+            "left": (full, lora, 0),
+            "right": (full, lora, 10),
         }
         if name not in self.parents:
-            inputs, params = recipes[name]
-            self.parents[name] = self.bench.model("sft", inputs, seed=self.seed, **params).id
+            inputs, params, offset = recipes[name]
+            self.parents[name] = self.bench.model("sft", inputs, seed=self.seed + offset, **params).id
         return self.parents[name]
 
     def teacher(self) -> str:
