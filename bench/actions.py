@@ -259,7 +259,12 @@ def model(only: list[str]) -> None:
         print(f"SmolLM2-135M, {dtype}, {threads} threads\n{'action':20} {'s':>7} {'RSS MiB':>8}  settings", flush=True)
 
         def do(name: str, inputs: dict[str, list[str]], **params: Any) -> str:
-            made = bench.run(name, inputs, **params)
+            try:
+                made = bench.run(name, inputs, **params)
+            except AssertionError as error:
+                # Two steps of five-step models may well find no reward: that is told, and the next method follows.
+                print(f"{name:20} {bench.seconds:7.1f} {bench.peak / 2**20:8.0f}  {str(error).splitlines()[0]}", flush=True)
+                return ""
             told = ", ".join(f"{key} {value}" for key, value in params.items())
             print(f"{name:20} {bench.seconds:7.1f} {bench.peak / 2**20:8.0f}  {told} → {_told(made)}", flush=True)
             return made.id
@@ -270,12 +275,13 @@ def model(only: list[str]) -> None:
         for name in ("dpo", "kto", "orpo", "simpo"):
             do(name, {"model": [one], "dataset": ["smol_preferences"]}, learning_rate=5e-5, **lora)
         for name in ("grpo", "rloo"):
-            do(name, {"model": [one], "dataset": ["smol_call_rewards"]}, learning_rate=1e-5, **{**lora, "max_steps": 2})
+            sampling = {"batch_size": 8, "samples": 4, "max_new_tokens": 64, "max_steps": 2}
+            do(name, {"model": [one], "dataset": ["smol_call_rewards"]}, learning_rate=1e-5, **{**lora, **sampling})
         for name in ("linear", "ties", "slerp", "dare_ties", "breadcrumbs", "della"):
-            base = {"base": ["smol"]} if any(s.name == "base" for s in bench.registry.get(f"merge_{name}").type.slots) else {}
+            base = {"base": ["smol"]} if any(s.base_only for s in bench.registry.get(f"merge_{name}").type.slots) else {}
             do(f"merge_{name}", base | {"models": [one, two]})
         do("merge_adapters", {"models": [one, two]})
-        do("rejection_sample", {"model": [one], "dataset": ["smol_call_rewards"]})
+        do("rejection_sample", {"model": [one], "dataset": ["smol_call_rewards"]}, prompts=16, samples=4, max_new_tokens=64)
 
 
 def _told(made: Any) -> str:
