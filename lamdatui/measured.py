@@ -19,7 +19,9 @@ from lamdatui.actions import PROCESS_BYTES, Estimate
 KEPT = 20
 """The latest measurements of a kind that count."""
 MOST_LINES = 5000
-MOST_CORRECTION = 100.0
+MOST_CORRECTION = {"seconds": 100.0, "memory": 4.0}
+"""A ratio counts as this at most (and its inverse at least). Memory's is small: an action that one odd measurement made look
+too large would never be tried again, and so never be measured again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _ratios(items: list[Measurement], what: str) -> list[float]:
             predicted = None if item.predicted_memory is None else item.predicted_memory - PROCESS_BYTES
             measured = None if item.memory is None else max(0, item.memory - PROCESS_BYTES)
         if predicted and measured and predicted > 0:
-            found.append(min(MOST_CORRECTION, max(1 / MOST_CORRECTION, measured / predicted)))
+            found.append(min(MOST_CORRECTION[what], max(1 / MOST_CORRECTION[what], measured / predicted)))
     return found
 
 

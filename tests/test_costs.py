@@ -88,8 +88,9 @@ def test_what_does_not_fit_is_not_offered_and_the_reason_is_told() -> None:
     reasons = small.to_json()["refused"]
     assert any("memory; there are 1.0 GiB" in reason for reason in reasons)
     measured = Ledger(items=[taken(10.0, 2**50, parameters=10**9)])
-    learned = enumerate_type(SFT, state, Machine("cpu", "float32", 2**36, None, measured), set(), 1)
+    learned = enumerate_type(SFT, state, Machine("cpu", "float32", 2**34, None, measured), set(), 1)
     assert learned.candidates == []
+    assert enumerate_type(SFT, state, Machine("cpu", "float32", 2**34), set(), 1).candidates
     quantized = SFT.narrow("method", "qlora")
     assert "qlora needs a GPU" in next(
         iter(enumerate_type(quantized, state, Machine("cpu", "float32", 2**40), set(), 1).refused)
