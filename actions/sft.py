@@ -6,11 +6,14 @@ trains and stores every weight, which is what tiny models want.
 `replay` mixes in rows of another dataset, so that what the model could do before is trained on too (experience replay:
 Rolnick et al. 2018, arXiv 1811.11682). `order` short first is a curriculum by length (Bengio et al. 2009). NEFTune adds
 noise to the embeddings (Jain et al. 2023, arXiv 2310.05914).
+
+`data_fraction` below 1 is a cheap look at what the whole would give: a share of the rows, in the same share of the steps.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +53,14 @@ class Sft(ActionType):
         Param("order", "str", "shuffled", "order of the rows; short_first: by tokens", allowed=ORDERS),
         Param("packing", "bool", False, "put several rows into one sequence; they do not see each other"),
         Param("neftune_alpha", "float", 0.0, "noise on the embeddings (NEFTune; usual: 5); 0: none", low=0.0, high=100.0),
+        Param(
+            "data_fraction",
+            "float",
+            1.0,
+            "share of the dataset's rows that is used, and of the steps with them: a cheap look at what the whole would give",
+            low=0.01,
+            high=1.0,
+        ),
     )
 
     def check(self, call: Call) -> list[str]:
@@ -67,7 +78,7 @@ class Sft(ActionType):
 
     def estimate(self, call: Call) -> Estimate:
         p = call.params
-        rows = int(p["max_steps"]) * int(p["batch_size"])
+        rows = steps_of(p) * int(p["batch_size"])
         if not p["packing"]:
             return costs.training(call, rows=rows)
         data = call.dataset("dataset")
@@ -80,7 +91,7 @@ class Sft(ActionType):
         from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
 
-        p = step.params
+        p, steps = step.params, steps_of(step.params)
         full = p["method"] == "full"
         tokenizer = step.load_tokenizer("model")
         rows = training_rows(step, tokenizer)
@@ -99,12 +110,12 @@ class Sft(ActionType):
         config = SFTConfig(
             **arguments,
             learning_rate=p["learning_rate"],
-            max_steps=p["max_steps"],
+            max_steps=steps,
             max_length=length if p["packing"] else min(longest, length),
             packing=p["packing"],
             packing_strategy="bfd",
             train_sampling_strategy="random" if p["order"] == "shuffled" else "sequential",
-            warmup_steps=int(p["warmup_ratio"] * p["max_steps"]),
+            warmup_steps=int(p["warmup_ratio"] * steps),
             weight_decay=p["weight_decay"],
             neftune_noise_alpha=p["neftune_alpha"] or None,
             lr_scheduler_type="cosine",
@@ -123,6 +134,11 @@ class Sft(ActionType):
         step.finish_training(trainer.model, tokenizer)
 
 
+def steps_of(params: Mapping[str, Any]) -> int:
+    """Optimiser steps: `max_steps`, or the share of them that goes with the share of the rows."""
+    return max(1, round(int(params["max_steps"]) * float(params["data_fraction"])))
+
+
 def training_rows(step: StepContext, tokenizer: Any) -> list[Row]:
     """The rows of one pass in the order `order` asks for, with the replayed ones evenly among them.
 
@@ -132,7 +148,11 @@ def training_rows(step: StepContext, tokenizer: Any) -> list[Row]:
     p = step.params
     draw = random.Random(step.seed)
     rows, fraction = step.rows("dataset"), p["replay_fraction"]
-    seen = p["max_steps"] * p["batch_size"] - round(p["max_steps"] * p["batch_size"] * fraction)
+    if p["data_fraction"] < 1:
+        kept = draw.sample(range(len(rows)), max(1, round(len(rows) * p["data_fraction"])))
+        rows = [rows[index] for index in sorted(kept)]
+    total = steps_of(p) * p["batch_size"]
+    seen = total - round(total * fraction)
     # How many rows packed sequences hold is known only when they are packed.
     if len(rows) > max(1, seen) and not p["packing"]:
         rows = rows[: max(1, seen)] if p["order"] == "as_given" else draw.sample(rows, max(1, seen))

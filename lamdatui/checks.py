@@ -162,23 +162,51 @@ def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: b
 
 
 def _planner(profile: Profile) -> str:
-    from lamdatui.policy import POLICIES
-    from lamdatui.workspace import locate
+    from lamdatui.policy import known_policy
+    from lamdatui.workspace import planner_settings
 
-    if profile.policy.name not in POLICIES:
-        raise LamdatuiError(f"no policy named {profile.policy.name!r}", fix=f"policies: {', '.join(POLICIES)}")
-    if profile.planner is None:
-        return f"none needed by the policy {profile.policy.name}"
-    if profile.planner.backend == "llamacpp":
-        path = locate(profile.planner.model)
-        with path.open("rb") as handle:
-            if handle.read(4) != b"GGUF":
-                raise LamdatuiError("the planner's model is not a GGUF file", where=str(path))
-        return f"llama.cpp, {path.name}, {path.stat().st_size / 2**20:.0f} MiB"
-    return f"server at {profile.planner.url}, reached when the run starts"
+    known_policy(profile.policy.name)
+    if profile.policy.name == "scripted" and not profile.policy.script:
+        raise LamdatuiError("the policy scripted needs a script", where="policy.script", fix="list its actions in the profile")
+    settings = planner_settings(profile, 1)
+    if settings is None:
+        return f"none: the policy {profile.policy.name} chooses without one"
+    if settings.backend == "openai":
+        return f"server at {settings.url}, reached when the run starts (lamdatui planner check tries it now)"
+    if settings.backend == "vllm":
+        from lamdatui.planner import vllm
+
+        return f"vLLM: {vllm.shown(settings, 8000, vllm.find_executable(settings))}"
+    path = Path(settings.model)
+    with path.open("rb") as handle:
+        if handle.read(4) != b"GGUF":
+            raise LamdatuiError("the planner's model is not a GGUF file", where=str(path))
+    return f"{settings.backend}, {path.name}, {path.stat().st_size / 2**20:.0f} MiB"
 
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mergekit", "xllamacpp", "textual", "apsw")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "mergekit",
+    "xllamacpp",
+    "optuna",
+    "scikit-learn",
+    "textual",
+    "apsw",
+)
+
+
+def _servers() -> Finding:
+    import asyncio
+
+    from lamdatui.planner.discover import discover
+
+    found = asyncio.run(discover())
+    return Finding("ok", "planner servers", "; ".join(map(str, found)) or "none answers here; the embedded planner needs none")
 
 
 def check_machine() -> list[Finding]:
@@ -189,7 +217,7 @@ def check_machine() -> list[Finding]:
             findings.append(Finding("ok", name, version(name)))
         except PackageNotFoundError:
             findings.append(Finding("bad", name, "not installed", "make install"))
-    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), *_catalogue()]
+    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), *_catalogue(), _servers()]
     return findings
 
 

@@ -22,7 +22,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="Named weights and data: list them, fetch them.", rich_markup_mode=None, no_args_is_help=False)
 actions_app = typer.Typer(help="Action types: what they do and what can be set.", rich_markup_mode=None, no_args_is_help=False)
+planner_app = typer.Typer(help="The planner: what it is worth, which servers answer here.", rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+app.add_typer(planner_app, name="planner")
 app.add_typer(actions_app, name="actions")
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
@@ -63,6 +65,9 @@ def run(
     name: Annotated[str | None, typer.Option(help="Name of the run; an unfinished run of this name goes on.")] = None,
     mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
     max_trials: Annotated[int | None, typer.Option(min=1, help="End the search after this many trials.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Who proposes, also in a run that goes on (see `lamdatui policies`).")
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
@@ -71,7 +76,8 @@ def run(
     """Start a search, or go on with one."""
     from lamdatui.commands import run_profile
 
-    raise typer.Exit(run_profile(profile, name, mode, max_trials, overrides or [], headless or as_json, as_json, runs_dir))
+    headless = headless or as_json
+    raise typer.Exit(run_profile(profile, name, mode, max_trials, overrides or [], headless, as_json, runs_dir, policy))
 
 
 @app.command()
@@ -95,13 +101,23 @@ def stop(
 
 
 @app.command()
-def show(run: Run, as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+def show(
+    run: Run,
+    planner: Annotated[
+        bool, typer.Option("--planner", help="Who proposed what, and whether the planner was worth its tokens.")
+    ] = False,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
     """What a run has found so far."""
     from lamdatui import runs
+    from lamdatui.show import planner_report, table
     from lamdatui.show import show as describe
-    from lamdatui.show import table
 
     run_dir = runs.find_run(run, runs_dir)
+    if planner and not as_json:
+        print(planner_report(run_dir))
+        return
     found = describe(run_dir, runs.is_alive(run_dir))
     _print_json(found) if as_json else print(table(found))
 
@@ -222,6 +238,15 @@ def prompts(as_json: AsJson = False) -> None:
     _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
 
 
+@app.command()
+def policies(as_json: AsJson = False) -> None:
+    """What can choose the next action."""
+    from lamdatui.policies import DEFAULT, SUMMARIES
+
+    rows = [{"name": name, "default": name == DEFAULT, "summary": summary} for name, summary in SUMMARIES.items()]
+    _print_json(rows) if as_json else print("\n".join(f"{row['name']:12} {row['summary']}" for row in rows))
+
+
 @actions_app.callback(invoke_without_command=True)
 def actions(context: typer.Context, as_json: AsJson = False) -> None:
     """List the action types."""
@@ -287,6 +312,36 @@ def fetch_model(name: Annotated[str, typer.Argument(help="A catalogue name, or h
     from lamdatui.catalogue.fetch import fetch
 
     print(fetch(name, lambda text: print(text, file=sys.stderr, flush=True)))
+
+
+@planner_app.command("check")
+def check_planner(
+    profile: Annotated[str, typer.Argument(help="A profile's path or name; its planner is tried.")] = "quickstart",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in `lamdatui run`.")] = None,
+    situations: Annotated[int, typer.Option(min=0, help="How many situations the self-test asks; 0: none.")] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Start or reach a planner: speed, the forms that it obeys, and a self-test of its choices against chance."""
+    from lamdatui.commands import try_planner_of
+
+    tried = try_planner_of(profile, overrides or [], situations)
+    _print_json(tried.to_json()) if as_json else print("\n".join(tried.lines()))
+
+
+@planner_app.command("servers")
+def planner_servers(as_json: AsJson = False) -> None:
+    """OpenAI-compatible servers that answer on this machine: what a profile's planner.url can be."""
+    import asyncio
+    from dataclasses import asdict
+
+    from lamdatui.planner.discover import discover
+
+    found = asyncio.run(discover())
+    _print_json([asdict(one) for one in found]) if as_json else print("\n".join(map(str, found)))
+    if not found and not as_json:
+        print(
+            "no server answers; start one (vLLM, llama-server, Ollama, LM Studio), or use the embedded planner", file=sys.stderr
+        )
 
 
 def main() -> None:

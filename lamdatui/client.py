@@ -33,11 +33,16 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pause": (),
     "resume": (),
     "mode": ("mode",),
+    "policy": ("name",),
+    "hint": ("text",),
+    "memory": ("text",),
     "stop": ("when",),
     "revoke": ("id",),
 }
 """Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`. `decide.digest` is the digest of
-the action that was shown: a decision about another one is refused. `stop.when`: `after-step` or `now`."""
+the action that was shown: a decision about another one is refused. `stop.when`: `after-step` or `now`. `policy` names who proposes from
+the next trial on; `hint` tells the planner something, `memory` rewrites its memory; `revoke` takes back a rule, a constraint or a
+hint by its id."""
 
 
 def encode(frame: dict[str, Any]) -> bytes:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lamdatui import runs
 from lamdatui.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
 from lamdatui.events import MODES
+from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
 
 if TYPE_CHECKING:
+    from lamdatui.planner.trial import Tried
     from lamdatui.state import RunState
 
 
@@ -26,11 +28,14 @@ def run_profile(
     headless: bool,
     as_json: bool,
     runs_dir: Path,
+    policy: str | None = None,
 ) -> int:
     """Start or go on with a run, watched by the console or (headless) by a line client; the exit code."""
     if mode is not None and mode not in MODES:
         raise LamdatuiError(f"no mode {mode!r}", fix=f"modes: {', '.join(MODES)}")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if policy is not None:
+        known_policy(policy)
     if headless and mode is None:
         raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
     if not headless and not terminal:
@@ -46,9 +51,11 @@ def run_profile(
     if not finished:
         _release(run_dir)
     going = not finished and runs.is_alive(run_dir)
-    runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials))
+    runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy))
     if going and mode:
         asyncio.run(_command(run_dir, "mode", mode=mode))
+    if going and policy:
+        asyncio.run(_command(run_dir, "policy", name=policy))
     if going and max_trials:
         print("the run is going: --max-trials is taken when it is started again", file=sys.stderr)
     if headless:
@@ -60,14 +67,11 @@ def run_profile(
 
 def _open(profile: Any) -> None:
     """Everything that the engine will open, so that what is wrong is told here and nothing is started."""
-    from lamdatui.policy import POLICIES
-    from lamdatui.workspace import locate, open_workspace
+    from lamdatui.workspace import open_workspace, planner_settings
 
-    if profile.policy.name not in POLICIES:
-        raise LamdatuiError(f"no policy named {profile.policy.name!r}", fix=f"policies: {', '.join(POLICIES)}")
+    known_policy(profile.policy.name)
     open_workspace(profile)
-    if profile.planner is not None and profile.planner.backend == "llamacpp":
-        locate(profile.planner.model)
+    planner_settings(profile, 1)
 
 
 def _prepare_lab(profile: Any) -> None:
@@ -202,3 +206,36 @@ def catalogue_rows() -> list[dict[str, Any]]:
             {"name": entry.name, "summary": entry.summary, "licence": entry.licence, "path": str(path) if path else None}
         )
     return found
+
+
+def try_planner_of(profile_text: str, overrides: list[str], situations: int) -> Tried:
+    """Try the planner of a profile, with progress on stderr. Raises LamdatuiError (exit code 4 when it can't be reached)."""
+    import os
+    import tempfile
+
+    from lamdatui.planner.trial import try_planner
+    from lamdatui.policy.session import PlannerSession
+    from lamdatui.resources import load_prompt
+    from lamdatui.workspace import planner_settings
+
+    profile = load_profile(find_profile(profile_text), overrides)
+    settings = planner_settings(profile, profile.threads or len(os.sched_getaffinity(0)))
+    if settings is None:
+        raise LamdatuiError(
+            "the profile has no planner", where=profile_text, fix="add a planner section, or name another profile"
+        )
+    shown = sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        if shown:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        elif ": 0 of" not in text:
+            print(text, file=sys.stderr)
+
+    with tempfile.TemporaryDirectory(prefix="lamdatui-planner-") as folder:
+        session = PlannerSession(settings, load_prompt, Path(folder) / "planner.log")
+        try:
+            return asyncio.run(try_planner(session, situations, say))
+        finally:
+            if shown:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "run.stopping": ("when", "by"),
     "run.ended": ("status", "reason", "winner", "beats_base", "gain"),
     "mode.changed": ("mode", "by"),
+    "policy.changed": ("name", "by"),
     "phase.changed": ("phase", "detail"),
     "problem.noted": ("where", "message"),
     # the pool
@@ -28,6 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "trial.opened": ("number",),
     "candidates.listed": ("number", "types"),
     "trial.proposed": ("number", "proposal"),
+    "shadows.recorded": ("number", "shadows"),
     "trial.decided": ("number", "verdict", "by", "reason", "action"),
     "trial.closed": ("number", "status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"),
     # steps: intent before effect, outcome after it
@@ -37,6 +39,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "evaluation.recorded": ("model", "task", "split", "key", "score"),
     # what the planner is told and what people said
     "memory.updated": ("text", "by"),
+    "hint.added": ("id", "text", "by", "trial"),
+    "hint.revoked": ("id", "by"),
     "planner.answered": ("number", "call", "answer", "tokens", "seconds"),
     "constraint.added": ("id", "text", "match", "by", "trial"),
     "constraint.revoked": ("id", "by"),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.jsonio import digest
+
+if TYPE_CHECKING:
+    from lamdatui.planner.settings import PlannerSettings
 
 Name = str
 MAX_BYTES = 256 * 1024
@@ -62,25 +65,76 @@ class ParamSpec(_Strict):
     choices: list[float | int | str | bool] | None = Field(default=None, min_length=1)
 
 
-class PolicySpec(_Strict):
-    """Who chooses the next action."""
+class ScriptStep(_Strict):
+    """One action of a script: objects by slot (an id, or several), hyperparameters that differ from the defaults."""
 
-    name: str = "random"
+    type: str
+    inputs: dict[str, str | list[str]] = {}
+    params: dict[str, float | int | str | bool] = {}
+
+
+class PolicySpec(_Strict):
+    """Who chooses the next action. `share`: on how many of the trials the hybrid asks its planner at first; `adapt`: whether that follows
+    what the planner's choices bring. `opening: false` leaves out the trials that every policy begins with."""
+
+    name: str = "hybrid"
+    share: float = Field(default=0.3, ge=0, le=1)
+    adapt: bool = True
+    opening: bool = True
+    script: list[ScriptStep] = []
 
 
 class PlannerSpec(_Strict):
-    """The planner: `llamacpp` runs a GGUF in a process of its own; `openai` uses a server that is running."""
+    """The planner: `llamacpp` and `llama-cpp-python` run a GGUF file, `vllm` a Hugging Face model, `openai` what runs already.
 
-    backend: Literal["llamacpp", "openai"] = "llamacpp"
-    model: str
+    Each backend but the last is a process of ours. `lamdatui.planner.settings` explains the fields; what can't work together
+    is told when the profile is read. A key is never in a profile: `api_key_env` names the environment variable that holds it.
+    """
+
+    backend: Literal["llamacpp", "llama-cpp-python", "vllm", "openai"] = "llamacpp"
+    model: str = ""
     url: str = ""
+    adapter: str = ""
+    executable: str = ""
+    arguments: tuple[str, ...] = ()
+    api_key_env: str = Field(default="", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$")
     context: int = Field(default=4096, ge=512)
     threads: int | None = Field(default=None, ge=1)
     temperature: float = Field(default=0.7, ge=0, le=2)
     first_token_seconds: float = Field(default=120, gt=0)
     idle_seconds: float = Field(default=30, gt=0)
-    shortlist: int = Field(default=12, ge=2, le=26)
-    reasons: Literal["sentence", "facts"] = "sentence"
+    total_seconds: float = Field(default=300, gt=0)
+    ready_seconds: float | None = Field(default=None, gt=0)
+    prompt_tokens: int = Field(default=900, ge=200)
+    shortlist: int = Field(default=8, ge=2, le=26)
+    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
+    sleep: Literal["auto", "always", "never"] = "auto"
+    think_tokens: int = Field(default=0, ge=0, le=8192)
+    style: Literal["auto", "letters", "yes-no"] = "auto"
+    rotations: int = Field(default=3, ge=1, le=12)
+    reasons: Literal["auto", "sentence", "facts"] = "auto"
+    memory: Literal["auto", "planner", "facts", "off"] = "auto"
+    facts: bool = True
+
+    def settings(self, model: str, threads: int) -> PlannerSettings:
+        """The planner as the planner package wants it, with the model's place and the number of threads as found.
+
+        Raises LamdatuiError on what can't work together.
+        """
+        from lamdatui.planner.settings import PlannerSettings
+
+        given = self.model_dump(
+            exclude={"model", "threads", "first_token_seconds", "idle_seconds", "total_seconds", "ready_seconds"}
+        )
+        return PlannerSettings(
+            **given,
+            model=model,
+            threads=self.threads or threads,
+            first_token_timeout=self.first_token_seconds,
+            idle_timeout=self.idle_seconds,
+            total_timeout=self.total_seconds,
+            ready_timeout=self.ready_seconds or 0.0,
+        )
 
 
 class BudgetSpec(_Strict):
@@ -179,6 +233,7 @@ _FIELDS: dict[str, type[_Strict]] = {
     "objective": ObjectiveSpec,
     "actions": ParamSpec,
     "policy": PolicySpec,
+    "script": ScriptStep,
     "planner": PlannerSpec,
     "budget": BudgetSpec,
 }
@@ -226,6 +281,16 @@ def _absolute(text: str, folder: Path) -> str:
     return str(path if path.is_absolute() else (folder / path).resolve())
 
 
+def _place_planner(planner: dict[str, Any], folder: Path) -> None:
+    """Paths of a planner section as absolute ones. A model of vLLM may be a name instead, a command one that PATH has."""
+    model, executable = planner["model"], planner["executable"]
+    is_path = model.startswith(("catalogue:", "/", "./", "../", "~")) or (folder / model).is_dir()
+    if model and (planner["backend"] in ("llamacpp", "llama-cpp-python") or (planner["backend"] == "vllm" and is_path)):
+        planner["model"] = _absolute(model, folder)
+    if "/" in executable:
+        planner["executable"] = _absolute(executable, folder)
+
+
 def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
     """Read and validate a profile; relative paths are taken from the profile's own folder.
 
@@ -246,8 +311,10 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
     for section in ("models", "datasets", "tasks"):
         for spec in plain[section].values():
             spec["path"] = _absolute(spec["path"], folder)
-    if plain["planner"] and plain["planner"]["backend"] == "llamacpp":
-        plain["planner"]["model"] = _absolute(plain["planner"]["model"], folder)
+    if plain["planner"]:
+        _place_planner(plain["planner"], folder)
+    if plain["planner"] and plain["planner"]["adapter"]:
+        plain["planner"]["adapter"] = _absolute(plain["planner"]["adapter"], folder)
     return Profile.model_validate(plain)
 
 
@@ -271,6 +338,14 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
         raise fail(("datasets", name), f"{name!r} names a model and a dataset", "", ["another name for one of them"])
     if profile.policy.name == "lamdagent" and profile.planner is None:
         raise fail(("policy",), "the policy lamdagent needs a planner", "", ["add a planner section, or use policy random"])
+    if profile.planner is not None:
+        try:
+            profile.planner.settings(profile.planner.model, 1)
+        except LamdatuiError as error:
+            field = re.search(r"planner\.(\w+)", error.what)
+            line = _line(node, ("planner", field[1]) if field else ("planner",))
+            where = f"{path}, line {line}" if line else str(path)
+            raise LamdatuiError(error.what, where=where, fix=error.fix) from error
 
 
 def dump_profile(profile: Profile) -> str:

@@ -31,12 +31,14 @@ class StartOptions:
     view: bool = False
     mode: str | None = None
     max_trials: int | None = None
+    policy: str | None = None
 
     def arguments(self) -> list[str]:
         """As the engine's own command line takes them."""
         found = ["--headless"] if self.headless else []
         found += ["--view"] if self.view else []
         found += ["--mode", self.mode] if self.mode else []
+        found += ["--policy", self.policy] if self.policy else []
         return found + (["--max-trials", str(self.max_trials)] if self.max_trials else [])
 
 

@@ -34,6 +34,8 @@ class Trial:
     error: Json | None = None
     proposal: Json | None = None
     step: str | None = None
+    shadows: list[Json] = field(default_factory=list)
+    """What other policies would have done: {"policy", "action", "digest", "expected", "seconds"} each."""
     stamps: Json = field(default_factory=dict)
     """Monotonic seconds at which it was opened, proposed and decided."""
 
@@ -85,6 +87,7 @@ class RunState:
     beats_base: bool | None = None
     gain: Json | None = None
     memory: str = ""
+    memory_by: str = ""
     last_seq: int = 0
     used_seconds: float = 0.0
     engine_since: float | None = None
@@ -98,6 +101,8 @@ class RunState:
     """model id → task → split → evaluation key in the store."""
     constraints: dict[str, Json] = field(default_factory=dict)
     rules: dict[str, Json] = field(default_factory=dict)
+    hints: dict[str, Json] = field(default_factory=dict)
+    """What people told the planner: id → {"text", "by", "trial"}."""
     problems: list[Json] = field(default_factory=list)
     planner_tokens: int = 0
     planner_seconds: float = 0.0
@@ -208,6 +213,10 @@ def _mode_changed(state: RunState, data: Json, _: Event) -> None:
     state.mode = data["mode"]
 
 
+def _policy_changed(state: RunState, data: Json, _: Event) -> None:
+    state.policy = data["name"]
+
+
 def _phase_changed(state: RunState, data: Json, event: Event) -> None:
     state.phase, state.phase_detail = data["phase"], data["detail"]
     if data["phase"] in ("waiting", "paused"):
@@ -236,6 +245,10 @@ def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
     trial.stamps = {**trial.stamps, "proposed": event.mono}
     trial.proposal, trial.action = proposal, proposal["action"]
     trial.proposed_by, trial.reason, trial.status = proposal["proposed_by"], proposal["reason"], "awaiting"
+
+
+def _shadows_recorded(state: RunState, data: Json, _: Event) -> None:
+    state.trial(data["number"]).shadows = data["shadows"]
 
 
 def _trial_decided(state: RunState, data: Json, event: Event) -> None:
@@ -282,7 +295,15 @@ def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
 
 
 def _memory_updated(state: RunState, data: Json, _: Event) -> None:
-    state.memory = data["text"]
+    state.memory, state.memory_by = data["text"], data["by"]
+
+
+def _hint_added(state: RunState, data: Json, _: Event) -> None:
+    state.hints[data["id"]] = data
+
+
+def _hint_revoked(state: RunState, data: Json, _: Event) -> None:
+    state.hints.pop(data["id"], None)
 
 
 def _planner_answered(state: RunState, data: Json, _: Event) -> None:
@@ -316,11 +337,13 @@ _HANDLERS = {
     "run.unpaused": _unpaused,
     "run.stopping": _stopping,
     "mode.changed": _mode_changed,
+    "policy.changed": _policy_changed,
     "phase.changed": _phase_changed,
     "problem.noted": _problem_noted,
     "object.added": _object_added,
     "trial.opened": _trial_opened,
     "trial.proposed": _trial_proposed,
+    "shadows.recorded": _shadows_recorded,
     "trial.decided": _trial_decided,
     "trial.closed": _trial_closed,
     "step.intended": _step_intended,
@@ -328,6 +351,8 @@ _HANDLERS = {
     "step.ended": _step_ended,
     "evaluation.recorded": _evaluation_recorded,
     "memory.updated": _memory_updated,
+    "hint.added": _hint_added,
+    "hint.revoked": _hint_revoked,
     "planner.answered": _planner_answered,
     "constraint.added": _constraint_added,
     "constraint.revoked": _constraint_revoked,

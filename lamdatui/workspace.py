@@ -6,6 +6,7 @@ import difflib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamdatui.actions import BoundType
 from lamdatui.catalogue.fetch import resolve
@@ -17,6 +18,9 @@ from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.profile import Profile
 from lamdatui.resources import load_registry
 from lamdatui.tasks.base import Task, load_task
+
+if TYPE_CHECKING:
+    from lamdatui.planner.settings import PlannerSettings
 
 
 @dataclass(frozen=True)
@@ -109,3 +113,17 @@ def open_workspace(profile: Profile) -> Workspace:
             name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
         )
     return Workspace(profile, models, datasets, tasks, types, problems)
+
+
+def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:
+    """The profile's planner with its files found, or None; `threads` are the CPU threads of a step. Raises LamdatuiError."""
+    spec = profile.planner
+    if spec is None:
+        return None
+    # What a server lists is a name; a model of vLLM may be one too.
+    named = spec.backend == "openai" or (spec.backend == "vllm" and not spec.model.startswith(("/", "catalogue:")))
+    model = spec.model if named else str(locate(spec.model))
+    if spec.adapter:
+        spec = spec.model_copy(update={"adapter": str(locate(spec.adapter))})
+    # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
+    return spec.settings(model, max(1, threads // 2))

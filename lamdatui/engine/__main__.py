@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,6 +19,7 @@ from lamdatui import __version__
 from lamdatui.clock import SystemClock, boot_id
 from lamdatui.engine.candidates import Machine
 from lamdatui.engine.loop import Loop
+from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
 from lamdatui.engine.stephost import StepHost
 from lamdatui.engine.steps import Slots, StepRunner
@@ -29,14 +31,17 @@ from lamdatui.hardware.probe import Probe
 from lamdatui.jsonio import write_json
 from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
-from lamdatui.policy import make_policy
-from lamdatui.policy.base import Policy
+from lamdatui.planner.answers import plain as one_line
+from lamdatui.planner.grammar import MEMORY_CHARS
+from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
-from lamdatui.workspace import Workspace, open_workspace
+from lamdatui.workspace import open_workspace, planner_settings
 
+HINT_CHARS = 300
+"""Longest hint, in characters."""
 LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
 """How long the engine stays after its run has ended and nobody is attached."""
 
@@ -105,7 +110,7 @@ class Engine:
                 "profile_digest": self.profile.search_digest(),
                 "seed": self.profile.seed,
                 "mode": self.options.mode or self.profile.mode,
-                "policy": self.profile.policy.name,
+                "policy": self.options.policy or self.profile.policy.name,
                 "max_trials": trials,
                 "wall_seconds": budget.wall_minutes * 60 if budget.wall_minutes else None,
             }
@@ -116,15 +121,22 @@ class Engine:
             facts.append(("run.resumed", {"max_trials": trials}))
         if state.last_seq and self.options.mode and self.options.mode != state.mode:
             facts.append(("mode.changed", {"mode": self.options.mode, "by": "command line"}))
+        if state.last_seq and self.options.policy and self.options.policy != state.policy:
+            facts.append(("policy.changed", {"name": self.options.policy, "by": "command line"}))
         return facts
 
-    def _policy(self) -> Policy:
-        return make_policy(
-            self.profile.policy.name,
-            planner=planner_settings(self.profile, self.workspace),
+    def _selection(self, problem: Callable[[str, str], None]) -> Selection:
+        spec = self.profile.policy
+        given = Ingredients(
+            planner=planner_settings(self.profile, self.workspace.threads),
             load_prompt=load_prompt,
             log_path=self.run_dir / "planner.log",
+            share=spec.share,
+            adapt=spec.adapt,
+            script=[step.model_dump() for step in spec.script],
         )
+        name = self.journal.state.policy if self.journal.state.last_seq else spec.name
+        return Selection(lambda each: make_policy(each, given), self.options.policy or name, problem)
 
     async def run(self) -> int:
         """The engine's whole life; its exit code."""
@@ -134,7 +146,7 @@ class Engine:
             return await self._view()
         await self.host.warm()
         machine, devices = await self._machine()
-        policy, fallback = self._policy(), make_policy("random", planner=None, load_prompt=load_prompt, log_path=self.run_dir)
+        selection = self._selection(lambda where, message: loop.problem(where, message))
         store = Store(self.run_dir.parent / "store")
         store.sweep()
         loop = self.loop = Loop(
@@ -143,8 +155,7 @@ class Engine:
             store,
             self.runner,
             Slots(devices),
-            policy,
-            fallback,
+            selection,
             machine,
             self.clock,
             self.server.publish,
@@ -158,10 +169,10 @@ class Engine:
         readings = asyncio.create_task(self._readings())
         code = 0
         try:
-            code = await self._work(loop, policy)
+            code = await self._work(loop, selection)
         finally:
             readings.cancel()
-            await policy.close()
+            await selection.close()
             await self.host.close()
             loop.record(
                 ("engine.stopped", {"reason": "the run ended" if self.journal.state.status != "running" else "asked to stop"})
@@ -180,9 +191,9 @@ class Engine:
         self.journal.close()
         return 0
 
-    async def _work(self, loop: Loop, policy: Policy) -> int:
+    async def _work(self, loop: Loop, selection: Selection) -> int:
         try:
-            await policy.start()
+            await selection.start()
         except LamdatuiError as error:
             loop.problem("planner", f"{error.what} {error.where}".strip())
             if not loop.state.trials:
@@ -248,13 +259,38 @@ class Engine:
                 self._mode(loop, args["mode"])
             case "stop":
                 self._stop(loop, args["when"])
+            case "policy":
+                loop.selection.switch(str(args["name"]))
+                loop.record(("policy.changed", {"name": args["name"], "by": "person"}))
+            case "hint":
+                loop.record(("hint.added", self._hint(str(args["text"]))))
+            case "memory":
+                loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": "person"}))
             case "revoke":
-                kind = "constraint" if args["id"] in state.constraints else "rule"
-                if kind == "rule" and args["id"] not in state.rules:
-                    raise LamdatuiError(f"no rule and no constraint {args['id']!r}")
-                loop.record((f"{kind}.revoked", {"id": args["id"], "by": "person"}))
+                self._revoke(loop, args["id"])
         loop.woken.set()
         return None
+
+    def _hint(self, text: str) -> dict[str, Any]:
+        """The facts of a hint: one line, with its author and the trial during which it came."""
+        state, said = self.journal.state, one_line(text, HINT_CHARS)
+        if not said:
+            raise LamdatuiError("a hint says something")
+        open_trial = state.open_trial
+        return {
+            "id": f"h{state.last_seq + 1}",
+            "text": said,
+            "by": "person",
+            "trial": open_trial.number if open_trial else None,
+        }
+
+    def _revoke(self, loop: Loop, name: str) -> None:
+        state = self.journal.state
+        for kind, known in (("constraint", state.constraints), ("rule", state.rules), ("hint", state.hints)):
+            if name in known:
+                loop.record((f"{kind}.revoked", {"id": name, "by": "person"}))
+                return
+        raise LamdatuiError(f"no rule, no constraint and no hint {name!r}")
 
     def _mode(self, loop: Loop, mode: str) -> None:
         if mode not in MODES:
@@ -275,30 +311,6 @@ class Engine:
             self.runner.stop()
 
 
-def planner_settings(profile: Profile, workspace: Workspace) -> Any:
-    """The profile's planner as the planner package wants it, or None."""
-    from lamdatui.planner.settings import PlannerSettings
-    from lamdatui.workspace import locate
-
-    spec = profile.planner
-    if spec is None:
-        return None
-    model = str(locate(spec.model)) if spec.backend == "llamacpp" else spec.model
-    return PlannerSettings(
-        backend=spec.backend,
-        model=model,
-        url=spec.url,
-        context=spec.context,
-        # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
-        threads=spec.threads or max(1, workspace.threads // 2),
-        temperature=spec.temperature,
-        first_token_timeout=spec.first_token_seconds,
-        idle_timeout=spec.idle_seconds,
-        shortlist=spec.shortlist,
-        reasons=spec.reasons,
-    )
-
-
 def main() -> int:
     """Parse, lock, run. What goes wrong before the socket answers is left in `engine-error.json`."""
     parser = argparse.ArgumentParser()
@@ -307,6 +319,7 @@ def main() -> int:
     parser.add_argument("--view", action="store_true", help="only show a run that has ended")
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--max-trials", type=int)
+    parser.add_argument("--policy")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()
     error_file = run_dir / "engine-error.json"

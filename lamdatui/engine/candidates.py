@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Slot, Value, make_action
+from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger, Measurement, scale
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.policy.base import Candidate
@@ -191,6 +192,19 @@ def _candidate(
     if action.digest in tried:
         return "tried already"
     return blocked(action, state.constraints) or Candidate(action, estimate)
+
+
+def legal(
+    types: Mapping[str, BoundType], kind: str, inputs: Inputs, params: Mapping[str, Value], state: RunState, machine: Machine
+) -> Candidate | str:
+    """A candidate from its parts, listed or not, with defaults for what is not given; or the reason why there is none."""
+    bound = types.get(kind)
+    if bound is None:
+        return f"this run has no action type {kind!r}; it has {', '.join(types)}"
+    try:
+        return _candidate(bound, inputs, bound.fill(params), state, machine, tried_digests(state))
+    except (ValueError, LamdatuiError) as error:
+        return str(error)
 
 
 def _undone(state: RunState, trial: Trial) -> bool:

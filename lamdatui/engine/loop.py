@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lamdatui.actions import Action, BoundType, action_from_json
 from lamdatui.clock import Clock
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import Machine, enumerate_all, opening
+from lamdatui.engine.candidates import Machine, enumerate_all, legal, opening
 from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.scoring import Scoring
+from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
+from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
 from lamdatui.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.pipeline import StepRequest, reference, result_object
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.policy.base import Candidate, PolicyError, Proposal, View
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
@@ -42,8 +45,7 @@ class Loop:
         store: Store,
         runner: StepRunner,
         slots: Slots,
-        policy: Policy,
-        fallback: Policy,
+        selection: Selection,
         machine: Machine,
         clock: Clock,
         publish: Callable[[dict[str, Any]], None],
@@ -53,14 +55,14 @@ class Loop:
         self.store = store
         self.runner = runner
         self.slots = slots
-        self.policy = policy
-        self.fallback = fallback
+        self.selection = selection
         self.machine = machine
         self.clock = clock
         self.publish = publish
         self.approvals = Approvals(workspace.types, machine)
         self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype)
         self.woken = asyncio.Event()
+        self._chosen: tuple[int, View, Proposal] | None = None
 
     @property
     def state(self) -> RunState:
@@ -225,8 +227,13 @@ class Loop:
             scores=means,
             objectives=self._objectives(),
             memory=self.state.memory,
+            memory_by=self.state.memory_by,
             constraints=tuple(item["text"] for item in self.state.constraints.values()),
             trials_left=self.state.max_trials - self._counted(),
+            weights=weights,
+            makes_data=frozenset(name for name, bound in self.workspace.types.items() if bound.type.output == "dataset"),
+            hints=tuple(f"{item['by']}: {item['text']}" for item in self.state.hints.values()),
+            candidate=lambda kind, inputs, params: legal(self.workspace.types, kind, inputs, params, self.state, self.machine),
         )
 
     def _objectives(self) -> dict[str, float]:
@@ -235,7 +242,8 @@ class Loop:
 
     async def _propose(self, number: int) -> None:
         began = self.clock.mono()
-        first = opening(self.workspace.types, self.state, self.machine, self._objectives())
+        opens = self.workspace.profile.policy.opening
+        first = opening(self.workspace.types, self.state, self.machine, self._objectives()) if opens else None
         if first is not None:
             reason = f"the opening tries each kind of action once, at its defaults; this is the first {first.action.type}"
             proposal, fallback = Proposal(first.action, reason, "opening"), None
@@ -244,7 +252,9 @@ class Loop:
             self.record(("candidates.listed", {"number": number, "types": counts}))
             if not candidates:
                 raise Ended("done", "no legal action is left that was not tried")
-            proposal, fallback = await self._select(number, self._view(number, candidates))
+            view = self._view(number, candidates)
+            proposal, fallback = await self._select(number, view)
+            self._chosen = (number, view, proposal)
         seconds = self.clock.mono() - began
         fault("loop.before-propose")
         told = proposal_json(number, proposal, self._bound(proposal.action), self.state, self.machine, fallback, seconds)
@@ -257,19 +267,25 @@ class Loop:
     async def _select(self, number: int, view: View) -> tuple[Proposal, str | None]:
         """The policy's choice; when it can't, the fallback's, and why."""
         try:
-            return await self.policy.propose(view), None
+            return await self.selection.select(view)
         except PolicyError as error:
-            self.problem("planner", str(error))
-            chosen = await self.fallback.propose(view)
-            return chosen, str(error)
+            raise Ended("done" if error.over else "failed", str(error)) from error
         finally:
             self._take_calls(number)
 
     def _take_calls(self, number: int) -> None:
-        calls, self.policy.calls[:] = list(self.policy.calls), []
-        for call in calls:
+        for call in self.selection.take_calls():
             data = {"number": number, "call": call.call, "answer": call.answer[:4000], "tokens": call.tokens}
             self.record(("planner.answered", {**data, "seconds": round(call.seconds, 3)}))
+
+    async def _shadows(self, number: int) -> None:
+        """Note what the other policies would have done; the step runs meanwhile, so it costs no time of the run."""
+        if self._chosen is None or self._chosen[0] != number:
+            return
+        _, view, proposal = self._chosen
+        self._chosen = None
+        found = await self.selection.shadows(view, proposal)
+        self.record(("shadows.recorded", {"number": number, "shadows": found}))
 
     async def _decide(self, number: int) -> None:
         trial = self.state.trials[number]
@@ -314,7 +330,9 @@ class Loop:
         running = trial.status == "running"
         if running or self.store.find(digest) is None or (scored and not self.scoring.complete(digest, "search")):
             self.phase("running", f"trial {number}: {trial.action['type']}")
-            outcome = await self._step(str(number), self._request(str(number), trial, None, "search"))
+            await self._make_room(trial.action, bound)
+            request = self._request(str(number), trial, None, "search")
+            outcome, _ = await asyncio.gather(self._step(str(number), request), self._shadows(number))
             if outcome["status"] != "ok":
                 stopped = self.state.stopping and outcome["error"]["class"] == "killed"
                 status = "stopped" if stopped else "failed"
@@ -322,11 +340,22 @@ class Loop:
                 return
             cached, seconds = outcome["cached"], outcome["seconds"]
             self._measure(trial.action, bound, outcome)
+        else:
+            await self._shadows(number)
         made = result_object(self.state, number, bound.type, self.store.manifest(digest))
         fault("loop.before-score")
         scores = self.scoring.facts(made, "search") if isinstance(made, ModelObject) else []
         self.record(("object.added", {"object": object_to_json(made)}), *scores)
         await self._remember(number, made, cached, seconds)
+
+    async def _make_room(self, action: dict[str, Any], bound: BoundType) -> None:
+        """Let the planner give memory back where the step would not fit beside it."""
+        call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
+        needed = self.machine.estimate(bound, call).memory_bytes
+        try:
+            await self.selection.policy.make_room(needed, self.machine.memory_bytes, self.machine.device)
+        except LamdatuiError as error:
+            self.problem("planner", f"it could not be put to sleep: {error.what}")
 
     def _measure(self, action: dict[str, Any], bound: BoundType, outcome: Outcome) -> None:
         """Let this machine's ledger learn from a step that did its work."""
@@ -346,7 +375,7 @@ class Loop:
             }
         self.phase("remembering", f"trial {number}")
         began = self.clock.mono()
-        preview = Trial(number, "done", self.state.trials[number].action, **closing)
+        preview = replace(self.state.trials[number], status="done", **closing)
         facts = await self._observe(number, preview)
         remembering = self.clock.mono() - began
         self._close(number, "done", facts=facts, cached=cached, seconds=seconds, remembering=remembering, **closing)
@@ -354,7 +383,7 @@ class Loop:
     async def _observe(self, number: int, trial: Trial) -> list[tuple[str, dict[str, Any]]]:
         view = self._view(number, {})
         try:
-            outcome = await self.policy.observe(view, trial)
+            outcome = await self.selection.observe(view, trial)
         except PolicyError as error:
             self.problem("planner", f"memory was not updated: {error}")
             return []

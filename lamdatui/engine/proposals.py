@@ -32,6 +32,7 @@ def proposal_json(
         "opening": proposal.proposed_by == "opening",
         "fallback": fallback,
         "seconds": round(seconds, 3),
+        "details": dict(proposal.details),
     }
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from lamdatui.planner.client import Answer, PlannerError
-from lamdatui.planner.grammar import MEMORY_CHARS, REASON_CHARS
+from lamdatui.planner.client import PlannerError
+from lamdatui.planner.grammar import MEMORY_CHARS
 
 
 def plain(text: str, limit: int) -> str:
@@ -31,13 +30,6 @@ def pick(text: str, key: str, ids: Sequence[str]) -> str:
     raise PlannerError(f"the planner chose none of the {len(ids)} options; it said {plain(text, 80)!r}")
 
 
-def pick_with_reason(text: str, ids: Sequence[str]) -> tuple[str, str]:
-    """(id, reason) of an answer of the form that `grammar.choice` admits. Raises PlannerError."""
-    chosen = pick(text, "choice", ids)
-    reason = _json_object(text).get("reason")
-    return chosen, plain(reason, REASON_CHARS) if isinstance(reason, str) else ""
-
-
 def whole_sentences(text: str, limit: int = MEMORY_CHARS) -> str:
     """The memory: `plain`, without the sentence that the token limit cut off, unless there is no other."""
     line = plain(text, limit)
@@ -45,29 +37,6 @@ def whole_sentences(text: str, limit: int = MEMORY_CHARS) -> str:
         end = max(line.rfind(mark) for mark in (". ", "! ", "? "))
         line = line[: end + 1] if end > 0 else line
     return line
-
-
-def weights(answer: Answer, ids: Sequence[str]) -> dict[str, float | None]:
-    """id → the probability it had where the planner chose, renormalised over the ids among the tokens shown.
-
-    None where an id is not among the tokens shown, or where no log-probabilities came. Ids are single letters.
-    """
-    found: dict[str, float | None] = dict.fromkeys(ids)
-    written = ""
-    opening = answer.text.find('"choice"') + len('"choice"')
-    for token in answer.choices:
-        written += token.text
-        if len(written) > opening and token.text.strip(' "\n,') in found:
-            masses: dict[str, float] = {}
-            for other, logprob in token.top:
-                name = other.strip(' "\n,')
-                if name in found:
-                    masses[name] = masses.get(name, 0.0) + math.exp(min(0.0, logprob))
-            total = sum(masses.values())
-            if total > 0:
-                found.update({name: mass / total for name, mass in masses.items()})
-            break
-    return found
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from statistics import fmean
 from lamdatui.actions import Value
 from lamdatui.objects import DatasetObject
 from lamdatui.planner.answers import plain
-from lamdatui.policy.base import Candidate, View
+from lamdatui.planner.grammar import MEMORY_CHARS
+from lamdatui.policy.base import Candidate, View, parents_of
 from lamdatui.state import Trial
 
 LINE_CHARS = 200
+OPTION_CHARS = 320
 MEMORY_SHOWN = 600
 CHARS_PER_TOKEN = 2.5
 """Few, because tables of numbers and identifiers split finely; prose has about four."""
@@ -25,11 +27,12 @@ def tokens(text: str) -> int:
     return int(len(text) / CHARS_PER_TOKEN) + 8
 
 
-def situation(view: View, rows: int) -> dict[str, str]:
+def situation(view: View, rows: int, with_facts: bool = True) -> dict[str, str]:
     """The fields that all prompts share, with at most `rows` best and `rows` latest trials in the record."""
     return {
         "record": record(view, rows),
-        "facts": facts(view),
+        "facts": facts(view) if with_facts else "none computed",
+        "hints": plain("; ".join(view.hints[-5:]), 2 * LINE_CHARS) or "none",
         "constraints": plain("; ".join(view.constraints[-5:]), 2 * LINE_CHARS) or "none",
         "memory": plain(view.memory, MEMORY_SHOWN) or "none yet",
         "trials_left": str(view.trials_left),
@@ -69,34 +72,24 @@ def facts(view: View) -> str:
     return "; ".join(said) + "."
 
 
-def type_line(view: View, name: str) -> str:
-    """`- sft: summary [tried 3 times, best 0.431 (m3), mean change +0.012]`."""
+def type_line(view: View, name: str, *, facts: bool = True) -> str:
+    """`sft: summary [tried 3 times, best 0.431 (m3), mean change +0.012]`; without `facts` nothing is in brackets."""
+    line = f"{name}: {plain(view.summaries.get(name, ''), 100)}"
+    if not facts:
+        return line
     done = _trials_of(view, name)
-    said = f"- {name}: {plain(view.summaries.get(name, ''), 100)} [{_tried(done)}"
     changes = [change for trial in done if (change := _change(view, trial)) is not None]
-    if changes:
-        said += f", mean change {fmean(changes):+.3f}"
-    return f"{said}]"
+    mean = f", mean change {fmean(changes):+.3f}" if changes else ""
+    return f"{line} [{_tried(done)}{mean}]"
 
 
-def options(view: View, labels: Sequence[str], candidates: Sequence[Candidate]) -> tuple[str, list[str]]:
-    """(what all candidates share, one line per candidate): `A: base, mix; learning_rate=0.001 [parent base 0.392]`.
-
-    Candidates are of one type. What they share is said once, because every token of a prompt costs time.
-    """
-    actions = [item.action for item in candidates]
-    first = actions[0]
-    fixed = [slot for slot, ids in first.inputs.items() if all(action.inputs[slot] == ids for action in actions)]
-    varied = varying([(action.type, action.params) for action in actions])
-    shared = [f"{slot}={'+'.join(first.inputs[slot])}" for slot in fixed if first.inputs[slot]]
-    shared += [f"{name}={_value(value)}" for name, value in first.params.items() if name not in varied]
+def option_lines(view: View, candidates: Sequence[Candidate], *, facts: bool = True) -> list[str]:
+    """One line a candidate: `sft(base, mix; learning_rate=0.001) [parent base 0.392; other settings not tried yet]`."""
     lines = []
-    for label, item in zip(labels, candidates, strict=True):
-        inputs = {slot: ids for slot, ids in item.action.inputs.items() if slot not in fixed}
-        notes = "; ".join(_notes(view, item, inputs))
-        said = _chosen(inputs, item.action.params, varied) or "as above"
-        lines.append(plain(f"{label}: {said}{' [' if notes else ''}{notes}{']' if notes else ''}", LINE_CHARS))
-    return plain(", ".join(shared), LINE_CHARS) or "nothing", lines
+    for line, item in zip(short(candidates), candidates, strict=True):
+        notes = "; ".join(_notes(view, item)) if facts else ""
+        lines.append(plain(f"{line} [{notes}]" if notes else line, OPTION_CHARS))
+    return lines
 
 
 def short(candidates: Sequence[Candidate]) -> list[str]:
@@ -106,12 +99,12 @@ def short(candidates: Sequence[Candidate]) -> list[str]:
 
 
 def reasons(view: View, candidate: Candidate) -> list[str]:
-    """True sentences that speak for a candidate, computed here: what a planner too small to write one may choose from."""
+    """True sentences about a candidate, computed here: the reason of a planner that is too small to write one."""
     inputs = candidate.action.inputs
     said = []
     if view.objectives:
         best = _best_model(view)
-        scored = [(name, view.objectives[name]) for name in _parents(view, inputs) if name in view.objectives]
+        scored = [(name, view.objectives[name]) for name in parents_of(view, inputs) if name in view.objectives]
         told = " and ".join(f"{name} ({score:.3f})" for name, score in scored)
         if len(scored) > 1:
             said.append(f"it joins {told}")
@@ -119,7 +112,7 @@ def reasons(view: View, candidate: Candidate) -> list[str]:
             said.append(f"it builds on the best model so far, {told}")
         elif scored:
             said.append(f"it gives {told} another way than the one that led to {best} ({view.objectives[best]:.3f})")
-    datasets = [name for name in _ids(inputs) if name in view.pool.items and view.pool.items[name].kind == "dataset"]
+    datasets = _datasets(view, inputs)
     used = {name for trial in view.trials if trial.action is not None for name in _ids(trial.action["inputs"])}
     said += [f"no trial has used {name} yet" for name in datasets if name not in used]
     alike = [t for t in _trials_of(view, candidate.action.type) if t.action and _ids(t.action["inputs"]) == _ids(inputs)]
@@ -128,23 +121,68 @@ def reasons(view: View, candidate: Candidate) -> list[str]:
         if alike
         else "these objects were never put together"
     )
-    return [_json_safe(text) for text in said]
+    return [plain(text, LINE_CHARS) for text in said]
 
 
-def _json_safe(text: str) -> str:
-    return plain(text, LINE_CHARS).replace("\\", "/").replace('"', "'")
-
-
-def _notes(view: View, candidate: Candidate, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+def _notes(view: View, candidate: Candidate) -> list[str]:
+    inputs = candidate.action.inputs
     notes = [plain(fact, 80) for fact in candidate.facts[:3]]
     best = _best_model(view) if view.objectives else ""
-    if scored := [_parent(view, name, best) for name in _parents(view, inputs) if name in view.objectives]:
+    if scored := [_parent(view, name, best) for name in parents_of(view, inputs) if name in view.objectives]:
         notes.append(("parent " if len(scored) == 1 else "parents ") + ", ".join(scored))
-    chosen = _ids(candidate.action.inputs)
+    for name in _datasets(view, inputs):
+        notes.append(_data_note(view, candidate.action.type, name, parents_of(view, inputs)))
+    chosen = _ids(inputs)
     done = _trials_of(view, candidate.action.type)
     if alike := [trial for trial in done if trial.action is not None and _ids(trial.action["inputs"]) == chosen]:
         notes.append(f"other settings {_tried(alike)}")
     return notes
+
+
+def _data_note(view: View, kind: str, name: str, parents: Sequence[str]) -> str:
+    """What a type did with a dataset so far, and whether the parent has already learned from it."""
+    done = [trial for trial in _trials_of(view, kind) if trial.action is not None and name in _ids(trial.action["inputs"])]
+    changes = [change for trial in done if (change := _change(view, trial)) is not None]
+    said = f"{name} gave {fmean(changes):+.3f} on average" if changes else f"{name} not tried with {kind}"
+    if any(name in lineage(view, parent) for parent in parents):
+        said += ", the parent was trained on it"
+    return said
+
+
+def lineage(view: View, model: str) -> list[str]:
+    """The ids of everything that a model was made from, itself included."""
+    made = {trial.model: trial.action for trial in view.trials if trial.model and trial.action}
+    found, waiting = [], [model]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting += _ids(made[name]["inputs"]) if name in made else []
+    return found
+
+
+def findings(view: View, limit: int = MEMORY_CHARS) -> str:
+    """The memory as code writes it: what helped and what did not, by type and data, and promising directions."""
+    if not view.objectives:
+        return "Nothing is scored yet."
+    changes: dict[str, list[float]] = {}
+    for trial in view.trials:
+        change = _change(view, trial)
+        if change is not None and trial.action is not None:
+            data = "+".join(_datasets(view, trial.action["inputs"]))
+            changes.setdefault(f"{trial.action['type']}{' on ' if data else ''}{data}", []).append(change)
+    ranked = sorted(((fmean(found), name, len(found)) for name, found in changes.items()), reverse=True)
+    helped = [f"{name} {mean:+.3f}{f' ({count} trials)' if count > 1 else ''}" for mean, name, count in ranked if mean > 0]
+    harmed = [f"{name} {mean:+.3f}" for mean, name, _ in reversed(ranked) if mean <= 0]
+    said = [f"Helped: {', '.join(helped[:3])}."] if helped else []
+    said += [f"Did not help: {', '.join(harmed[:3])}."] if harmed else []
+    best = _best_model(view)
+    behind = lineage(view, best)
+    untried = [data.id for data in view.pool.datasets if data.id not in behind]
+    promising = f"Promising: go on from {best} ({view.objectives[best]:.3f})"
+    if untried:
+        promising += f", with {', '.join(untried[:3])}, which it was not trained on yet"
+    return plain(" ".join([*said, promising + "."]), limit)
 
 
 def trial_line(view: View, trial: Trial, varied: frozenset[str]) -> str:
@@ -214,12 +252,12 @@ def _tried(trials: Sequence[Trial]) -> str:
 def _change(view: View, trial: Trial) -> float | None:
     if trial.objective is None or trial.action is None:
         return None
-    known = [view.objectives[name] for name in _parents(view, trial.action["inputs"]) if name in view.objectives]
+    known = [view.objectives[name] for name in parents_of(view, trial.action["inputs"]) if name in view.objectives]
     return trial.objective - max(known) if known else None
 
 
-def _parents(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
-    return [name for name in _ids(inputs) if name in view.pool.items and view.pool.items[name].kind == "model"]
+def _datasets(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    return [name for name in _ids(inputs) if name in view.pool.items and view.pool.items[name].kind == "dataset"]
 
 
 def _parent(view: View, name: str, best: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 REASON_CHARS = 160
@@ -37,34 +37,6 @@ def one_of(ids: Sequence[str]) -> str:
     return "root ::= " + " | ".join(literal(name) for name in ids)
 
 
-def choice(ids: Sequence[str], limit: int = REASON_CHARS) -> str:
-    """GBNF for `{"choice": "ID", "reason": "…"}` with 1 to `limit` characters, none of them a control character.
-
-    Ids must need no escaping inside JSON. Raises ValueError on an empty list.
-    """
-    if not ids:
-        raise ValueError("there is nothing to choose from")
-    options = " | ".join(literal(name) for name in ids)
-    opening, middle, closing = literal('{"choice": "'), literal('", "reason": "'), literal('"}')
-    return f"root ::= {opening} ( {options} ) {middle} {_TEXT_CHAR}{{1,{limit}}} {closing}"
-
-
-def choice_of_reasons(reasons: Mapping[str, Sequence[str]]) -> str:
-    """GBNF for the same object when each id has its own list of possible reasons: no other text can be written.
-
-    Ids and reasons must need no escaping inside JSON. Raises ValueError on an empty list.
-    """
-    branches = []
-    for name, said in reasons.items():
-        if not said:
-            raise ValueError(f"{name} has no reason")
-        branches.append(f"{literal(name)} middle ( {' | '.join(literal(reason) for reason in said)} )")
-    if not branches:
-        raise ValueError("there is nothing to choose from")
-    opening, middle, closing = literal('{"choice": "'), literal('", "reason": "'), literal('"}')
-    return f"root ::= {opening} ( {' | '.join(branches)} ) {closing}\nmiddle ::= {middle}"
-
-
 def free_text(limit: int = MEMORY_CHARS) -> str:
     """GBNF for one line of 1 to `limit` characters."""
     return f"root ::= {_FREE_START} {_FREE_CHAR}{{0,{limit - 1}}}"
@@ -73,22 +45,6 @@ def free_text(limit: int = MEMORY_CHARS) -> str:
 def one_of_schema(key: str, ids: Sequence[str]) -> dict[str, Any]:
     """JSON schema for `{key: one of ids}`."""
     return _object({key: {"type": "string", "enum": list(ids)}})
-
-
-def choice_schema(ids: Sequence[str], limit: int = REASON_CHARS) -> dict[str, Any]:
-    """JSON schema of what `choice` admits."""
-    reason = {"type": "string", "minLength": 1, "maxLength": limit}
-    return _object({"choice": {"type": "string", "enum": list(ids)}, "reason": reason})
-
-
-def choice_of_reasons_schema(reasons: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """JSON schema of what `choice_of_reasons` admits."""
-    return {
-        "anyOf": [
-            _object({"choice": {"type": "string", "const": name}, "reason": {"type": "string", "enum": list(said)}})
-            for name, said in reasons.items()
-        ]
-    }
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -38,11 +38,15 @@ def private_stdout() -> int:
     return own
 
 
-def serve(model: Path, context: int, threads: int, key: str) -> tuple[object, str]:
-    """Load the model and listen. Returns the server (it stops when collected) and its URL. Raises RuntimeError."""
+def serve(model: Path, context: int, threads: int, key: str, adapter: Path | None = None) -> tuple[object, str]:
+    """Load the model (with a LoRA adapter, in GGUF, where one is given) and listen. Returns the server (it stops when collected) and its URL. Raises RuntimeError."""
     xllamacpp: Any = importlib.import_module("xllamacpp")
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
+    if adapter is not None:
+        lora = xllamacpp.CommonAdapterLoraInfo()
+        lora.path, lora.scale = str(adapter), 1.0
+        params.lora_adapters = [lora]
     params.n_ctx = context
     params.n_parallel = 1
     params.cpuparams.n_threads = threads
@@ -68,13 +72,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, help="GGUF file")
     parser.add_argument("--context", type=int, default=4096, help="tokens")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--adapter", type=Path, default=None, help="LoRA adapter of the model, in GGUF")
     parser.add_argument("--parent", type=int, default=None, help="pid that must still be the parent")
     options = parser.parse_args(argv)
     die_with(options.parent)
     out = private_stdout()
     key = secrets.token_urlsafe(24)
     try:
-        server, url = serve(options.model, options.context, options.threads, key)
+        server, url = serve(options.model, options.context, options.threads, key, options.adapter)
     except ImportError as error:
         print(f"xllamacpp can't be imported: {error}", file=sys.stderr)
         return 1

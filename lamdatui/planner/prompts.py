@@ -17,18 +17,17 @@ FIELDS: dict[str, str] = {
     "record": "table of trials: the best and the latest",
     "facts": "the best model, its weakest task, the base's score",
     "constraints": "what people forbade, or `none`",
-    "memory": "the planner's own text from the trial before, or `none yet`",
+    "hints": "what people told the planner, or `none`",
+    "memory": "what was learnt so far, as the planner, code or a person wrote it, or `none yet`",
     "trials_left": "number of trials that the budget still allows",
-    "types": "the action types that are possible now, one per line, with facts",
-    "type": "name of the chosen action type",
-    "summary": "its one-line summary",
-    "shared": "objects and hyperparameters that all options have in common",
-    "candidates": "the shortlist, one per line: letter, objects, hyperparameters, facts",
+    "options": "what can be chosen, one per line: a letter (in `think` a dash), the option, its facts",
+    "option": "one option with its facts",
+    "thoughts": "what the planner thought before it answers; empty unless planner.think_tokens is set",
     "newest": "the trial that has just ended, with its score or failure",
 }
 """Every field that a prompt may use, with what it holds."""
 
-_SITUATION = frozenset({"objective", "record", "facts", "constraints", "memory", "trials_left"})
+_SITUATION = frozenset({"objective", "record", "facts", "constraints", "hints", "memory", "trials_left"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,18 @@ class Shape:
 
 PROMPTS: dict[str, Shape] = {
     "system": Shape(frozenset(), frozenset({"objective"})),
-    "choose_type": Shape(frozenset({"types"}), _SITUATION | {"types"}),
-    "choose_action": Shape(frozenset({"candidates"}), _SITUATION | {"type", "summary", "shared", "candidates"}),
+    "system_judge": Shape(frozenset(), frozenset({"objective"})),
+    "choose_type": Shape(frozenset({"options"}), _SITUATION | {"options", "thoughts"}),
+    "choose_action": Shape(frozenset({"options"}), _SITUATION | {"options", "thoughts"}),
+    "judge_type": Shape(frozenset({"option"}), _SITUATION | {"option"}),
+    "judge_action": Shape(frozenset({"option"}), _SITUATION | {"option"}),
+    "think": Shape(frozenset({"options"}), _SITUATION | {"options"}),
+    "explain": Shape(frozenset({"option"}), _SITUATION | {"option"}),
     "update_memory": Shape(frozenset({"memory", "newest"}), _SITUATION | {"newest"}),
 }
-"""The prompts by name. `choose_type` and `choose_action` should begin alike: llama.cpp then reads that part once."""
+"""The prompts by name. `choose_*` is for planners that pick a letter, `judge_*` (with its shorter `system_judge`) for small ones that
+say yes or no to one option.
+What stands before the options should be alike in all of them: llama.cpp then reads that part once."""
 
 
 class PromptBook:

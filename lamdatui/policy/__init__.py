@@ -3,49 +3,118 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lamdatui.errors import LamdatuiError
+from lamdatui.policies import SUMMARIES
 
 if TYPE_CHECKING:
     from lamdatui.planner.prompts import Load
     from lamdatui.planner.settings import PlannerSettings
     from lamdatui.policy.base import Policy
 
-    Factory = Callable[[PlannerSettings | None, Load, Path], Policy]
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What policies are made from; each takes what it needs. `share`, `adapt`: see `HybridPolicy`; `script`: `ScriptedPolicy`."""
+
+    planner: PlannerSettings | None = None
+    load_prompt: Load | None = None
+    log_path: Path = Path("planner.log")
+    share: float = 0.3
+    adapt: bool = True
+    script: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
-def _lamdagent(planner: PlannerSettings | None, load_prompt: Load, log_path: Path) -> Policy:
+def _lamdagent(given: Ingredients) -> Policy:
     from lamdatui.policy.lamdagent import LamdagentPolicy
 
-    if planner is None:
+    if given.planner is None or given.load_prompt is None:
         raise LamdatuiError(
-            "the policy lamdagent needs a planner",
-            where="planner",
-            fix="name one in the profile, or use policy: random",
+            "the policy lamdagent needs a planner", where="planner", fix="name one in the profile, or use policy: hybrid"
         )
-    return LamdagentPolicy(planner, load_prompt, log_path)
+    return LamdagentPolicy(given.planner, given.load_prompt, given.log_path)
 
 
-def _random(planner: PlannerSettings | None, load_prompt: Load, log_path: Path) -> Policy:
+def _hybrid(given: Ingredients) -> Policy:
+    from lamdatui.policy.hybrid import HybridPolicy
+
+    return HybridPolicy(given.planner, given.load_prompt, given.log_path, share=given.share, adapt=given.adapt)
+
+
+def _surrogate(given: Ingredients) -> Policy:
+    from lamdatui.policy.hybrid import HybridPolicy
+
+    return HybridPolicy(None, None, given.log_path)
+
+
+def _tpe(given: Ingredients) -> Policy:
+    from lamdatui.policy.tpe import TpePolicy
+
+    return TpePolicy()
+
+
+def _random(given: Ingredients) -> Policy:
     from lamdatui.policy.uniform import RandomPolicy
 
     return RandomPolicy()
 
 
-POLICIES: dict[str, Factory] = {"lamdagent": _lamdagent, "random": _random}
-"""Policies by name → what makes them."""
+def _evolution(given: Ingredients) -> Policy:
+    from lamdatui.policy.evolution import EvolutionPolicy
+
+    return EvolutionPolicy()
 
 
-def make_policy(name: str, *, planner: PlannerSettings | None, load_prompt: Load, log_path: Path) -> Policy:
-    """A policy by name; nothing is started yet. `log_path` is where a planner's process logs.
+def _halving(given: Ingredients) -> Policy:
+    from lamdatui.policy.halving import HalvingPolicy
 
-    Raises LamdatuiError for an unknown name (with the nearest), a missing planner or a broken prompt.
-    """
+    return HalvingPolicy()
+
+
+def _scripted(given: Ingredients) -> Policy:
+    from lamdatui.policy.scripted import ScriptedPolicy
+
+    if not given.script:
+        raise LamdatuiError("the policy scripted needs a script", where="policy.script", fix="list its actions in the profile")
+    return ScriptedPolicy(given.script)
+
+
+_MAKERS: dict[str, Callable[[Ingredients], Policy]] = {
+    "hybrid": _hybrid,
+    "surrogate": _surrogate,
+    "lamdagent": _lamdagent,
+    "tpe": _tpe,
+    "evolution": _evolution,
+    "halving": _halving,
+    "random": _random,
+    "scripted": _scripted,
+}
+
+POLICIES: dict[str, tuple[str, Callable[[Ingredients], Policy]]] = {
+    name: (summary, _MAKERS[name]) for name, summary in SUMMARIES.items()
+}
+"""Policies by name → a line about each, and what makes it."""
+
+CHEAP = ("surrogate", "tpe", "evolution", "random")
+"""Policies that choose in a fraction of a second and ask nobody: they can be asked beside any other, as shadows."""
+
+
+def known_policy(name: str) -> None:
+    """Raises LamdatuiError, with the nearest name, unless there is a policy of that name."""
     if name not in POLICIES:
         close = difflib.get_close_matches(name, POLICIES, n=1)
         fix = f"did you mean {close[0]!r}?" if close else f"known policies: {', '.join(POLICIES)}"
         raise LamdatuiError(f"no policy named {name!r}", where="policy", fix=fix)
-    return POLICIES[name](planner, load_prompt, log_path)
+
+
+def make_policy(name: str, given: Ingredients) -> Policy:
+    """A policy by name; nothing is started yet.
+
+    Raises LamdatuiError for an unknown name (with the nearest), a missing planner or script, or a broken prompt.
+    """
+    known_policy(name)
+    return POLICIES[name][1](given)

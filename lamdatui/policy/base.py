@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from lamdatui.actions import Action, Estimate
+from lamdatui.actions import Action, Estimate, Inputs, Value
 from lamdatui.objects import ObjectPool
 from lamdatui.state import Trial
 
@@ -38,8 +39,26 @@ class View:
     scores: Mapping[str, Mapping[str, float]]
     objectives: Mapping[str, float]
     memory: str = ""
+    memory_by: str = ""
+    """Who wrote the memory: `person`, `facts` (code), or a policy with its planner."""
     constraints: tuple[str, ...] = ()
     trials_left: int = 0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Task → its weight in the objective."""
+    makes_data: frozenset[str] = frozenset()
+    """Action types whose result is a dataset."""
+    hints: tuple[str, ...] = ()
+    """What people told the planner, oldest first, each with its author: `person: try merging first`."""
+    candidate: Callable[[str, Inputs, Mapping[str, Value]], Candidate | str] | None = None
+    """(type, inputs, hyperparameters) → the legal candidate, also one that is not listed, or why there is none."""
+
+
+def parents_of(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """The models that an action's result descends from: a merge's base, from which it measures changes, is not one of them."""
+    items = view.pool.items
+    models = {slot: [n for n in ids if n in items and items[n].kind == "model"] for slot, ids in inputs.items()}
+    joined = models.get("models")
+    return joined if joined else [name for ids in models.values() for name in ids]
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,10 @@ class Proposal:
     reason: str
     proposed_by: str
     alternatives: tuple[dict[str, Any], ...] = ()
-    """Each {"action": one line, "digest", "probability": float | None}, the most likely first; the chosen one is among them."""
+    """Each {"action": one line, "digest", "probability": float | None}, the most likely first; the chosen one is among them.
+    Where a surrogate ranked them, also "expected" and "std": the objective that it predicts."""
+    details: dict[str, Any] = field(default_factory=dict)
+    """How the choice was made, for the record: see `HybridPolicy`. Empty for a policy that has nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -73,28 +95,48 @@ class Outcome:
 
 
 class PolicyError(Exception):
-    """A policy could not choose; the engine lets the fallback choose for this trial and says why."""
+    """A policy could not choose; the engine lets the fallback choose for this trial and says why.
+
+    `over`: it has nothing more to choose, and the search ends.
+    """
+
+    def __init__(self, message: str, *, over: bool = False) -> None:
+        super().__init__(message)
+        self.over = over
 
 
-class Policy(Protocol):
-    """Chooses the next action and learns from each trial."""
+class Policy(ABC):
+    """Chooses the next action and learns from each trial. What most policies don't need does nothing here."""
 
     name: str
-    calls: list[PlannerCall]
-    """Exchanges since the engine last took them (it empties the list)."""
+
+    def __init__(self) -> None:
+        self._calls: list[PlannerCall] = []
+
+    @property
+    def calls(self) -> list[PlannerCall]:
+        """Exchanges with a planner since the engine last took them (it empties the list)."""
+        return self._calls
 
     async def start(self) -> None:
         """Get ready (a planner process, say). Raises LamdatuiError when it can't be had."""
-        ...
+        return
 
+    @abstractmethod
     async def propose(self, view: View) -> Proposal:
-        """One of the view's candidates. Raises PolicyError."""
-        ...
+        """One of the view's candidates, or what `view.candidate` made. Raises PolicyError."""
 
     async def observe(self, view: View, trial: Trial) -> Outcome:
         """Take a finished trial in. Raises PolicyError."""
-        ...
+        return Outcome(by=self.name)
+
+    async def make_room(self, needed: int | None, total: int, device: str) -> None:
+        """A step is about to take `needed` bytes (None: unknown) of the device's `total`: give memory back if it must.
+
+        Raises LamdatuiError; the step then runs all the same.
+        """
+        return
 
     async def close(self) -> None:
         """Release what `start` took."""
-        ...
+        return

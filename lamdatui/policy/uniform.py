@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 
 from lamdatui.jsonio import digest
-from lamdatui.policy.base import Outcome, PlannerCall, PolicyError, Proposal, View
-from lamdatui.state import Trial
+from lamdatui.policy.base import Policy, PolicyError, Proposal, View
 
 
-class RandomPolicy:
+class RandomPolicy(Policy):
     """Uniform over action types, then uniform over the type's candidates.
 
     The draw depends on the run's seed, the trial's number and the set of candidates only, so a resumed run proposes the
@@ -17,12 +16,6 @@ class RandomPolicy:
     """
 
     name = "random"
-
-    def __init__(self) -> None:
-        self.calls: list[PlannerCall] = []
-
-    async def start(self) -> None:
-        """Nothing to get ready."""
 
     async def propose(self, view: View) -> Proposal:
         """A uniform draw. Raises PolicyError when there is no candidate."""
@@ -36,10 +29,3 @@ class RandomPolicy:
             f"a uniform random choice: one of {len(view.candidates)} action types, then one of {len(candidates)} candidates"
         )
         return Proposal(action, reason, self.name)
-
-    async def observe(self, view: View, trial: Trial) -> Outcome:
-        """Learns nothing."""
-        return Outcome(by=self.name)
-
-    async def close(self) -> None:
-        """Nothing to release."""

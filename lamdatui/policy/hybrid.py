@@ -1,0 +1,177 @@
+"""The hybrid: a surrogate ranks every legal action, and on a share of the trials the planner chooses from the top of its list.
+
+An LLM alone loses to a classical sampler in a fixed space, and a sampler that asks a small LLM now and then leads (Centaur, arXiv
+2603.24647: 30% of the trials). The share follows what the planner's choices bring: each one is compared with what the surrogate
+expected of its own favourite. Without a planner this is the surrogate alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lamdatui.planner import brief
+from lamdatui.planner.prompts import Load
+from lamdatui.planner.settings import PlannerSettings
+from lamdatui.policy.base import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
+from lamdatui.policy.lamdagent import propose_one, remember
+from lamdatui.policy.session import PlannerSession, draw
+from lamdatui.policy.surrogate import Forecast, Surrogate
+from lamdatui.state import Trial
+
+LEAST_SHARE, MOST_SHARE = 0.1, 0.5
+SHOWN = 5
+"""Alternatives that are kept with a proposal of the surrogate's own."""
+ALIKE = 2
+"""At most this many options of a shortlist have the same type and objects: the planner is to choose, not to tune."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate with its forecast."""
+
+    candidate: Candidate
+    forecast: Forecast
+
+
+class HybridPolicy(Policy):
+    """`share` is the share of trials on which the planner is asked; `adapt` lets it follow what the planner's choices bring.
+
+    A proposal's `details`: `chooser` (planner or surrogate), `expected` and `std` (the objective that the surrogate predicts for
+    it), `share`, and, where the planner chose, `rival`: the surrogate's own favourite with what is expected of that.
+    """
+
+    def __init__(
+        self,
+        settings: PlannerSettings | None,
+        load_prompt: Load | None,
+        log_path: Path,
+        *,
+        share: float = 0.3,
+        adapt: bool = True,
+    ) -> None:
+        super().__init__()
+        self.session = PlannerSession(settings, load_prompt, log_path) if settings and load_prompt else None
+        self.name = "hybrid" if self.session else "surrogate"
+        self._share = share
+        self._adapt = adapt
+
+    @property
+    def calls(self) -> list[PlannerCall]:
+        """Exchanges since the engine last took them."""
+        return self.session.calls if self.session else super().calls
+
+    async def start(self) -> None:
+        """Have a planner that answers, where one is set. Raises LamdatuiError (exit code 4)."""
+        if self.session:
+            await self.session.start()
+
+    async def propose(self, view: View) -> Proposal:
+        """The surrogate's favourite, or the planner's choice from the top of its list. Raises PolicyError."""
+        ranking = rank(view)
+        if not ranking:
+            raise PolicyError("there is no legal action left")
+        if self.session is not None and len(ranking) > 1:
+            share = current_share(view, self._share) if self._adapt else self._share
+            if draw(view, "share").random() < share:
+                return await self._ask(self.session, view, ranking, share)
+        return favourite(view, ranking, self.name)
+
+    async def _ask(self, session: PlannerSession, view: View, ranking: Sequence[Ranked], share: float) -> Proposal:
+        short = shortlist(ranking, session.settings.shortlist)
+        # By digest, so that the order says nothing of the rank.
+        short.sort(key=lambda item: item.candidate.action.digest)
+        told = [replace(item.candidate, facts=(*item.candidate.facts, expectation(item.forecast))) for item in short]
+        proposal = await propose_one(session, view, told, self.name)
+        by_digest = {item.candidate.action.digest: item for item in short}
+        chosen, rival = by_digest[proposal.action.digest], ranking[0]
+        alternatives = tuple(one | _numbers(by_digest[one["digest"]].forecast) for one in proposal.alternatives)
+        details = {**proposal.details, "chooser": "planner", "share": round(share, 3), **_numbers(chosen.forecast)}
+        if rival.candidate.action.digest != chosen.candidate.action.digest:
+            [line] = brief.short([rival.candidate])
+            details["rival"] = {"action": line, "digest": rival.candidate.action.digest, **_numbers(rival.forecast)}
+        return replace(proposal, alternatives=alternatives, details=details)
+
+    async def observe(self, view: View, trial: Trial) -> Outcome:
+        """Rewrite the memory after a trial that the planner chose. Raises PolicyError; the old memory then stays."""
+        if self.session is None:
+            return Outcome(by=self.name)
+        asked = ((trial.proposal or {}).get("details") or {}).get("chooser") == "planner"
+        if self.session.memory_mode == "planner" and not asked:
+            return Outcome(by=self.name)
+        return await remember(self.session, view, trial, self.name)
+
+    async def make_room(self, needed: int | None, total: int, device: str) -> None:
+        """Let the planner sleep where the step needs its memory."""
+        if self.session:
+            await self.session.make_room(needed, total, device)
+
+    async def close(self) -> None:
+        """End the planner's process, where there is one."""
+        if self.session:
+            await self.session.close()
+
+
+def rank(view: View) -> list[Ranked]:
+    """Every candidate by expected improvement, the best first; ties by digest, so that the listing's order does not matter."""
+    candidates = [item for group in view.candidates.values() for item in group]
+    if not candidates:
+        return []
+    forecasts = Surrogate(view).forecast(candidates)
+    found = [Ranked(*pair) for pair in zip(candidates, forecasts, strict=True)]
+    return sorted(found, key=lambda one: (-one.forecast.improvement, one.candidate.action.digest))
+
+
+def favourite(view: View, ranking: Sequence[Ranked], name: str) -> Proposal:
+    """The proposal of the top of a ranking."""
+    top = ranking[: min(SHOWN, len(ranking))]
+    lines = brief.short([item.candidate for item in top])
+    alternatives = tuple(
+        {"action": line, "digest": item.candidate.action.digest, "probability": None, **_numbers(item.forecast)}
+        for line, item in zip(lines, top, strict=True)
+    )
+    first = ranking[0]
+    reason = f"{expectation(first.forecast)}: the best of {len(ranking)} by expected improvement"
+    return Proposal(first.candidate.action, reason, name, alternatives, {"chooser": "surrogate", **_numbers(first.forecast)})
+
+
+def shortlist(ranking: Sequence[Ranked], size: int) -> list[Ranked]:
+    """The top of a ranking, with at most `ALIKE` of one type and the same objects while there are others."""
+    seen: dict[Any, int] = {}
+    kept, rest = [], []
+    for item in ranking:
+        key = (item.candidate.action.type, tuple(item.candidate.action.inputs.items()))
+        seen[key] = seen.get(key, 0) + 1
+        (kept if seen[key] <= ALIKE else rest).append(item)
+    return [*kept, *rest][:size]
+
+
+def expectation(forecast: Forecast) -> str:
+    """`expected 2.314 ± 0.05`."""
+    return f"expected {forecast.expected:.3f} ± {forecast.std:.2f}"
+
+
+def current_share(view: View, start: float) -> float:
+    """The share of trials on which the planner is asked, from what its choices brought so far.
+
+    Each choice that differed from the surrogate's favourite is a win when the model came out at least as good as that favourite was
+    expected to; the share is `start` times twice the mean of a Beta(1, 1) posterior over wins, within bounds.
+    """
+    wins = losses = 0
+    for trial in view.trials:
+        rival = ((trial.proposal or {}).get("details") or {}).get("rival")
+        if rival is None or trial.status not in ("done", "failed"):
+            continue
+        if trial.objective is not None and trial.objective >= rival["expected"]:
+            wins += 1
+        else:
+            losses += 1
+    share = start * 2 * (wins + 1) / (wins + losses + 2)
+    # A share outside the bounds was asked for by a person: the bounds are for what is learnt.
+    return min(max(share, min(LEAST_SHARE, start)), max(MOST_SHARE, start))
+
+
+def _numbers(forecast: Forecast) -> dict[str, float]:
+    return {"expected": round(forecast.expected, 4), "std": round(forecast.std, 4)}

@@ -1,0 +1,124 @@
+"""A cheap model of what actions do: a Gaussian process over each task's change from the parent (scikit-learn).
+
+Sequential model-based search (Jones et al. 1998, expected improvement; Rasmussen & Williams 2006 for the process). What is
+predicted is the change, not the score: a dataset that taught one model something is likely to teach another, whatever the level
+that one starts from. Tasks are separate outputs of one process, because a dataset moves some and not others.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lamdatui.policy.base import Candidate, View
+from lamdatui.policy.features import Features, parts, scored
+
+LEAST_TRIALS = 2
+PRIOR_STD = 0.15
+"""Standard deviation of a task's change before anything was measured."""
+FAILED_CHANGE = -0.25
+"""What a failed trial counts as, for each task: a score was not had, and the time is gone."""
+DATA_WORTH = 0.5
+"""A data action has no score of its own; it is worth this share of the median promise of the actions that have one."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is expected of a candidate's objective, and how much it is expected to better the best so far."""
+
+    expected: float
+    std: float
+    improvement: float
+
+
+class Surrogate:
+    """Fitted to one view's trials when it is made. Everything is deterministic."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self.features = Features(view)
+        self._weights = np.array([view.weights.get(task, 1.0) for task in self.features.tasks])
+        self._process = self._fit()
+
+    def _fit(self) -> object | None:
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.gaussian_process import GaussianProcessRegressor
+        from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+        rows, changes = self._measured()
+        if len(rows) < LEAST_TRIALS:
+            return None
+        # The bounds keep a handful of trials from explaining everything, or nothing, by noise.
+        kernel = ConstantKernel(1.0, (0.3, 4.0)) * Matern(1.5, (0.7, 6.0), nu=2.5) + WhiteKernel(0.1, (0.02, 0.5))
+        process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
+        with warnings.catch_warnings():
+            # A hyperparameter at its bound is what the bounds are for.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return process.fit(np.array(rows), np.array(changes))
+
+    def _measured(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        features = self.features
+        rows, changes = [], []
+        for trial in scored(self._view):
+            assert trial.action is not None and trial.model is not None
+            above = features.parents(trial.action["inputs"])
+            if above:
+                rows.append(features.vector(parts(trial.action)))
+                changes.append(features.scores(trial.model) - features.scores(above[0]))
+        for trial in self._view.trials:
+            if trial.status == "failed" and trial.action is not None and features.parents(trial.action["inputs"]):
+                rows.append(features.vector(parts(trial.action)))
+                changes.append(np.full(len(features.tasks), FAILED_CHANGE))
+        return rows, changes
+
+    def forecast(self, candidates: Sequence[Candidate]) -> list[Forecast]:
+        """One forecast for each candidate; those that start from no scored model are judged as data actions are."""
+        features, best = self.features, max(self._view.objectives.values(), default=0.0)
+        above = [features.parents(item.action.inputs) for item in candidates]
+        makes_data = self._view.makes_data
+        places = [place for place, names in enumerate(above) if names and candidates[place].action.type not in makes_data]
+        found = [Forecast(best, PRIOR_STD, 0.0)] * len(candidates)
+        if places:
+            rows = np.array([features.vector(_parts(candidates[place])) for place in places])
+            means, stds = self._predict(rows)
+            starts = np.array([features.scores(above[place][0]) for place in places])
+            # A score is a share: what is forecast beyond 1 can't be had.
+            expected = np.clip(starts + means, 0.0, 1.0) @ self._weights
+            spread = np.sqrt((stds**2) @ (self._weights**2))
+            for place, mean, std, gain in zip(places, expected, spread, improvement(expected, spread, best), strict=True):
+                found[place] = Forecast(float(mean), float(std), float(gain))
+        typical = float(np.median([found[place].improvement for place in places])) if places else 1.0
+        waiting = self._unused_data()
+        for place in set(range(len(candidates))) - set(places):
+            found[place] = Forecast(best, PRIOR_STD, 0.0 if waiting else DATA_WORTH * typical)
+        return found
+
+    def _predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """([rows, tasks], [rows, tasks]): mean and standard deviation of the change."""
+        shape = (len(rows), len(self.features.tasks))
+        if self._process is None:
+            return np.zeros(shape), np.full(shape, PRIOR_STD)
+        means, stds = self._process.predict(rows, return_std=True)  # type: ignore[attr-defined]
+        return np.reshape(means, shape), np.reshape(stds, shape)
+
+    def _unused_data(self) -> bool:
+        """Whether a dataset that was made still waits to be trained on."""
+        used = {name for t in self._view.trials if t.action for ids in t.action["inputs"].values() for name in ids}
+        return any(item.trial is not None and item.id not in used for item in self._view.pool.datasets)
+
+
+def improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
+    """Expected improvement over `best` of normal variables (Jones et al. 1998); never negative."""
+    from scipy.stats import norm
+
+    std = np.maximum(std, 1e-9)
+    z = (mean - best) / std
+    return np.maximum(0.0, (mean - best) * norm.cdf(z) + std * norm.pdf(z))
+
+
+def _parts(candidate: Candidate) -> tuple[str, dict[str, tuple[str, ...]], dict[str, float | int | str | bool]]:
+    action = candidate.action
+    return action.type, action.inputs, action.params
