@@ -7,6 +7,7 @@ from typing import Any
 
 from lamdatui.state import RunState, Trial
 from lamdatui.store.journal import read_state
+from lamdatui.worth import Choice, chooser, details, proposer, told, worth
 
 TRIAL_FIELDS = (
     "number",
@@ -33,7 +34,7 @@ def _model(state: RunState, model_id: str | None) -> dict[str, Any] | None:
 
 
 def _trial(trial: Trial) -> dict[str, Any]:
-    return {name: getattr(trial, name) for name in TRIAL_FIELDS}
+    return {name: getattr(trial, name) for name in TRIAL_FIELDS} | {"details": details(trial), "shadows": trial.shadows}
 
 
 def describe(state: RunState, alive: bool) -> dict[str, Any]:
@@ -57,8 +58,11 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "constraints": list(state.constraints.values()),
         "rules": list(state.rules.values()),
         "memory": state.memory,
+        "memory_by": state.memory_by,
         "problems": state.problems,
-        "planner": {"tokens": state.planner_tokens, "seconds": round(state.planner_seconds, 3)},
+        "hints": list(state.hints.values()),
+        "policy": state.policy,
+        "planner": worth(state).to_json(),
         "engine": {"pid": state.engine_pid if alive else None, **state.device},
     }
 
@@ -94,3 +98,37 @@ def table(found: dict[str, Any]) -> str:
             f"{trial['number']:3}  {trial['status']:9} {what:40} {value:>7} {seconds:>9}  {trial['proposed_by'][:20]:20} {note}"
         )
     return "\n".join(lines)
+
+
+def planner_report(run_dir: Path) -> str:
+    """Who proposed what, and whether the planner was worth its tokens. Raises LamdatuiError when it is not a run."""
+    return planner_table(read_state(run_dir / "run.db"))
+
+
+def planner_table(state: RunState) -> str:
+    """The report on the planner for people: its lines, then a row a trial."""
+    report = worth(state)
+    planner = state.profile.get("planner") or {}
+    model = str(planner.get("model") or planner.get("url") or "none").rsplit("/", 1)[-1]
+    lines = [f"{state.name}: policy {state.policy}, planner {model}"]
+    lines += [f"{label:11}{text}" for label, text in told(report)]
+    choices = {choice.trial: choice for choice in report.choices}
+    for number in sorted(state.trials):
+        trial = state.trials[number]
+        chose = chooser(trial)
+        who = proposer(trial) if chose in ("", proposer(trial)) else f"{proposer(trial)}: {chose}"
+        value = f"{trial.objective:.3f}" if trial.objective is not None else "-"
+        action = trial.action or {}
+        what = f"{action.get('type', '-')} " + " ".join("+".join(ids) for ids in action.get("inputs", {}).values() if ids)
+        note = _against(choices[number]) if number in choices else ""
+        lines.append(f"{number:3}  {trial.status:9} {who[:20]:20} {what:40} {value:>7}  {note}".rstrip())
+    return "\n".join(lines)
+
+
+def _against(choice: Choice) -> str:
+    """`lost -0.020 to dpo(m1, preferences), expected 0.431`."""
+    if choice.rival is None or choice.rival.value is None:
+        return choice.outcome
+    known = "expected" if choice.rival.objective is None else "measured"
+    by = f" {choice.difference:+.3f}" if choice.difference is not None else ""
+    return f"{choice.outcome}{by} against {choice.rival.action}, {known} {choice.rival.value:.3f}"

@@ -172,6 +172,10 @@ def _memory(data: Json, _: RunState) -> list[Row]:
     return [_row("·", "memory", data["text"], "dim")]
 
 
+def _hint(data: Json, _: RunState) -> list[Row]:
+    return [_row("+", "hint", f"{data['text']} (by {data['by']})")]
+
+
 def _constraint(data: Json, _: RunState) -> list[Row]:
     return [_row("⊘", "constraint", f"{data['text']} (by {data['by']})")]
 
@@ -202,6 +206,7 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[Row]]] = {
     "run.stopping": _said("■", "stopping", "{when}, by {by}", "wait"),
     "run.ended": _ended,
     "mode.changed": _said("·", "mode", "{mode}, by {by}", "strong"),
+    "policy.changed": _said("·", "policy", "{name} proposes from the next trial on, by {by}", "strong"),
     "problem.noted": _said("!", "problem", "{where}: {message}", "bad"),
     "object.added": _object,
     "candidates.listed": _candidates,
@@ -212,6 +217,8 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[Row]]] = {
     "step.ended": _step_ended,
     "evaluation.recorded": _evaluated,
     "memory.updated": _memory,
+    "hint.added": _hint,
+    "hint.revoked": _revoked("hint"),
     "constraint.added": _constraint,
     "constraint.revoked": _revoked("constraint"),
     "rule.added": _rule,

@@ -171,7 +171,7 @@ class ConsoleApp(App[int]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
         for key in KEYS:
-            if key.palette:
+            if key.palette and key.where in ("app", screen.id):
                 help_text = f"{key.tooltip} ({key.keys.split(',')[0]})"
                 yield SystemCommand(key.palette, help_text, partial(self._run_key, key.action))
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Where = Literal["app", "console", "pane", "logs", "card"]
+Where = Literal["app", "console", "pane", "logs", "card", "planner", "scroll"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,16 @@ KEYS: tuple[Key, ...] = (
         palette="Mode: next",
     ),
     Key(
+        "planner",
+        "f10,P",
+        "planner",
+        "Planner",
+        "Who proposes, what it was told, and whether it is worth its tokens",
+        "console",
+        show=True,
+        palette="Planner: policy, hints, memory, worth",
+    ),
+    Key(
         "log-source",
         "l",
         "log_source",
@@ -121,6 +131,8 @@ KEYS: tuple[Key, ...] = (
     Key("log-up", "k", "scroll_up", "Up", "Line up", "logs"),
     Key("down", "j", "cursor_down", "Down", "Next row", "pane"),
     Key("up", "k", "cursor_up", "Up", "Row before", "pane"),
+    Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
+    Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
     Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card"),
     Key("card-remember", "A", "remember", "Approve always", "Approve and remember the rule that is shown", "card"),
     Key("card-edit", "e", "edit", "Edit", "Change hyperparameters before it runs", "card"),
@@ -133,6 +145,56 @@ KEYS: tuple[Key, ...] = (
     Key("card-page-down", "pagedown", "page_down", "Page down", "Scroll the card by a page", "card"),
     Key("card-page-up", "pageup", "page_up", "Page up", "Scroll the card by a page", "card"),
     Key("card-leave", "escape", "leave", "Back", "Back to where you were; nothing is decided", "card"),
+    Key(
+        "planner-review",
+        "f2,ctrl+r",
+        "review",
+        "Review",
+        "Go back to the proposal that waits",
+        "planner",
+        palette="Review the waiting proposal",
+    ),
+    Key(
+        "planner-hint",
+        "h",
+        "hint",
+        "Hint",
+        "Tell the planner something",
+        "planner",
+        show=True,
+        palette="Planner: give a hint",
+    ),
+    Key(
+        "planner-memory",
+        "e",
+        "memory",
+        "Memory",
+        "Rewrite the planner's memory",
+        "planner",
+        show=True,
+        palette="Planner: edit its memory",
+    ),
+    Key(
+        "planner-policy",
+        "p",
+        "policy",
+        "Policy",
+        "Choose who proposes from the next trial on",
+        "planner",
+        show=True,
+        palette="Planner: choose another policy",
+    ),
+    Key(
+        "planner-revoke",
+        "x,delete",
+        "revoke",
+        "Revoke",
+        "Take back the selected hint, constraint or rule",
+        "planner",
+        show=True,
+        palette="Planner: revoke what is selected",
+    ),
+    Key("planner-back", "escape", "back", "Back", "Back to the console", "planner", show=True),
 )
 
 

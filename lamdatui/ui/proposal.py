@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState
 from lamdatui.ui.words import Line, Span, count, duration, inputs_text, number, size
+from lamdatui.worth import details_of
+from lamdatui.worth import number as number_of
 
 if TYPE_CHECKING:
     from lamdatui.actions import Param
 
 Json = dict[str, Any]
 LABEL = 11
+SHOWN = 6
+"""As many are named on the card."""
 
 
 def params_of(proposal: Mapping[str, Any]) -> list[Param]:
@@ -54,25 +58,70 @@ def facts(state: RunState, proposal: Mapping[str, Any], edited: Mapping[str, Any
 
 
 def grounds(proposal: Mapping[str, Any]) -> list[Line]:
-    """Why: the reason, who proposed it, what replaced a failed planner, the alternatives."""
+    """Why: the reason, who proposed it, what is expected of it, what replaced a failed planner, the alternatives."""
     lines = [labelled("why", (proposal.get("reason") or "no reason was given", "plain"))]
-    by = proposer(proposal)
+    by = by_text(proposal)
     if seconds := proposal.get("seconds"):
         by += f", in {duration(seconds)}"
     lines.append(labelled("by", (by, "plain")))
+    lines += _expects(proposal)
     if fallback := proposal.get("fallback"):
         lines.append(labelled("fallback", (f"! the planner was replaced: {fallback}", "bad")))
-    others = []
-    for item in proposal.get("alternatives") or []:
-        if item.get("digest") == proposal.get("action", {}).get("digest"):
-            continue
-        chance = item.get("probability")
-        others.append(f"{item.get('action', '?')}{'' if chance is None else f' {chance:.0%}'}")
+    own = proposal.get("action", {}).get("digest")
+    others = [weighed_text(item) for item in alternatives(proposal) if item.get("digest") != own]
     if others:
-        lines.append(labelled("instead of", (" · ".join(others), "dim")))
+        more = f" · {len(others) - SHOWN} more on the planner's screen" if len(others) > SHOWN else ""
+        lines.append(labelled("instead of", (" · ".join(others[:SHOWN]) + more, "dim")))
     if summary := proposal.get("declaration", {}).get("summary"):
         lines.append(labelled("method", (summary, "dim")))
     return lines
+
+
+def _expects(proposal: Mapping[str, Any]) -> list[Line]:
+    """The surrogate's forecast, the planner's probability for it, and the surrogate's own favourite where that is another."""
+    told = details_of(proposal)
+    own = proposal.get("action", {}).get("digest")
+    parts = [f"objective {text}"] if (text := expected_text(told)) else []
+    chances = [number_of(item.get("probability")) for item in alternatives(proposal) if item.get("digest") == own]
+    if chances and chances[0] is not None:
+        parts.append(f"the planner gave it {chances[0]:.0%}")
+    spans: list[Span] = [(", ".join(parts), "plain")]
+    rival = told.get("rival")
+    if isinstance(rival, dict):
+        spans.append((f" · the surrogate's favourite: {weighed_text(rival)}", "dim"))
+    return [labelled("expects", *spans)] if parts or rival else []
+
+
+def alternatives(proposal: Mapping[str, Any]) -> list[Json]:
+    """What else was weighed, the chosen one among it."""
+    return [item for item in proposal.get("alternatives") or [] if isinstance(item, dict)]
+
+
+def expected_text(item: Mapping[str, Any]) -> str:
+    """`0.412\xa0±\xa00.030`: what the surrogate predicts; empty where it was not asked."""
+    expected, std = number_of(item.get("expected")), number_of(item.get("std"))
+    if expected is None:
+        return ""
+    # No-break spaces: a value must not be parted from its spread where the card wraps.
+    return f"{expected:.3f}" if std is None else f"{expected:.3f}\xa0±\xa0{std:.3f}"
+
+
+def weighed_text(item: Mapping[str, Any]) -> str:
+    """`dpo(m1, preferences) 31%, 0.412 ± 0.030`."""
+    chance, expected = number_of(item.get("probability")), expected_text(item)
+    numbers = ", ".join(part for part in ("" if chance is None else f"{chance:.0%}", expected) if part)
+    return f"{item.get('action', '?')} {numbers}".rstrip()
+
+
+def by_text(proposal: Mapping[str, Any]) -> str:
+    """`hybrid (its planner SmolLM2 chose, share 30%)`: the policy, and who chose within it where that is told."""
+    name, told = proposer(proposal), details_of(proposal)
+    model, share = told.get("planner"), number_of(told.get("share"))
+    if told.get("chooser") == "planner":
+        return f"{name} (its planner{f' {model}' if model else ''} chose{'' if share is None else f', share {share:.0%}'})"
+    if told.get("chooser") == "surrogate" and name != "surrogate":
+        return f"{name} (its surrogate chose)"
+    return f"{name} ({model})" if model else name
 
 
 def proposer(proposal: Mapping[str, Any]) -> str:

@@ -14,14 +14,15 @@ from typing import Any, Literal
 from lamdatui.events import Event, event_from_json
 from lamdatui.state import RunState, StepRecord, Trial
 from lamdatui.ui.activity import Row, rows
-from lamdatui.ui.sanitize import clean_json
+from lamdatui.ui.sanitize import clean_json, one_line
 
 Json = dict[str, Any]
-Part = Literal["status", "pipeline", "activity", "logs", "hardware", "card"]
+Part = Literal["status", "pipeline", "activity", "logs", "hardware", "card", "planner"]
 Connection = Literal["connecting", "catching-up", "live", "lost"]
 
-ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs", "hardware", "card"))
+ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs", "hardware", "card", "planner"))
 ACTIVITY_ROWS = 2000
+EXCHANGES = 20
 LOSSES = 4000
 
 
@@ -67,6 +68,17 @@ class Progress:
             self.losses = [*self.losses[-LOSSES + 1 :], float(loss)]
 
 
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One question to the planner and its answer, each on one line."""
+
+    number: int
+    call: str
+    answer: str
+    tokens: int
+    seconds: float
+
+
 @dataclass(slots=True)
 class ViewState:
     """Everything the console shows."""
@@ -79,6 +91,8 @@ class ViewState:
     activity: deque[Row] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
     activity_total: int = 0
     unread: dict[str, int] = field(default_factory=dict)
+    exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=EXCHANGES))
+    """The newest questions to the planner; the journal and planner.log have all of them."""
 
     @property
     def waiting(self) -> Trial | None:
@@ -140,6 +154,7 @@ def _hello(view: ViewState, frame: Json) -> frozenset[Part]:
         # A journal that is shorter than what was seen is another run in the same place.
         view.run, view.progress = RunState(), None
         view.activity.clear()
+        view.exchanges.clear()
     return ALL_PARTS
 
 
@@ -181,11 +196,18 @@ def _event(view: ViewState, frame: Json) -> frozenset[Part]:
         fresh = rows(event, view.run)
     finally:
         view.run.apply(event)
+    if event.kind == "planner.answered":
+        view.exchanges.append(_exchange(event.data))
     changed: set[Part] = set(_PARTS.get(event.kind.split(".")[0], ("status",)))
     if fresh:
         _add(view, fresh)
         changed.add("activity")
     return frozenset(changed)
+
+
+def _exchange(data: Json) -> Exchange:
+    call, answer = one_line(data["call"]), one_line(data["answer"])
+    return Exchange(int(data["number"]), call, answer, int(data["tokens"]), float(data["seconds"]))
 
 
 def _add(view: ViewState, fresh: list[Row]) -> None:
@@ -204,11 +226,16 @@ _FRAMES = {
 }
 
 _PARTS: dict[str, tuple[Part, ...]] = {
-    "run": ("status", "pipeline", "card"),
+    "run": ("status", "pipeline", "card", "planner"),
     "object": ("pipeline",),
-    "trial": ("status", "pipeline", "card"),
+    "trial": ("status", "pipeline", "card", "planner"),
     "step": ("status", "pipeline", "logs", "hardware"),
     "evaluation": ("pipeline",),
-    "constraint": ("card",),
-    "rule": ("card",),
+    "constraint": ("card", "planner"),
+    "rule": ("card", "planner"),
+    "hint": ("planner",),
+    "memory": ("planner",),
+    "shadows": ("planner",),
+    "planner": ("status", "planner"),
+    "policy": ("status", "planner"),
 }

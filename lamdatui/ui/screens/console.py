@@ -19,6 +19,7 @@ from textual.widgets import Footer, OptionList, Tree
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.pipeline import Node
 from lamdatui.ui.proposal import LABEL, params_of
+from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import ApprovalCard
@@ -29,9 +30,18 @@ from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
 
 if TYPE_CHECKING:
+    from lamdatui.ui.screens.planner import PlannerScreen
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
+
+
+def attempt(screen: Screen[Any], part: str, update: Callable[[], object]) -> None:
+    """Show a part of a screen. The engine may be newer than this console: what can't be shown must not end the rest."""
+    try:
+        update()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        screen.notify(one_line(f"can't show the {part}: {type(error).__name__} {error}"), severity="error", markup=False)
 
 
 class ConsoleScreen(Screen[None]):
@@ -64,6 +74,7 @@ class ConsoleScreen(Screen[None]):
         self._view = view
         self._run_dir = run_dir
         self._card = ApprovalCard(clock)
+        self._planner: PlannerScreen | None = None
         self._return_to = "pipeline"
         self.active = "pipeline"
 
@@ -96,24 +107,28 @@ class ConsoleScreen(Screen[None]):
 
     def _refresh_parts(self, parts: frozenset[Part]) -> None:
         updates: dict[Part, Callable[[], object]] = {
-            "status": self.query_one(StatusRow).refresh,
+            "status": self._update_status,
             "pipeline": self.query_one(PipelinePane).update_view,
             "activity": self.query_one(ActivityPane).update_view,
             "logs": self.query_one(LogsPane).update_view,
             "hardware": self.query_one(HardwarePane).update_view,
             "card": self._update_card,
+            "planner": self._update_planner,
         }
         for part in updates:
-            if part not in parts:
-                continue
-            try:
-                updates[part]()
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                # The engine may be newer than this console: one part that can't be shown must not end the rest.
-                text = f"can't show the {part}: {type(error).__name__} {error}"
-                self.notify(text, severity="error", markup=False)
+            if part in parts:
+                attempt(self, part, updates[part])
         self._see(self.active)
         self.query_one(TabStrip).show(self.active)
+
+    def _update_status(self) -> None:
+        for screen in self.app.screen_stack:
+            for row in screen.query(StatusRow):
+                row.refresh()
+
+    def _update_planner(self) -> None:
+        if self._planner is not None:
+            self._planner.update_view()
 
     def _update_card(self) -> None:
         if not self._card.is_mounted:
@@ -180,6 +195,20 @@ class ConsoleScreen(Screen[None]):
             return
         if not self._card.has_focus_within:
             self._return_to = self.active
+            self._card.grab()
+
+    def action_planner(self) -> None:
+        from lamdatui.ui.screens.planner import PlannerScreen
+
+        self._planner = PlannerScreen(self._view)
+        self.app.push_screen(self._planner, self._planner_left)
+
+    def _planner_left(self, result: str | None) -> None:
+        self._planner = None
+        if result == "review":
+            self.action_review()
+        elif self._card.has_focus_within:
+            # Keys of the other screen that come late must decide nothing.
             self._card.grab()
 
     @on(ApprovalCard.Left)

@@ -1,0 +1,102 @@
+"""Small modal screens to write in: a line, a text. Nothing is sent from here."""
+
+from __future__ import annotations
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Static, TextArea
+
+from lamdatui.ui.sanitize import one_line
+
+
+class LineScreen(ModalScreen[str | None]):
+    """One line that says something, or None when it was left."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "Input"
+    BINDINGS = [Binding("escape", "cancel", "Back", id="line-back", tooltip="Close without sending anything")]
+
+    def __init__(self, title: str, text: str, limit: int, value: str = "") -> None:
+        super().__init__(classes="line-screen")
+        self._title = title
+        self._text = text
+        self._limit = limit
+        self._value = value
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = self._title
+            box.border_subtitle = "enter sends · esc goes back"
+            yield Static(self._text, markup=False, classes="dialog-text")
+            yield Input(self._value, max_length=self._limit, compact=True, classes="dialog-line")
+
+    @on(Input.Submitted)
+    def _submitted(self, event: Input.Submitted) -> None:
+        if said := one_line(event.value):
+            self.dismiss(said)
+        else:
+            self.app.bell()
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+
+class PageScreen(ModalScreen[str | None]):
+    """A text, which may be empty, or None when it was left."""
+
+    CSS_PATH = "dialogs.tcss"
+    AUTO_FOCUS = "TextArea"
+    BINDINGS = [
+        Binding("escape", "cancel", "Back", priority=True, id="page-back", tooltip="Close without saving"),
+        Binding("ctrl+s,ctrl+o", "save", "Save", priority=True, id="page-save", tooltip="Save and close"),
+    ]
+
+    def __init__(self, title: str, text: str, limit: int, value: str = "") -> None:
+        super().__init__(classes="page-screen")
+        self._title = title
+        self._text = text
+        self._limit = limit
+        self._value = value
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -page") as box:
+            box.border_title = self._title
+            box.border_subtitle = "ctrl+s or ctrl+o saves · esc goes back"
+            yield Static(self._text, markup=False, classes="dialog-text")
+            yield TextArea(self._value, soft_wrap=True, compact=True)
+            yield Static("", markup=False, id="page-verdict")
+
+    def on_mount(self) -> None:
+        area = self.query_one(TextArea)
+        area.move_cursor(area.document.end)
+        self._count()
+
+    @on(TextArea.Changed)
+    def _changed(self) -> None:
+        self._count()
+
+    def warn(self, text: str) -> None:
+        """Say something about what is edited, above it."""
+        line = self.query_one(".dialog-text", Static)
+        line.update(text)
+        line.add_class("-warning")
+
+    def action_save(self) -> None:
+        text = one_line(self.query_one(TextArea).text)
+        if len(text) > self._limit:
+            self.app.bell()
+            return
+        self.dismiss(text)
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+    def _count(self) -> None:
+        used = len(one_line(self.query_one(TextArea).text))
+        verdict = self.query_one("#page-verdict", Static)
+        verdict.set_class(used > self._limit, "-invalid")
+        over = f" · ✗ {used - self._limit} too many" if used > self._limit else ""
+        verdict.update(f"{used} of {self._limit} characters{over}")
