@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.planner import answers, grammar
-from lamdatui.planner.client import Answer, PlannerError, TokenChoice, endpoint
+from lamdatui.planner.client import PlannerError, endpoint
 from lamdatui.planner.prompts import FIELDS, PROMPTS, PromptBook, folder_loader
 from lamdatui.planner.settings import PlannerSettings
 
@@ -37,17 +37,16 @@ def test_prompt_budget_leaves_room_for_the_answer():
 def test_literals_are_escaped_for_the_grammar():
     assert grammar.literal('a"b\\c\n') == r'"a\"b\\c\x0A"'
     assert grammar.one_of(["sft", "dpo"]) == 'root ::= "sft" | "dpo"'
-    for broken in (grammar.one_of, grammar.choice):
-        with pytest.raises(ValueError, match="nothing to choose"):
-            broken([])
+    with pytest.raises(ValueError, match="nothing to choose"):
+        grammar.one_of([])
     with pytest.raises(ValueError, match="name"):
         grammar.one_of([""])
 
 
 def test_schemas_admit_only_the_ids():
-    schema = grammar.choice_schema(["A", "B"])
-    assert schema["properties"]["choice"]["enum"] == ["A", "B"]
-    assert schema["required"] == ["choice", "reason"]
+    schema = grammar.one_of_schema("choice", ["A", "B"])
+    assert schema["properties"] == {"choice": {"type": "string", "enum": ["A", "B"]}}
+    assert schema["required"] == ["choice"]
     assert schema["additionalProperties"] is False
 
 
@@ -74,30 +73,18 @@ def test_shown_text_is_one_printable_line(text, limit):
 @settings(deadline=None)
 @given(st.text(max_size=200))
 def test_no_answer_breaks_the_reader(text):
-    try:
-        chosen, reason = answers.pick_with_reason(text, ["A", "B"])
-    except PlannerError:
-        return
-    assert chosen in ("A", "B")
-    assert reason.isprintable()
+    for said in (text, f'{{"choice": {text}}}', f'{text}{{"choice": "A"}}'):
+        try:
+            assert answers.pick(said, "choice", ["A", "B"]) in ("A", "B")
+        except PlannerError as error:
+            assert str(error).isprintable()
+    assert answers.whole_sentences(text, 80).isprintable()
 
 
 def test_memory_ends_with_a_whole_sentence():
     assert answers.whole_sentences("SFT helps.\nMerging keeps it. Next try") == "SFT helps. Merging keeps it."
     assert answers.whole_sentences("only a fragment") == "only a fragment"
     assert answers.whole_sentences("gained 0.4 and then") == "gained 0.4 and then"
-
-
-def test_weights_are_read_where_the_choice_was_made():
-    text = '{"choice": "B", "reason": "A"}'
-    tokens = [TokenChoice(part, (("A", -9.0),)) for part in ('{"', "choice", '":', ' "')]
-    tokens.append(TokenChoice("B", (("B", math.log(0.3)), ("A", math.log(0.1)), ("The", -1.0))))
-    tokens += [TokenChoice(part, (("A", 0.0),)) for part in ('", "', "reason", '": "', "A", '"}')]
-    weights = answers.weights(Answer(text, 20, 0.1, tuple(tokens)), ["A", "B", "C"])
-    assert weights["B"] == pytest.approx(0.75)
-    assert weights["A"] == pytest.approx(0.25)
-    assert weights["C"] is None
-    assert answers.weights(Answer(text, 20, 0.1), ["A", "B"]) == {"A": None, "B": None}
 
 
 def test_shipped_prompts_are_valid_and_carry_the_two_instructions():
@@ -110,10 +97,34 @@ def test_shipped_prompts_are_valid_and_carry_the_two_instructions():
         assert book.render(name, **dict.fromkeys(shape.may, "x"))
 
 
+def test_every_question_has_the_hints_and_the_memory():
+    book = PromptBook(folder_loader(PROMPT_DIR))
+    for name in ("choose_type", "choose_action", "judge_type", "judge_action", "think", "explain", "update_memory"):
+        fields = {field: f"<{field}>" for field in PROMPTS[name].may}
+        shown = book.render(name, **fields)
+        assert "<hints>" in shown
+        assert "<memory>" in shown
+        assert "<thoughts>" in shown or not name.startswith("choose")
+        assert ("<options>" in shown) is (name.startswith("choose") or name == "think")
+
+
+def test_questions_begin_alike_so_that_a_server_reads_that_part_once():
+    book = PromptBook(folder_loader(PROMPT_DIR))
+    for one, other in (("choose_type", "choose_action"), ("judge_type", "judge_action"), ("choose_action", "explain")):
+        texts = [book.render(name, **{field: f"<{field}>" for field in PROMPTS[name].may}) for name in (one, other)]
+        shared = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False)))
+        assert "<memory>" in shared
+
+
 def test_every_field_is_documented():
     used = set().union(*(shape.may for shape in PROMPTS.values()))
     assert used == set(FIELDS)
     assert all(shape.needs <= shape.may for shape in PROMPTS.values())
+
+
+def test_a_grammar_for_free_text_admits_one_line_of_a_bounded_length():
+    assert grammar.free_text(40) == r"root ::= [^\x00-\x20\x7F] [^\x00-\x1F\x7F]{0,39}"
+    assert f"{{0,{grammar.MEMORY_CHARS - 1}}}" in grammar.free_text()
 
 
 def test_values_are_not_read_as_fields():
@@ -124,9 +135,10 @@ def test_values_are_not_read_as_fields():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("costs $weather $types", r"unknown field \$weather"),
-        ("no field at all", r"missing field \$types"),
-        ("$types costs 5 $", "a \\$ stands alone"),
+        ("costs $weather $options", r"unknown field \$weather"),
+        ("$options and $option", r"unknown field \$option"),
+        ("no field at all", r"missing field \$options"),
+        ("$options costs 5 $", "a \\$ stands alone"),
     ],
 )
 def test_a_broken_prompt_is_named(change, said):

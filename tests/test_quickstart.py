@@ -33,6 +33,6 @@ def test_the_quickstart_adds_tool_use_and_keeps_instruction_following(cli: Comma
     assert sealed["tool_use"]["interval"][0] > 0.20
     assert sealed["instruction_following"]["interval"][0] > -0.10
     assert found["beats_base"] is True
-    assert {trial["proposed_by"] for trial in found["trials"][3:]} == {"lamdagent"}
+    assert {trial["proposed_by"] for trial in found["trials"][3:]} == {"hybrid"}
     assert len(set(executions(cli.runs))) == len(executions(cli.runs))
     assert not found["problems"]

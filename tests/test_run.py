@@ -39,7 +39,11 @@ def test_a_run_trains_prefers_merges_and_reports(finished, lab_profile, cli: Com
     found = cli.show("first")
     assert found["status"] == "done"
     assert len(found["trials"]) == 4
-    assert all(set(trial) == set(TRIAL_FIELDS) for trial in found["trials"])
+    assert all(set(trial) == {*TRIAL_FIELDS, "details", "shadows"} for trial in found["trials"])
+    assert [trial["proposed_by"] for trial in found["trials"]] == ["opening"] * 3 + ["surrogate"]
+    assert [trial["shadows"] for trial in found["trials"][:3]] == [[]] * 3
+    assert [shadow["policy"] for shadow in found["trials"][3]["shadows"]] == ["tpe", "evolution", "random"]
+    assert found["trials"][3]["details"]["chooser"] == "surrogate"
     assert [trial["action"]["type"] for trial in found["trials"]][:2] == ["sft", "dpo"]
     assert found["trials"][2]["action"]["type"].startswith("merge")
     assert {trial["status"] for trial in found["trials"]} == {"done"}

@@ -258,6 +258,29 @@ def test_neftune_is_on_while_training_and_only_then(steps: Lab, watch: Watch) ->
     assert float((reload(steps, noisy.id) - watch.logits).abs().max()) < 1e-4
 
 
+def test_a_share_of_the_data_takes_that_share_of_the_steps(steps: Lab, watch: Watch) -> None:
+    settings = {**FULL, "max_steps": 200}
+    few = {**settings, "data_fraction": 0.02}
+    steps.model("sft", SFT, **few)
+    seen = set(prompts(watch))
+    assert len(watch.batches) == watch.trainer.args.max_steps == 4
+    assert len(watch.trainer.train_dataset) == 30
+    assert len(seen) == 30
+    watch.batches.clear()
+    steps.model("sft", SFT, seed=2, **few)
+    assert set(prompts(watch)) != seen
+    bound = steps.registry.get("sft")
+    call = {name: tuple(ids) for name, ids in SFT.items()}
+    whole, part = (bound.type.estimate(bound.call(call, bound.fill(one), steps.pool)) for one in (settings, few))
+    assert whole.seconds == pytest.approx(50 * part.seconds, rel=0.1)
+
+
+def test_all_of_the_data_is_what_it_was_without_a_share() -> None:
+    sft = module("sft")
+    assert sft.steps_of({"max_steps": 7, "data_fraction": 1.0}) == 7
+    assert sft.steps_of({"max_steps": 7, "data_fraction": 0.01}) == 1
+
+
 def test_rows_are_as_long_as_the_data_and_cut_only_on_request(steps: Lab, watch: Watch) -> None:
     steps.model("sft", SFT, **{**FULL, "seed": 4})
     whole = watch.trainer.args.max_length

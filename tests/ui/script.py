@@ -94,7 +94,16 @@ def add_base(engine: FakeEngine) -> None:
 
 
 def add_trial(
-    engine: FakeEngine, number: int, act: Json, reason: str, status: str, result: Json | None = None, **closing: Any
+    engine: FakeEngine,
+    number: int,
+    act: Json,
+    reason: str,
+    status: str,
+    result: Json | None = None,
+    *,
+    by: str = "lamdagent",
+    details: Json | None = None,
+    **closing: Any,
 ) -> None:
     """A whole trial, from its opening to its end."""
     engine.add("trial.opened", number=number)
@@ -102,7 +111,7 @@ def add_trial(
         "sft": {"combinations": 9000, "offered": 8}, "dpo": {"combinations": 4, "offered": 4},
         "merge_ties": {"combinations": number, "offered": number},
     })  # fmt: skip
-    engine.add("trial.proposed", number=number, proposal=proposal(number, act, reason))
+    engine.add("trial.proposed", number=number, proposal=proposal(number, act, reason, by, details=details or {}))
     if status == "vetoed":
         engine.add("trial.decided", number=number, verdict="veto", by="console", reason="too slow for now", action=act)
     else:
@@ -148,6 +157,69 @@ def add_history(engine: FakeEngine) -> None:
     add_trial(engine, 6, ties, "Both parents beat the base on different tasks.", "done", scores(0.44, 0.37),
               objective=0.405, gain=gain(0.135), cached=True)  # fmt: skip
     engine.add("memory.updated", text="dpo after sft is the best so far; rank 16 runs out of memory.", by="lamdagent")
+
+
+def alternative(text: str, act: Json | None, probability: float | None, expected: float) -> Json:
+    """One of the options that were weighed; `act` is what it stands for where the test needs that."""
+    number = act["digest"] if act else digest(text)
+    return {"action": text, "digest": number, "probability": probability, "expected": expected, "std": 0.031}
+
+
+def add_choices(engine: FakeEngine, wins: int = 1, losses: int = 2) -> None:
+    """The hybrid at work: its surrogate chose once, then its planner, and somebody said something."""
+    add_base(engine)
+    engine.add("policy.changed", name="hybrid", by="person")
+    number = 1
+    add_trial(engine, number, sft(), "the best of 40", "done", scores(0.35, 0.31), objective=0.33, gain=gain(0.06),
+              by="hybrid", details={"chooser": "surrogate", "expected": 0.34, "std": 0.05})  # fmt: skip
+    for place in range(wins + losses):
+        number += 1
+        act = sft("m1", learning_rate=0.0003 + place / 10000)
+        rival = {
+            "action": f"dpo(m1, preferences; beta=0.{place})",
+            "digest": digest(f"rival {place}"),
+            "expected": 0.36,
+            "std": 0.04,
+        }
+        told = {"chooser": "planner", "planner": "SmolLM2-135M-Instruct", "style": "yes-no", "share": 0.3, "expected": 0.35,
+                "std": 0.04, "rival": rival}  # fmt: skip
+        engine.add("planner.answered", number=number, call="action", answer="yes-no: A 0.61 B 0.28 C 0.11", tokens=840,
+                   seconds=2.1)  # fmt: skip
+        objective = 0.36 + (0.02 + place / 1000) * (1 if place < wins else -1)
+        add_trial(engine, number, act, "m1 is the best so far and the smaller rate was not tried.", "done", scores(0.36, 0.32),
+                  objective=objective, gain=gain(objective - 0.27), by="hybrid", details=told)  # fmt: skip
+        shadows = [
+            {"policy": "surrogate", "action": rival["action"], "digest": rival["digest"], "expected": 0.36, "seconds": 0.1},
+            {"policy": "tpe", "action": "sft(model=base)", "digest": digest("tpe"), "expected": None, "seconds": 0.1},
+        ]
+        engine.add("shadows.recorded", number=number, shadows=shadows)
+    engine.add("constraint.added", id="c3", text="never sft on base: too slow for now", match={}, by="person", trial=3)
+    engine.add("rule.added", id="r2", text="always sft on m1, tool-calls", match={}, by="person", trial=2)
+    engine.add("hint.added", id="h41", text="the preference data is what we have most of", by="person", trial=3)
+    engine.add("memory.updated", text="Helped: sft on tool-calls +0.060. Promising: go on from m1.", by="facts")
+
+
+def add_weighed(engine: FakeEngine, number: int) -> Json:
+    """A proposal of the hybrid's planner that waits, with all that it weighed."""
+    act = sft("m2", learning_rate=0.0003, rank=16)
+    engine.add("planner.answered", number=number, call="action", answer="yes-no: A 0.45 B 0.31 C 0.16 D 0.08", tokens=910,
+               seconds=2.4)  # fmt: skip
+    engine.add("planner.answered", number=number, call="explain", answer="m2 has not seen a larger rank.", tokens=310,
+               seconds=1.1)  # fmt: skip
+    options = [
+        alternative("sft(m2, tool-calls; learning_rate=0.0003, rank=16)", act, 0.45, 0.372),
+        alternative("dpo(m2, preferences; beta=0.1)", None, 0.31, 0.391),
+        alternative("merge_ties(m1+m2; density=0.5)", None, 0.16, 0.355),
+        alternative("sft(base, tool-calls; epochs=3)", None, 0.08, 0.311),
+    ]
+    rival = {name: options[1][name] for name in ("action", "digest", "expected", "std")}
+    told = {"chooser": "planner", "planner": "SmolLM2-135M-Instruct", "style": "yes-no", "share": 0.24, "expected": 0.372,
+            "std": 0.031, "rival": rival}  # fmt: skip
+    engine.add("trial.opened", number=number)
+    engine.add("phase.changed", phase="waiting", detail=f"trial {number}: sft awaits a decision")
+    offered = proposal(number, act, REASON, by="hybrid", alternatives=options, details=told)
+    engine.add("trial.proposed", number=number, proposal=offered)
+    return offered
 
 
 REASON = (

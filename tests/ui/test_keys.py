@@ -13,6 +13,8 @@ from lamdatui.ui.keys import KEYS
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.edit import EditScreen
+from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
+from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import LEGEND, ApprovalCard
 from lamdatui.ui.widgets.logs import LogsPane
@@ -21,7 +23,10 @@ from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine
 
-OURS = (ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree)
+OURS = (
+    ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree,
+    PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen,
+)  # fmt: skip
 MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
 
 
@@ -39,6 +44,9 @@ def test_ids_are_unique() -> None:
 def test_no_key_means_two_things_in_one_place() -> None:
     for place in ("card", "logs", "pane"):
         keys = Counter(name for key in KEYS if key.where in (place, "console", "app") for name in key.keys.split(","))
+        assert [name for name, count in keys.items() if count > 1] == []
+    for place in ("pane", "scroll"):
+        keys = Counter(name for key in KEYS if key.where in (place, "planner", "app") for name in key.keys.split(","))
         assert [name for name, count in keys.items() if count > 1] == []
 
 
@@ -69,6 +77,28 @@ async def test_every_palette_command_runs(engine: FakeEngine) -> None:
         assert console.app.is_running
 
 
+async def test_the_palette_offers_what_the_screen_can_do(engine: FakeEngine) -> None:
+    script.add_history(engine)
+    async with opened(engine) as console:
+
+        def titles() -> list[str]:
+            return [command.title for command in console.app.get_system_commands(console.app.screen)]
+
+        assert "Pane: logs" in titles() and "Planner: give a hint" not in titles()
+        await console.pilot.press("P")
+        await console.until(lambda: isinstance(console.app.screen, PlannerScreen))
+        assert "Pane: logs" not in titles() and "Quit" in titles()
+        [hint] = [
+            command
+            for command in console.app.get_system_commands(console.app.screen)
+            if command.title == "Planner: give a hint"
+        ]
+        result = hint.callback()
+        if result is not None:
+            await result
+        await console.until(lambda: isinstance(console.app.screen, LineScreen), "the dialog")
+
+
 def test_the_console_imports_nothing_heavy() -> None:
     code = (
         "import sys, lamdatui.ui.app, lamdatui.ui.__main__; "
@@ -81,6 +111,6 @@ def test_the_console_imports_nothing_heavy() -> None:
 def test_the_reducer_imports_no_textual() -> None:
     code = (
         "import sys, lamdatui.ui.state, lamdatui.ui.pipeline, lamdatui.ui.proposal, lamdatui.ui.details, lamdatui.ui.link, "
-        "lamdatui.ui.tail; assert 'textual' not in sys.modules"
+        "lamdatui.ui.tail, lamdatui.ui.planner; assert 'textual' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

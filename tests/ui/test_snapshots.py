@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, TextArea
 
 from lamdatui.ui.app import ConsoleApp
 from tests.ui import script
@@ -37,7 +37,8 @@ async def settle(app: ConsoleApp, pilot: Pilot) -> None:
     while equal < STILL:
         assert time.monotonic() < end, "the screen does not come to rest"
         await pilot.pause(0.2)
-        for field in app.screen.query(Input):
+        for field in app.screen.query("Input, TextArea"):
+            assert isinstance(field, Input | TextArea)
             field.cursor_blink = False
         shown = "\n".join(str(line) for line in app.screen._compositor.render_strips())
         equal, last = (equal + 1 if shown == last else 0), shown
@@ -88,6 +89,25 @@ def test_card(snap_compare, engine: FakeEngine, keys: list[str]) -> None:
     engine.extra.append(script.hardware(1))
     with in_thread(engine):
         app, prepare = picture(engine, Clock(), keys)
+        assert snap_compare(app, terminal_size=(80, 24), run_before=prepare)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_planner(snap_compare, engine: FakeEngine, size: tuple[int, int]) -> None:
+    script.add_choices(engine)
+    script.add_weighed(engine, 5)
+    engine.extra.append(script.hardware(1))
+    with in_thread(engine):
+        app, prepare = picture(engine, Clock(), ["P", "tab"])
+        assert snap_compare(app, terminal_size=size, run_before=prepare)
+
+
+@pytest.mark.parametrize("key", ["h", "e"], ids=["hint", "memory"])
+def test_planner_dialog(snap_compare, engine: FakeEngine, key: str) -> None:
+    script.add_choices(engine)
+    engine.extra.append(script.hardware(1))
+    with in_thread(engine):
+        app, prepare = picture(engine, Clock(), ["P", key])
         assert snap_compare(app, terminal_size=(80, 24), run_before=prepare)
 
 
