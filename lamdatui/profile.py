@@ -275,7 +275,7 @@ def _override(data: Any, text: str) -> None:
 
 
 def _absolute(text: str, folder: Path) -> str:
-    if text.startswith(("catalogue:", "reasoning-gym:")):
+    if text.startswith(("catalogue:", "reasoning-gym:", "builtin:")):
         return text
     path = Path(text).expanduser()
     return str(path if path.is_absolute() else (folder / path).resolve())

@@ -22,6 +22,8 @@ from lamdatui.tasks.base import Task, load_task
 if TYPE_CHECKING:
     from lamdatui.planner.settings import PlannerSettings
 
+BUILTIN = Path(__file__).parent / "planner"
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -41,7 +43,9 @@ class Workspace:
 
 
 def locate(reference: str) -> Path:
-    """An existing file or directory from a path, `catalogue:NAME[/file]` or `reasoning-gym:NAME?size=…&seed=…`.
+    """An existing file or directory from a path, `catalogue:NAME[/file]`, `reasoning-gym:NAME?size=…&seed=…` or `builtin:FILE`.
+
+    The last is a file that comes with lamdatui's planner.
 
     Raises LamdatuiError.
     """
@@ -51,7 +55,7 @@ def locate(reference: str) -> Path:
         from lamdatui.catalogue.reasoning import build
 
         return build(reference)
-    path = Path(reference)
+    path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
     if not path.exists():
         near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
         fix = (

@@ -8,6 +8,7 @@ import pytest
 
 from lamdatui.planner import brief
 from lamdatui.planner.situations import Score, from_json, score, shipped, to_json
+from lamdatui.workspace import locate
 from tests.conftest import Commands
 
 
@@ -78,3 +79,13 @@ def test_few_situations_make_a_wide_interval():
     found = shipped()
     few, many = (score(part, [one.best if n % 2 else 0 for n, one in enumerate(part)]) for part in (found[:8], found))
     assert few.right_interval[1] - few.right_interval[0] > many.right_interval[1] - many.right_interval[0]
+
+
+def test_the_shipped_adapter_is_small_and_goes_with_the_quickstart(cli: Commands) -> None:
+    adapter = locate("builtin:smollm2-135m-decisions.gguf")
+    assert adapter.stat().st_size <= 8 * 2**20
+    plain = cli("planner", "check", "--situations", "2", "--set", "planner.adapter=''", "--json")
+    adapted = cli("planner", "check", "--situations", "2", "--json")
+    assert plain.returncode == adapted.returncode == 0, plain.stderr + adapted.stderr
+    assert json.loads(plain.stdout)["command"] != json.loads(adapted.stdout)["command"]
+    assert str(adapter) in json.loads(adapted.stdout)["command"]

@@ -41,7 +41,7 @@ async def run_arm(table: Table, arm: Arm, seeds: int, trials: int, kept: Kept) -
     """All seeds of one arm; what is in its file already is not run again."""
     path = result_file(table.name, arm)
     path.parent.mkdir(parents=True, exist_ok=True)
-    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"arm": asdict(arm), "runs": {}}
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"arm": {"name": arm.name}, "runs": {}}
     todo = [seed for seed in range(1, seeds + 1) if str(seed) not in found["runs"]]
     if not todo:
         return

@@ -20,6 +20,7 @@ from lamdatui.policy.base import Policy
 from lamdatui.policy.hybrid import HybridPolicy
 from lamdatui.policy.lamdagent import LamdagentPolicy
 from lamdatui.policy.session import PlannerSession
+from lamdatui.workspace import locate
 
 PROMPTS = folder_loader(Path(__file__).parents[2] / "prompts")
 SHORTLIST = 5
@@ -44,6 +45,8 @@ LLM = (
     Arm("hybrid 1.5B", "hybrid", "1.5b", settings={"memory": "facts"}),
     Arm("LLM alone (share 100%) 0.5B", "hybrid", "0.5b", share=1.0, adapt=False),
     Arm("lamdagent 0.5B", "lamdagent", "0.5b"),
+    Arm("hybrid 135M", "hybrid", "135m"),
+    Arm("hybrid 135M + adapter", "hybrid", "135m", settings={"adapter": str(locate("builtin:smollm2-135m-decisions.gguf"))}),
     Arm("share 10%", "hybrid", "0.5b", share=0.1, adapt=False),
     Arm("share 30%", "hybrid", "0.5b", share=0.3, adapt=False),
     Arm("share 50%", "hybrid", "0.5b", share=0.5, adapt=False),
@@ -113,7 +116,7 @@ class KeepingSession(PlannerSession):
 
     def _connect(self) -> Any:
         client = super()._connect()
-        self._client = KeepingClient(client, self._kept, Path(self.settings.model).stem)  # type: ignore[assignment]
+        self._client = KeepingClient(client, self._kept, Path(self.settings.model).stem + Path(self.settings.adapter).stem)  # type: ignore[assignment]
         return self._client
 
 

@@ -28,6 +28,9 @@ TAIL_LINES = 5
 GRACE_SECONDS = 3.0
 POLL_SECONDS = 0.2
 
+_ADAPTER_FIX = (
+    "check that planner.adapter was made for planner.model (another model wants adapter: ''), and that there is memory"
+)
 _FIXES = {
     "llamacpp": "check that planner.model is a whole GGUF file and that there is memory for it",
     "llama-cpp-python": "check that planner.model is a whole GGUF file, that there is memory for it, and planner.arguments",
@@ -299,7 +302,7 @@ class PlannerHost:
     def _failure(self, what: str) -> LamdatuiError:
         lines = log_tail(self._log_path)
         detail = "; its log ends with: " + " | ".join(lines) if lines else ""
-        fix = _FIXES[self._settings.backend]
+        fix = _ADAPTER_FIX if self._settings.adapter else _FIXES[self._settings.backend]
         return LamdatuiError(what + detail, where=str(self._log_path), fix=fix, exit_code=EXIT_PLANNER)
 
     # --- somebody else's server ----------------------------------------------------------------------------------
