@@ -173,7 +173,7 @@ def bad_words(cli: Commands) -> None:
 def spawn(cli: Commands, *words: str) -> pexpect.spawn:
     line = cli.line("step", "broken", *words)
     return pexpect.spawn(
-        line[0], line[1:], cwd=str(cli.folder), env={**os.environ, "TERM": "dumb"}, timeout=60, encoding="utf-8"
+        line[0], line[1:], cwd=str(cli.folder), env={**os.environ, "TERM": "dumb"}, timeout=180, encoding="utf-8"
     )
 
 

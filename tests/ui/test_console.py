@@ -256,6 +256,7 @@ async def test_hostile_text_reaches_no_widget(engine: FakeEngine) -> None:
     engine.add("trial.opened", number=1)
     engine.add("trial.proposed", number=1, proposal=script.proposal(1, script.sft(), nasty, by=nasty))
     async with opened(engine) as console:
+        await console.until(lambda: "[@click=app.quit]x[/]" in console.text())
         shown = console.text()
         assert "\x1b" not in shown and "\u202e" not in shown and "\x07" not in shown
         assert "[bold]␛[2J" in shown and "[@click=app.quit]x[/]" in shown
