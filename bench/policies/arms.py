@@ -43,7 +43,7 @@ CHEAP = tuple(Arm(name, name) for name in ("random", "surrogate", "tpe", "evolut
 LLM = (
     Arm("hybrid 0.5B", "hybrid", "0.5b"),
     Arm("hybrid 1.5B", "hybrid", "1.5b", settings={"memory": "facts"}),
-    Arm("LLM alone (share 100%) 0.5B", "hybrid", "0.5b", share=1.0, adapt=False),
+    Arm("share 100%", "hybrid", "0.5b", share=1.0, adapt=False),
     Arm("lamdagent 0.5B", "lamdagent", "0.5b"),
     Arm("hybrid 135M", "hybrid", "135m"),
     Arm("hybrid 135M + adapter", "hybrid", "135m", settings={"adapter": str(locate("builtin:smollm2-135m-decisions.gguf"))}),

@@ -161,7 +161,7 @@ def report(results: Path, tables: Path) -> None:
             length = min(len(run["nodes"]) for one in asked.values() for run in one.runs.values())
             seeds = sorted(set.union(*(set(one.runs) for one in asked.values())))
             seen[folder.name] = {name: one.cut(length, seeds) for name, one in every.items()}
-            print_table(f"With a planner, {length} trials, the same seeds for all", seen[folder.name])
+            print_table(f"With a planner, {length} trials; differences over the seeds that both arms have", seen[folder.name])
         else:
             seen[folder.name] = cheap
         print(f"\n{good:.1%} of the models have 95% of the attainable gain", end="")
@@ -199,7 +199,7 @@ def draw(seen: dict[str, dict[str, Seen]], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(seen), figsize=(5.2 * len(seen), 3.8), sharey=True, squeeze=False)
     for panel, (name, every) in zip(panels[0], seen.items(), strict=True):
         for one in every.values():
-            if one.arm in CHEAP or one.arm in LLM[:4]:
+            if one.arm in CHEAP or one.arm in LLM[:6]:
                 curves = np.array([one.regret(seed) for seed in sorted(one.runs)])
                 trials = np.arange(OPENING, OPENING + curves.shape[1])
                 panel.plot(trials, curves.mean(axis=0), label=one.arm.name, linestyle="--" if one.arm.planner else "-")
