@@ -15,7 +15,7 @@ from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
 
 if TYPE_CHECKING:
-    from lamdatui.planner.trial import Tried
+    from lamdatui.planner.check import Tried
     from lamdatui.state import RunState
 
 
@@ -213,7 +213,7 @@ def try_planner_of(profile_text: str, overrides: list[str], situations: int) -> 
     import os
     import tempfile
 
-    from lamdatui.planner.trial import try_planner
+    from lamdatui.planner.check import try_planner
     from lamdatui.policy.session import PlannerSession
     from lamdatui.resources import load_prompt
     from lamdatui.workspace import planner_settings

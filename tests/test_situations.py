@@ -87,5 +87,5 @@ def test_the_shipped_adapter_is_small_and_goes_with_the_quickstart(cli: Commands
     plain = cli("planner", "check", "--situations", "2", "--set", "planner.adapter=''", "--json")
     adapted = cli("planner", "check", "--situations", "2", "--json")
     assert plain.returncode == adapted.returncode == 0, plain.stderr + adapted.stderr
-    assert json.loads(plain.stdout)["command"] != json.loads(adapted.stdout)["command"]
+    assert "--adapter" not in json.loads(plain.stdout)["command"]
     assert str(adapter) in json.loads(adapted.stdout)["command"]

@@ -12,7 +12,7 @@ from lamdatui.actions import Value
 from lamdatui.objects import DatasetObject
 from lamdatui.planner.answers import plain
 from lamdatui.planner.grammar import MEMORY_CHARS
-from lamdatui.policy.base import Candidate, View, parents_of
+from lamdatui.policy.base import Candidate, View, datasets_of, parents_of
 from lamdatui.state import Trial
 
 LINE_CHARS = 200
@@ -112,7 +112,7 @@ def reasons(view: View, candidate: Candidate) -> list[str]:
             said.append(f"it builds on the best model so far, {told}")
         elif scored:
             said.append(f"it gives {told} another way than the one that led to {best} ({view.objectives[best]:.3f})")
-    datasets = _datasets(view, inputs)
+    datasets = datasets_of(view, inputs)
     used = {name for trial in view.trials if trial.action is not None for name in _ids(trial.action["inputs"])}
     said += [f"no trial has used {name} yet" for name in datasets if name not in used]
     alike = [t for t in _trials_of(view, candidate.action.type) if t.action and _ids(t.action["inputs"]) == _ids(inputs)]
@@ -130,7 +130,7 @@ def _notes(view: View, candidate: Candidate) -> list[str]:
     best = _best_model(view) if view.objectives else ""
     if scored := [_parent(view, name, best) for name in parents_of(view, inputs) if name in view.objectives]:
         notes.append(("parent " if len(scored) == 1 else "parents ") + ", ".join(scored))
-    for name in _datasets(view, inputs):
+    for name in datasets_of(view, inputs):
         notes.append(_data_note(view, candidate.action.type, name, parents_of(view, inputs)))
     chosen = _ids(inputs)
     done = _trials_of(view, candidate.action.type)
@@ -169,7 +169,7 @@ def findings(view: View, limit: int = MEMORY_CHARS) -> str:
     for trial in view.trials:
         change = _change(view, trial)
         if change is not None and trial.action is not None:
-            data = "+".join(_datasets(view, trial.action["inputs"]))
+            data = "+".join(datasets_of(view, trial.action["inputs"]))
             changes.setdefault(f"{trial.action['type']}{' on ' if data else ''}{data}", []).append(change)
     ranked = sorted(((fmean(found), name, len(found)) for name, found in changes.items()), reverse=True)
     helped = [f"{name} {mean:+.3f}{f' ({count} trials)' if count > 1 else ''}" for mean, name, count in ranked if mean > 0]
@@ -254,10 +254,6 @@ def _change(view: View, trial: Trial) -> float | None:
         return None
     known = [view.objectives[name] for name in parents_of(view, trial.action["inputs"]) if name in view.objectives]
     return trial.objective - max(known) if known else None
-
-
-def _datasets(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
-    return [name for name in _ids(inputs) if name in view.pool.items and view.pool.items[name].kind == "dataset"]
 
 
 def _parent(view: View, name: str, best: str) -> str:

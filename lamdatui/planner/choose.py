@@ -31,8 +31,6 @@ LEAST_LOGPROB = -1e4
 """Lower ones (servers also say minus infinity) say no more than this."""
 ALIKE = 1e-3
 """A standard deviation below this, in nats, is no preference."""
-LEAST = -25.0
-"""A log-probability below this is as good as this one."""
 CHOICE_TOKENS = 16
 """Room for `{"choice": "A"}`."""
 

@@ -61,6 +61,12 @@ def parents_of(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
     return joined if joined else [name for ids in models.values() for name in ids]
 
 
+def datasets_of(view: View, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """The datasets among an action's inputs."""
+    items = view.pool.items
+    return [name for ids in inputs.values() for name in ids if name in items and items[name].kind == "dataset"]
+
+
 @dataclass(frozen=True)
 class Proposal:
     """What a policy wants, why, and what else it weighed."""

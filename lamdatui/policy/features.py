@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lamdatui.actions import Value
-from lamdatui.policy.base import View, parents_of
+from lamdatui.policy.base import Candidate, View, datasets_of, parents_of
 from lamdatui.state import Trial
 
 LOG_RATIO = 8.0
@@ -57,14 +57,18 @@ def parts(action: Mapping[str, Any]) -> Parts:
     return action["type"], action["inputs"], action["params"]
 
 
+def parts_of(candidate: Candidate) -> Parts:
+    """The parts of a candidate's action."""
+    return candidate.action.type, candidate.action.inputs, candidate.action.params
+
+
 class Features:
     """One view's actions as vectors; rows of trials and of candidates can be compared with each other."""
 
     def __init__(self, view: View) -> None:
         self._view = view
         self.tasks = tuple(view.weights) or tuple(next(iter(view.scores.values()), {}))
-        listed = [item.action for group in view.candidates.values() for item in group]
-        every: list[Parts] = [(action.type, action.inputs, action.params) for action in listed]
+        every = [parts_of(item) for group in view.candidates.values() for item in group]
         every += [parts(trial.action) for trial in view.trials if trial.action is not None]
         self.grids = _grids(every)
         self.types = sorted({kind for kind, _, _ in every})
@@ -81,8 +85,7 @@ class Features:
 
     def datasets_of(self, inputs: Mapping[str, Sequence[str]]) -> list[str]:
         """The datasets among an action's inputs."""
-        items = self._view.pool.items
-        return [name for ids in inputs.values() for name in ids if name in items and items[name].kind == "dataset"]
+        return datasets_of(self._view, inputs)
 
     def scores(self, model: str) -> np.ndarray:
         """[tasks]: a model's score on each task of the objective."""
@@ -145,8 +148,7 @@ def _history(view: View) -> dict[str, tuple[int, Counter[str]]]:
         used: Counter[str] = Counter()
         for _, counts in above:
             used |= counts
-        items = view.pool.items
-        used.update(name for name in names if name in items and items[name].kind == "dataset")
+        used.update(datasets_of(view, trial.action["inputs"]))
         found[trial.model] = (1 + max((depth for depth, _ in above), default=0), used)
     return found
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lamdatui.policy.base import Candidate, View
-from lamdatui.policy.features import Features, parts, scored
+from lamdatui.policy.features import Features, parts, parts_of, scored
 
 LEAST_TRIALS = 2
 PRIOR_STD = 0.15
@@ -82,7 +82,7 @@ class Surrogate:
         places = [place for place, names in enumerate(above) if names and candidates[place].action.type not in makes_data]
         found = [Forecast(best, PRIOR_STD, 0.0)] * len(candidates)
         if places:
-            rows = np.array([features.vector(_parts(candidates[place])) for place in places])
+            rows = np.array([features.vector(parts_of(candidates[place])) for place in places])
             means, stds = self._predict(rows)
             starts = np.array([features.scores(above[place][0]) for place in places])
             # A score is a share: what is forecast beyond 1 can't be had.
@@ -117,8 +117,3 @@ def improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
     std = np.maximum(std, 1e-9)
     z = (mean - best) / std
     return np.maximum(0.0, (mean - best) * norm.cdf(z) + std * norm.pdf(z))
-
-
-def _parts(candidate: Candidate) -> tuple[str, dict[str, tuple[str, ...]], dict[str, float | int | str | bool]]:
-    action = candidate.action
-    return action.type, action.inputs, action.params

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.jsonio import digest
 from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
-from lamdatui.policy.features import Features, Parts, parts
+from lamdatui.policy.features import Features, Parts, parts, parts_of
 from lamdatui.state import Trial
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TpePolicy(Policy):
             raise PolicyError("there is no legal action left")
         space = _Space(view)
         study = space.study()
-        known = {space.key(space.encode(_of(item))): item for item in space.candidates}
+        known = {space.key(space.encode(parts_of(item))): item for item in space.candidates}
         told, misses, suggested = len(study.trials), 0, {}
         for _ in range(SUGGESTIONS):
             suggested = space.suggest(study.ask())
@@ -50,11 +50,6 @@ class TpePolicy(Policy):
         return Proposal(candidate.action, reason, self.name, details={"misses": misses})
 
 
-def _of(candidate: Candidate) -> Parts:
-    action = candidate.action
-    return action.type, action.inputs, action.params
-
-
 class _Space:
     """One view's actions as Optuna parameters."""
 
@@ -66,12 +61,13 @@ class _Space:
         every = [item for group in view.candidates.values() for item in group]
         self.candidates = sorted(every, key=lambda item: item.action.digest)
         self._distributions = self._describe()
+        self._known = self._values()
 
     def _describe(self) -> dict[str, dict[str, BaseDistribution]]:
         """Type → its parameters: `type` first, then everything that any of its actions has."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-        rows: list[Parts] = [_of(item) for item in self.candidates]
+        rows: list[Parts] = [parts_of(item) for item in self.candidates]
         rows += [parts(trial.action) for trial in self._view.trials if trial.action is not None]
         kinds = CategoricalDistribution(sorted({kind for kind, _, _ in rows}))
         values: dict[str, set[Any]] = {}
@@ -150,18 +146,23 @@ class _Space:
                 found[name] = trial.suggest_categorical(name, shape.choices)  # type: ignore[attr-defined]
             else:
                 value = trial.suggest_float(name, 0.0, 1.0)
-                found[name] = min(self._known(kind, name), key=lambda known: abs(known - value), default=value)
+                found[name] = min(self._known.get(name, ()), key=lambda known: abs(known - value), default=value)
         return found
 
-    def _known(self, kind: str, name: str) -> list[float]:
-        rows = (self._raw(_of(item)) for item in self._view.candidates.get(kind, ()))
-        return sorted({row[name] for row in rows if name in row})
+    def _values(self) -> dict[str, list[float]]:
+        """Parameter → the numbers that candidates have for it."""
+        found: dict[str, set[float]] = {}
+        for item in self.candidates:
+            for name, value in self._raw(parts_of(item)).items():
+                if isinstance(value, float):
+                    found.setdefault(name, set()).add(value)
+        return {name: sorted(values) for name, values in found.items()}
 
     def nearest(self, values: Mapping[str, Any]) -> Candidate:
         """The candidate with the smallest distance to a suggestion: of its type if there is one; ties by digest."""
 
         def distance(item: Candidate) -> tuple[float, str]:
-            mine = self.encode(_of(item))
+            mine = self.encode(parts_of(item))
             total = 0.0
             for name in {*mine, *values}:
                 ours, theirs = mine.get(name), values.get(name)
