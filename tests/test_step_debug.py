@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pexpect
@@ -173,7 +174,14 @@ def bad_words(cli: Commands) -> None:
 def spawn(cli: Commands, *words: str) -> pexpect.spawn:
     line = cli.line("step", "broken", *words)
     return pexpect.spawn(
-        line[0], line[1:], cwd=str(cli.folder), env={**os.environ, "TERM": "dumb"}, timeout=180, encoding="utf-8"
+        line[0],
+        line[1:],
+        cwd=str(cli.folder),
+        env={**os.environ, "TERM": "dumb"},
+        timeout=180,
+        encoding="utf-8",
+        # Tests that are started in the background ignore Ctrl-C, and what they start would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
 
 
