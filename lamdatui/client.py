@@ -29,7 +29,12 @@ FRAME_BYTES = 4 * 1024 * 1024
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "attach": ("role",),
-    "decide": ("number", "digest", "verdict", "params", "reason", "remember"),
+    "decide": ("number", "digest", "verdict", "params", "action", "reason", "remember"),
+    "actions": (),
+    "try_action": ("type", "inputs", "params", "seed"),
+    "propose": ("type", "inputs", "params", "note", "seed"),
+    "withdraw": ("id",),
+    "more": ("trials",),
     "pause": (),
     "resume": (),
     "mode": ("mode",),
@@ -40,7 +45,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "revoke": ("id",),
 }
 """Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`. `decide.digest` is the digest of
-the action that was shown: a decision about another one is refused. `stop.when`: `after-step` or `now`. `policy` names who proposes from
+the action that was shown: a decision about another one is refused; `decide.action` {"type", "inputs", "params", "seed"} is what runs in its
+place. `actions` lists the run's action types with their slots and hyperparameters; `try_action` says what an action would cost and bring,
+and why it can't be run (`problems`); `propose` queues a person's own action for the next trial and gives {"id", "action", "trials_left"}, where
+`trials_left` says how many trials of the budget are left for it; `withdraw` takes it back. An action that was run before gets another seed
+unless it brings its own. `more` allows that many trials more, also after the run's end. `stop.when`: `after-step` or `now`. `policy` names who proposes from
 the next trial on; `hint` tells the planner something, `memory` rewrites its memory; `revoke` takes back a rule, a constraint or a
 hint by its id."""
 

@@ -21,6 +21,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "run.ended": ("status", "reason", "winner", "beats_base", "gain"),
     "mode.changed": ("mode", "by"),
     "policy.changed": ("name", "by"),
+    "budget.changed": ("max_trials", "by"),
     "phase.changed": ("phase", "detail"),
     "problem.noted": ("where", "message"),
     # the pool
@@ -37,6 +38,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "step.started": ("step", "pid", "start_time", "boot_id"),
     "step.ended": ("step", "status", "cached", "seconds", "error"),
     "evaluation.recorded": ("model", "task", "split", "key", "score"),
+    # actions that people want next, until a trial takes them (trial.proposed with proposal.queued) or they are withdrawn
+    "action.queued": ("id", "action", "note", "by"),
+    "action.withdrawn": ("id", "by"),
     # what the planner is told and what people said
     "memory.updated": ("text", "by"),
     "hint.added": ("id", "text", "by", "trial"),

@@ -103,6 +103,8 @@ class RunState:
     rules: dict[str, Json] = field(default_factory=dict)
     hints: dict[str, Json] = field(default_factory=dict)
     """What people told the planner: id → {"text", "by", "trial"}."""
+    queue: dict[str, Json] = field(default_factory=dict)
+    """Actions that people want next, the oldest first: id → {"id", "action", "note", "by"}."""
     problems: list[Json] = field(default_factory=list)
     planner_tokens: int = 0
     planner_seconds: float = 0.0
@@ -217,6 +219,10 @@ def _policy_changed(state: RunState, data: Json, _: Event) -> None:
     state.policy = data["name"]
 
 
+def _budget_changed(state: RunState, data: Json, _: Event) -> None:
+    state.max_trials = data["max_trials"]
+
+
 def _phase_changed(state: RunState, data: Json, event: Event) -> None:
     state.phase, state.phase_detail = data["phase"], data["detail"]
     if data["phase"] in ("waiting", "paused"):
@@ -245,6 +251,8 @@ def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
     trial.stamps = {**trial.stamps, "proposed": event.mono}
     trial.proposal, trial.action = proposal, proposal["action"]
     trial.proposed_by, trial.reason, trial.status = proposal["proposed_by"], proposal["reason"], "awaiting"
+    # Taken in the same event: whatever happens to the engine now, it is not taken twice.
+    state.queue.pop(proposal.get("queued") or "", None)
 
 
 def _shadows_recorded(state: RunState, data: Json, _: Event) -> None:
@@ -294,6 +302,14 @@ def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
     state.touched.add(("score", model))
 
 
+def _action_queued(state: RunState, data: Json, _: Event) -> None:
+    state.queue[data["id"]] = data
+
+
+def _action_withdrawn(state: RunState, data: Json, _: Event) -> None:
+    state.queue.pop(data["id"], None)
+
+
 def _memory_updated(state: RunState, data: Json, _: Event) -> None:
     state.memory, state.memory_by = data["text"], data["by"]
 
@@ -338,6 +354,7 @@ _HANDLERS = {
     "run.stopping": _stopping,
     "mode.changed": _mode_changed,
     "policy.changed": _policy_changed,
+    "budget.changed": _budget_changed,
     "phase.changed": _phase_changed,
     "problem.noted": _problem_noted,
     "object.added": _object_added,
@@ -350,6 +367,8 @@ _HANDLERS = {
     "step.started": _step_started,
     "step.ended": _step_ended,
     "evaluation.recorded": _evaluation_recorded,
+    "action.queued": _action_queued,
+    "action.withdrawn": _action_withdrawn,
     "memory.updated": _memory_updated,
     "hint.added": _hint_added,
     "hint.revoked": _hint_revoked,

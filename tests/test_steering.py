@@ -23,7 +23,7 @@ from lamdatui.runs import StartOptions, prepare_run, start_engine
 from lamdatui.state import RunState
 from lamdatui.store.journal import Journal, read_state
 from tests.conftest import Commands
-from tests.test_journal import fill
+from tests.test_journal import ACTION, PROPOSAL, fill
 from tests.test_run import executions, wait_for
 
 POLICY = "policy: { name: hybrid }"
@@ -352,6 +352,14 @@ def test_what_people_said_and_what_others_would_have_done_survive_in_the_journal
         ("policy.changed", {"name": "tpe", "by": "person"}),
         ("memory.updated", {"text": "Replay helps.", "by": "person"}),
         ("shadows.recorded", {"number": 2, "shadows": [shadow]}),
+        ("budget.changed", {"max_trials": 9, "by": "person"}),
+    )
+    for name in ("q1", "q2", "q3"):
+        journal.append(("action.queued", {"id": name, "action": ACTION, "note": "", "by": "person"}))
+    journal.append(
+        ("action.withdrawn", {"id": "q1", "by": "person"}),
+        ("trial.opened", {"number": 3}),
+        ("trial.proposed", {"number": 3, "proposal": {**PROPOSAL, "queued": "q2"}}),
     )
     before = journal.projections()
     journal.rebuild()
@@ -360,4 +368,5 @@ def test_what_people_said_and_what_others_would_have_done_survive_in_the_journal
     state = read_state(tmp_path / "run.db")
     assert [hint["text"] for hint in state.hints.values()] == ["say h2"]
     assert (state.policy, state.memory, state.memory_by) == ("tpe", "Replay helps.", "person")
+    assert (list(state.queue), state.max_trials) == (["q3"], 9)
     assert (state.trials[1].shadows, state.trials[2].shadows) == ([], [shadow])

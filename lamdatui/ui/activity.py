@@ -115,11 +115,18 @@ def _decided(data: Json, before: RunState) -> list[Row]:
     words = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stop asked"}
     text = f"{words.get(verdict, verdict)} by {data['by']}"
     if verdict == "edit" and (known := before.trials.get(trial)) and known.proposal:
-        text += f": {changes_text(known.proposal['action'], data['action'])}"
+        text += f": {edit_text(known.proposal['action'], data['action'])}"
     if data["reason"]:
         text += f": {data['reason']}"
     sign = Mark("✓", "", "plain") if verdict in ("approve", "edit") else mark(verdict)
     return [_row(sign, _trial(data), text, trial=trial)]
+
+
+def edit_text(proposed: Json, ran: Json) -> str:
+    """What an edit made of a proposal: other hyperparameters, or another action."""
+    if (proposed["type"], proposed["inputs"]) != (ran["type"], ran["inputs"]):
+        return f"{call_text(ran)} instead"
+    return changes_text(proposed, ran)
 
 
 def changes_text(proposed: Json, ran: Json | None) -> str:
@@ -168,6 +175,16 @@ def _evaluated(data: Json, _: RunState) -> list[Row]:
     return [_row("·", str(data["model"]), f"sealed {text}" if sealed else text, "strong" if sealed else "plain")]
 
 
+def _queued(data: Json, _: RunState) -> list[Row]:
+    note = f": {data['note']}" if data["note"] else ""
+    return [_row("+", "queued", f"{call_text(data['action'])} (by {data['by']}){note}")]
+
+
+def _withdrawn(data: Json, before: RunState) -> list[Row]:
+    known = before.queue.get(data["id"])
+    return [_row("−", "withdrawn", f"{call_text(known['action']) if known else data['id']} (by {data['by']})")]
+
+
 def _memory(data: Json, _: RunState) -> list[Row]:
     return [_row("·", "memory", data["text"], "dim")]
 
@@ -207,6 +224,9 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[Row]]] = {
     "run.ended": _ended,
     "mode.changed": _said("·", "mode", "{mode}, by {by}", "strong"),
     "policy.changed": _said("·", "policy", "{name} proposes from the next trial on, by {by}", "strong"),
+    "budget.changed": _said("·", "budget", "up to {max_trials} trials, by {by}", "strong"),
+    "action.queued": _queued,
+    "action.withdrawn": _withdrawn,
     "problem.noted": _said("!", "problem", "{where}: {message}", "bad"),
     "object.added": _object,
     "candidates.listed": _candidates,

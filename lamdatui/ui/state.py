@@ -231,6 +231,8 @@ _PARTS: dict[str, tuple[Part, ...]] = {
     "trial": ("status", "pipeline", "card", "planner"),
     "step": ("status", "pipeline", "logs", "hardware"),
     "evaluation": ("pipeline",),
+    "action": ("status", "pipeline", "card"),
+    "budget": ("status",),
     "constraint": ("card", "planner"),
     "rule": ("card", "planner"),
     "hint": ("planner",),

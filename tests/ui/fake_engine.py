@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,15 @@ from lamdatui.paths import socket_path
 
 Json = dict[str, Any]
 WALL = 1_760_000_000.0
+Answer = Callable[[Json], Any]
 
 
 class FakeEngine:
-    """Holds a scripted journal; replays it to whoever attaches; answers commands with `refusals` or `ok`."""
+    """Holds a scripted journal; replays it to whoever attaches; answers commands with `refusals`, `answers` or `ok`.
+
+    An answer takes the command's arguments and gives the reply's result; it may emit events. `script.answer_orders` has
+    answers for what a person can order.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
@@ -27,6 +32,7 @@ class FakeEngine:
         self.extra: list[Json] = []
         self.commands: list[tuple[str, Json]] = []
         self.refusals: dict[str, str] = {}
+        self.answers: dict[str, Answer] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,9 +98,13 @@ class FakeEngine:
 
     def _answer(self, frame: Json, writer: asyncio.StreamWriter) -> None:
         self.commands.append((frame["command"], frame["args"]))
-        refusal = self.refusals.get(frame["command"])
+        refusal, answer = self.refusals.get(frame["command"]), self.answers.get(frame["command"])
         reply: Json = {"type": "reply", "id": frame["id"], "ok": refusal is None}
-        writer.write(encode(reply | ({"result": None} if refusal is None else {"error": refusal})))
+        if refusal is None:
+            reply["result"] = answer(frame["args"]) if answer else None
+        else:
+            reply["error"] = refusal
+        writer.write(encode(reply))
 
 
 @contextlib.contextmanager

@@ -65,6 +65,47 @@ def proposal(number: int, act: Json, reason: str, by: str = "lamdagent", **extra
     }
 
 
+ACTION_TYPES: list[Json] = [
+    {"name": "sft", "summary": "Supervised fine-tuning with a LoRA adapter (TRL)", "family": "supervised", "output": "model",
+     "slots": [{"name": "model", "kind": "model", "formats": [], "min": 1, "max": 1},
+               {"name": "dataset", "kind": "dataset", "formats": ["sft"], "min": 1, "max": 1}],
+     "params": [{**param, "allowed": []} for param in SFT_PARAMS]},
+    {"name": "merge_ties", "summary": "Merge models", "family": "merge", "output": "model",
+     "slots": [{"name": "models", "kind": "model", "formats": [], "min": 2, "max": 3}],
+     "params": [{**param, "allowed": []} for param in MERGE_PARAMS]},
+]  # fmt: skip
+"""What the command `actions` tells of a run's types."""
+
+
+def answer_orders(engine: FakeEngine, problems: list[str] | None = None) -> None:
+    """Have the engine answer actions, try_action (with these problems), propose, withdraw and more; orders become events."""
+    estimate = {"seconds": 38.0, "memory_bytes": 2 * GB, "disk_bytes": 30_000_000, "measured": 2}
+
+    def wanted(args: Json) -> Json:
+        return action(args["type"], args["inputs"], args.get("params") or {}, args.get("seed") or 7)
+
+    def try_action(args: Json) -> Json:
+        told = {"problems": problems or [], "estimate": estimate, "expected": 0.41, "std": 0.03}
+        return {**told, "digest": wanted(args)["digest"], "seed": 7, "trial": None, "cached": False}
+
+    def propose(args: Json) -> Json:
+        name = f"q{len(engine.sent('propose'))}"
+        engine.emit("action.queued", id=name, action=wanted(args), note=args.get("note") or "", by="person")
+        return {"id": name, "action": wanted(args), "trials_left": 5}
+
+    def more(args: Json) -> None:
+        before = next(e.data["max_trials"] for e in reversed(engine.events) if "max_trials" in e.data)
+        engine.emit("budget.changed", max_trials=before + args["trials"], by="person")
+
+    engine.answers |= {
+        "actions": lambda _: {"types": ACTION_TYPES},
+        "try_action": try_action,
+        "propose": propose,
+        "withdraw": lambda args: engine.emit("action.withdrawn", id=args["id"], by="person"),
+        "more": more,
+    }
+
+
 def score(mean: float, n: int = 48) -> Json:
     """A score with an interval."""
     return {"mean": mean, "n": n, "interval": [round(mean - 0.11, 3), round(mean + 0.11, 3)]}

@@ -94,6 +94,38 @@ def test_an_edit_names_what_was_changed(history: FakeEngine) -> None:
     assert "learning_rate 0.0003 → 0.01" in play(history).activity[-1].text
 
 
+def test_an_edit_to_another_action_names_it(engine: FakeEngine) -> None:
+    script.add_waiting(engine)
+    view = play(engine)
+    other = script.action("dpo", {"model": ["m1"], "dataset": ["preferences"]}, {"beta": 0.1})
+    engine.add("trial.decided", number=7, verdict="edit", by="person", reason="", action=other)
+    view = play(engine, view)
+    assert "edited and approved by person: dpo(m1, preferences) instead" in [row.text for row in view.activity]
+
+
+def test_orders_of_a_person_are_queued_withdrawn_and_taken(history: FakeEngine) -> None:
+    script.answer_orders(history)
+    order = {"type": "sft", "inputs": {"model": ["m1"], "dataset": ["tool-calls"]}, "params": {}, "note": "once more"}
+    for number, command in enumerate(
+        (("propose", order), ("propose", order), ("withdraw", {"id": "q1"}), ("more", {"trials": 3}))
+    ):
+        name, args = command
+        history.commands.append((name, args))
+        result = history.answers[name](args)
+        assert name != "propose" or (result["id"], result["trials_left"]) == (f"q{number + 1}", 5)
+    view = play(history)
+    assert list(view.run.queue) == ["q2"]
+    assert view.run.max_trials == 15
+    texts = [f"{row.head} {row.text}" for row in view.activity]
+    assert texts.count("queued sft(m1, tool-calls) (by person): once more") == 2
+    assert "withdrawn sft(m1, tool-calls) (by person)" in texts
+    assert "budget up to 15 trials, by person" in texts
+    taken = script.proposal(7, script.sft("m1"), "once more", "person", queued="q2")
+    history.add("trial.opened", number=7)
+    history.add("trial.proposed", number=7, proposal=taken)
+    assert play(history, view).run.queue == {}
+
+
 def test_the_end_names_the_winner_and_both_gains(history: FakeEngine) -> None:
     gains = {"search": script.gain(0.135), "sealed": script.gain(0.1)}
     history.add("run.ended", status="done", reason="6 trials", winner="m6", beats_base=True, gain=gains)
