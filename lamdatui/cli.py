@@ -71,13 +71,18 @@ def run(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
     headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
+    fake_gpu: Annotated[
+        Path | None, typer.Option("--fake-gpu", metavar="FILE", help="Show recorded GPU readings; nothing runs on them.")
+    ] = None,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Start a search, or go on with one."""
     from lamdatui.commands import run_profile
 
     headless = headless or as_json
-    raise typer.Exit(run_profile(profile, name, mode, max_trials, overrides or [], headless, as_json, runs_dir, policy))
+    raise typer.Exit(
+        run_profile(profile, name, mode, max_trials, overrides or [], headless, as_json, runs_dir, policy, fake_gpu)
+    )
 
 
 @app.command()

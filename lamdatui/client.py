@@ -5,7 +5,8 @@ Frames are JSON objects, one a line, at most `FRAME_BYTES` long. The engine send
 - `{"type": "hello", "protocol", "run", "pid", "seq"}` once; `seq` is the newest event at that moment,
 - `{"type": "event", "event": {...}}` for each event from the first on, then live,
 - `{"type": "live"}` when everything up to `hello.seq` was sent,
-- `{"type": "hardware", "gpus": [...], "reason", "host": {...}}` about once a second while somebody watches,
+- `{"type": "hardware", "gpus": [...], "reason", "host": {...}}` about once a second while somebody watches; `recorded` names the
+  recording (`run --fake-gpu`) that the GPUs come from; fields: `lamdatui.hardware`; a process's `owner` is "" for a stranger's,
 - `{"type": "metric", "step", "metric": {...}}` for each line that the running step adds to its metrics.jsonl,
 - `{"type": "reply", "id", "ok", "result" | "error"}` to each command.
 

@@ -29,6 +29,7 @@ def run_profile(
     as_json: bool,
     runs_dir: Path,
     policy: str | None = None,
+    fake_gpu: Path | None = None,
 ) -> int:
     """Start or go on with a run, watched by the console or (headless) by a line client; the exit code."""
     if mode is not None and mode not in MODES:
@@ -40,6 +41,8 @@ def run_profile(
         raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
     if not headless and not terminal:
         raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
+    if fake_gpu is not None:
+        fake_gpu = _recording(fake_gpu)
     profile = load_profile(find_profile(profile_text), overrides)
     _prepare_lab(profile)
     _open(profile)
@@ -51,18 +54,31 @@ def run_profile(
     if not finished:
         _release(run_dir)
     going = not finished and runs.is_alive(run_dir)
-    runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy))
+    runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu))
     if going and mode:
         asyncio.run(_command(run_dir, "mode", mode=mode))
     if going and policy:
         asyncio.run(_command(run_dir, "policy", name=policy))
     if going and max_trials:
         print("the run is going: --max-trials is taken when it is started again", file=sys.stderr)
+    if going and fake_gpu:
+        print("the run is going: --fake-gpu is taken when its engine is started again", file=sys.stderr)
     if headless:
         from lamdatui.headless import Headless
 
         return asyncio.run(Headless(run_dir, as_json).follow())
     return _console(run_dir)
+
+
+def _recording(name: Path) -> Path:
+    """A recording by its path, or a shipped one by its name. Raises LamdatuiError (exit code 2) unless it is sound."""
+    from lamdatui.hardware.recording import load_recording
+    from lamdatui.resources import builtin
+
+    shipped = builtin("profiles") / "recordings" / f"{name}.jsonl"
+    path = shipped if len(name.parts) == 1 and not name.exists() and shipped.is_file() else name
+    load_recording(path)
+    return path
 
 
 def _open(profile: Any) -> None:

@@ -32,6 +32,7 @@ class StartOptions:
     mode: str | None = None
     max_trials: int | None = None
     policy: str | None = None
+    fake_gpu: Path | None = None
 
     def arguments(self) -> list[str]:
         """As the engine's own command line takes them."""
@@ -39,6 +40,7 @@ class StartOptions:
         found += ["--view"] if self.view else []
         found += ["--mode", self.mode] if self.mode else []
         found += ["--policy", self.policy] if self.policy else []
+        found += ["--fake-gpu", str(self.fake_gpu.resolve())] if self.fake_gpu else []
         return found + (["--max-trials", str(self.max_trials)] if self.max_trials else [])
 
 

@@ -28,6 +28,8 @@ from lamdatui.events import MODES
 from lamdatui.hardware.gpu import read_gpus
 from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
+from lamdatui.hardware.processes import ENGINE
+from lamdatui.hardware.recording import load_recording
 from lamdatui.jsonio import write_json
 from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
@@ -224,14 +226,18 @@ class Engine:
             await asyncio.sleep(0.1)
 
     async def _readings(self) -> None:
-        probe = Probe(self.run_dir)
-        try:
-            while True:
-                if self.server.peers:
-                    self.server.publish(await probe.read())
-                await asyncio.sleep(1.0)
-        finally:
-            probe.close()
+        recording = load_recording(self.options.fake_gpu) if self.options.fake_gpu else None
+        probe = Probe(self.run_dir, self._owners, recording, recording.title if recording else "")
+        while True:
+            if self.server.peers:
+                self.server.publish(await probe.read())
+            await asyncio.sleep(1.0)
+
+    def _owners(self) -> dict[int, str]:
+        """This run's processes, for the hardware pane: what else uses a GPU is a stranger's."""
+        running = [r for r in self.journal.state.steps.values() if r.status == "running" and r.pid]
+        host = {self.host.pid: "step host"} if self.host.pid else {}
+        return {os.getpid(): ENGINE, **host, **{r.pid: f"step {r.key}" for r in running if r.pid}}
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -320,6 +326,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--max-trials", type=int)
     parser.add_argument("--policy")
+    parser.add_argument("--fake-gpu", type=Path, help="a recording for the hardware frames")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()
     error_file = run_dir / "engine-error.json"

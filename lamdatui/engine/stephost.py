@@ -53,6 +53,11 @@ class StepHost:
         self.exits: dict[int, int] = {}
         """pid → exit status (minus the signal when killed) of steps that this engine has seen end."""
 
+    @property
+    def pid(self) -> int | None:
+        """The host's process, while there is one."""
+        return self._host.process.pid if self._host else None
+
     async def warm(self) -> _Host:
         """Have a host importing; returns at once."""
         if self._host is not None:

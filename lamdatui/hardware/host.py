@@ -21,13 +21,15 @@ def has_fast_bfloat16() -> bool:
 
 
 def read_host(folder: Path) -> dict[str, Any]:
-    """CPU (percent a core since the last call), memory and the disk of `folder` (bytes), load averages."""
-    memory = psutil.virtual_memory()
+    """CPU (percent a core since the last call), memory, swap and the disk of `folder` (bytes), load averages."""
+    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
     disk = psutil.disk_usage(str(folder))
     return {
         "cpu_percent": psutil.cpu_percent(percpu=True),
         "memory_used": memory.total - memory.available,
         "memory_total": memory.total,
+        "swap_used": swap.used,
+        "swap_total": swap.total,
         "disk_free": disk.free,
         "disk_total": disk.total,
         "load": list(psutil.getloadavg()),
