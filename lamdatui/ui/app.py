@@ -45,8 +45,8 @@ class ConsoleApp(App[int]):
         super().__init__()
         self.run_dir = run_dir
         self.view = ViewState()
-        self.console_screen = ConsoleScreen(self.view, run_dir, clock)
         self._link = EngineLink(run_dir, self.receive)
+        self.console_screen = ConsoleScreen(self.view, run_dir, clock, self._link.command)
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name

@@ -11,7 +11,7 @@ from typing import Literal
 
 from textual.binding import Binding
 
-Where = Literal["app", "console", "pane", "logs", "card", "planner", "scroll"]
+Where = Literal["app", "console", "pane", "logs", "card", "planner", "scroll", "form", "pick", "pick-row"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,14 @@ KEYS: tuple[Key, ...] = (
     Key("log-up", "k", "scroll_up", "Up", "Line up", "logs"),
     Key("down", "j", "cursor_down", "Down", "Next row", "pane"),
     Key("up", "k", "cursor_up", "Up", "Row before", "pane"),
+    Key("form-send", "ctrl+o", "send", "Send", "Use the action as it stands", "form", show=True),
+    Key("form-back", "escape", "cancel", "Back", "Close without using anything", "form", show=True),
+    Key("form-next", "down", "app.focus_next", "Next", "Next field", "form"),
+    Key("form-previous", "up", "app.focus_previous", "Before", "Field before", "form"),
+    Key("pick-open", "enter,space", "ask", "Choose", "Open the list", "pick-row"),
+    Key("pick-done", "escape", "done", "Back", "Close the list", "pick"),
+    Key("pick-down", "down", "move(1)", "Down", "Next row", "pick"),
+    Key("pick-up", "up", "move(-1)", "Up", "Row before", "pick"),
     Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
     Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
     Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card"),

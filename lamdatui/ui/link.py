@@ -9,6 +9,7 @@ from typing import Any
 
 from lamdatui.client import Client
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.ui.sanitize import clean_json
 
 Json = dict[str, Any]
 
@@ -47,11 +48,11 @@ class EngineLink:
             failures += 1
 
     async def command(self, command: str, **args: Any) -> Any:
-        """Send a command. Raises LamdatuiError when it is refused or when there is no engine to take it."""
+        """Send a command; its reply, cleaned. Raises LamdatuiError when it is refused or when no engine takes it."""
         if self._client is None:
             raise LamdatuiError("no engine is connected", where=command, exit_code=EXIT_FAILED)
         try:
-            return await self._client.command(command, **args)
+            return clean_json(await self._client.command(command, **args))
         except (ConnectionError, OSError) as error:
             raise LamdatuiError("the engine went away before it answered", where=command, exit_code=EXIT_FAILED) from error
 

@@ -47,7 +47,7 @@ def title(trial: int, proposal: Mapping[str, Any], edited: Mapping[str, Any] | N
 def facts(state: RunState, proposal: Mapping[str, Any], edited: Mapping[str, Any] | None) -> list[Line]:
     """What it will do: forecast, inputs with lineage, hyperparameters."""
     action = proposal["action"]
-    lines = [labelled("forecast", *_forecast(proposal.get("estimate") or {}))]
+    lines = [labelled("forecast", *forecast(proposal.get("estimate") or {}))]
     for slot, ids in action.get("inputs", {}).items():
         if not ids:
             continue
@@ -152,7 +152,8 @@ def labelled(label: str, *spans: Span) -> Line:
     return ((f"{label[: LABEL - 1]:<{LABEL}}", "dim"), *spans)
 
 
-def _forecast(estimate: Mapping[str, Any]) -> list[Span]:
+def forecast(estimate: Mapping[str, Any]) -> list[Span]:
+    """`about 38 s · 2.0 GB memory · unknown disk (from 3 measured steps)`."""
     seconds = estimate.get("seconds")
     parts = [
         "unknown time" if seconds is None else f"about {duration(seconds)}",

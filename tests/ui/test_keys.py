@@ -10,9 +10,11 @@ from textual.binding import Binding
 
 from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.keys import KEYS
+from lamdatui.ui.screens.action import ActionScreen, PickRow
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.edit import EditScreen
+from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.widgets.activity import ActivityPane
@@ -25,7 +27,7 @@ from tests.ui.fake_engine import FakeEngine
 
 OURS = (
     ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree,
-    PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen,
+    PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen,
 )  # fmt: skip
 MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,8 +69,9 @@ class ConsoleScreen(Screen[None]):
         args: dict[str, Any]
         refused: Callable[[], None] | None = None
 
-    def __init__(self, view: ViewState, run_dir: Path, clock: Callable[[], float]) -> None:
+    def __init__(self, view: ViewState, run_dir: Path, clock: Callable[[], float], ask: Callable[..., Awaitable[Any]]) -> None:
         super().__init__(id="console")
+        self.ask = ask
         self._view = view
         self._run_dir = run_dir
         self._card = ApprovalCard(clock)

@@ -1,0 +1,90 @@
+"""Fields for hyperparameters, one row each, checked while they are typed. The edit form and the action form share them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.message import Message
+from textual.widgets import Input, Label, Static
+
+from lamdatui.ui.sanitize import clean
+from lamdatui.ui.words import number
+
+if TYPE_CHECKING:
+    from lamdatui.actions import Param, Value
+
+
+class ParamFields(VerticalScroll, can_focus=False):
+    """Rows for the declared hyperparameters. `before` is what a changed value is marked against."""
+
+    class Changed(Message):
+        """Something was typed."""
+
+    def __init__(self, declared: Sequence[Param], before: Mapping[str, Value], now: Mapping[str, Value]) -> None:
+        super().__init__(id="edit-rows")
+        self._declared = list(declared)
+        self._before = dict(before)
+        self._now = dict(now)
+
+    def compose(self) -> ComposeResult:
+        for index, param in enumerate(self._declared):
+            with Vertical(classes="edit-row"):
+                with Horizontal(classes="edit-line"):
+                    yield Label(param.name, markup=False, classes="edit-name")
+                    yield Input(number(self._now[param.name]), compact=True, id=f"edit-{index}")
+                yield Static(hint(param), markup=False, classes="edit-hint", id=f"hint-{index}")
+
+    def on_mount(self) -> None:
+        self.mark()
+
+    @on(Input.Changed)
+    def _changed(self, event: Input.Changed) -> None:
+        event.stop()
+        self.mark()
+        self.post_message(self.Changed())
+
+    def read(self) -> tuple[dict[str, Value], dict[int, str]]:
+        """All values, and the problem of each row that can't be used (its value stays as it was)."""
+        values, problems = dict(self._before), dict[int, str]()
+        for index, param in enumerate(self._declared):
+            typed = self.query_one(f"#edit-{index}", Input).value
+            try:
+                # `number` shortens what it shows, so an untouched field keeps its exact value.
+                same = typed == number(self._now[param.name])
+                values[param.name] = self._now[param.name] if same else param.parse(typed)
+            except ValueError as error:
+                problems[index] = clean(str(error))
+        return values, problems
+
+    def mark(self) -> None:
+        """Mark what was changed and what can't be used."""
+        values, problems = self.read()
+        for index, param in enumerate(self._declared):
+            line = self.query_one(f"#hint-{index}", Static)
+            line.update(f"✗ {problems[index]}" if index in problems else hint(param))
+            line.set_class(index in problems, "-invalid")
+            changed = index not in problems and values[param.name] != self._before[param.name]
+            self.query_one(f"#edit-{index}", Input).set_class(changed, "-changed")
+
+
+def hint(param: Param) -> str:
+    """`peak learning rate · default 0.001 · 1e-05 to 0.1 · search uses 0.0003, 0.001`."""
+    parts = [part for part in (param.help, f"default {number(param.default)}") if part]
+    if param.low is not None or param.high is not None:
+        low, high = (_bound(param, limit) for limit in (param.low, param.high))
+        parts.append(f"{low} to {high}{f' {param.unit}' if param.unit else ''}")
+    if param.type == "str" and (legal := param.allowed or param.choices):
+        parts.append(f"one of {', '.join(map(number, legal))}")
+    elif param.choices:
+        parts.append(f"search uses {', '.join(map(number, param.choices))}")
+    return " · ".join(parts)
+
+
+def _bound(param: Param, limit: float | None) -> str:
+    if limit is None:
+        return "any"
+    return f"{int(limit)}" if param.type == "int" else f"{limit:g}"
