@@ -94,6 +94,23 @@ def attach(run: Run, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
 
 
 @app.command()
+def serve(
+    run: Annotated[str | None, typer.Argument(help="A run's path or name; the newest one when not given.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8642,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let --host be one that others can reach.")] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Take the token from this file (made when missing); it is not printed then.")
+    ] = None,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """The console in a browser, for this machine alone and only with the token that is printed."""
+    from lamdatui.commands import serve_run
+
+    raise typer.Exit(serve_run(run, runs_dir, host, port, allow_remote=allow_remote, token_file=token_file))
+
+
+@app.command()
 def stop(
     run: Run,
     now: Annotated[bool, typer.Option("--now", help="Do not wait for the running step.")] = False,

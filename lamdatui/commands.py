@@ -160,6 +160,36 @@ def attach_run(run: str, runs_dir: Path) -> int:
     return _console(run_dir)
 
 
+def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_remote: bool, token_file: Path | None) -> int:
+    """Serve the console of a run to browsers until it is interrupted. Nothing is started before all is known to be right."""
+    try:
+        from lamdatui.serve.server import Offer, listen, serve
+    except ModuleNotFoundError as error:
+        raise LamdatuiError(
+            f"the console in a browser needs {error.name}", where="lamdatui serve", fix="pip install 'lamdatui[serve]'"
+        ) from error
+    from lamdatui.launcher import console_command
+    from lamdatui.serve.guard import make_guard, new_token, token_from
+
+    run_dir = runs.find_run(run, runs_dir) if run else _newest(runs_dir)
+    guard = make_guard(host, token_from(token_file) if token_file else new_token(), allow_remote=allow_remote)
+    with listen(host, port) as door:
+        runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
+
+        def prepare() -> None:
+            # A tab that is opened again must not make a run go on that somebody has stopped.
+            runs.start_engine(run_dir, runs.StartOptions(view=True))
+
+        return serve(Offer(console_command(run_dir), run_dir.name, prepare), guard, door, token_file)
+
+
+def _newest(runs_dir: Path) -> Path:
+    found = runs.list_runs(runs_dir)
+    if not found:
+        raise LamdatuiError("there is no run to serve", where=str(runs_dir), fix="start one: lamdatui run lab")
+    return found[0].resolve()
+
+
 def stop_run(run: str, runs_dir: Path, when: str) -> None:
     """Ask a run's engine to stop."""
     run_dir = runs.find_run(run, runs_dir)
