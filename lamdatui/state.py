@@ -131,6 +131,11 @@ class RunState:
         return self.status not in ("new", "running", "interrupted")
 
     @property
+    def counted(self) -> int:
+        """Trials that count against the budget: not those that a stop cut off."""
+        return sum(trial.status != "stopped" for trial in self.trials.values())
+
+    @property
     def open_trial(self) -> Trial | None:
         """The trial that is under way, if any."""
         return next((trial for trial in self.trials.values() if trial.is_open), None)

@@ -82,7 +82,7 @@ def test_a_script_is_run_from_its_first_step_to_its_last(lab_profile, cli: Comma
         ("sft", "scripted", "done"),
         ("dpo", "scripted", "done"),
     ]
-    assert [trial["details"] for trial in found["trials"][:2]] == [{"step": 0}, {"step": 1}]
+    assert [trial["details"]["step"] for trial in found["trials"][:2]] == [0, 1]
     assert found["trials"][0]["action"]["params"]["max_steps"] == 20
     assert found["trials"][0]["action"]["params"]["learning_rate"] == 0.002
     assert found["trials"][1]["action"]["inputs"] == {"model": ["m1"], "dataset": ["prefer"]}

@@ -19,6 +19,7 @@ from lamdatui import __version__
 from lamdatui.clock import SystemClock, boot_id
 from lamdatui.engine.candidates import Machine
 from lamdatui.engine.loop import Loop
+from lamdatui.engine.people import People, more_trials, types_json
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
 from lamdatui.engine.stephost import StepHost
@@ -33,8 +34,6 @@ from lamdatui.hardware.recording import load_recording
 from lamdatui.jsonio import write_json
 from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
-from lamdatui.planner.answers import plain as one_line
-from lamdatui.planner.grammar import MEMORY_CHARS
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt
@@ -42,8 +41,8 @@ from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
 from lamdatui.workspace import open_workspace, planner_settings
 
-HINT_CHARS = 300
-"""Longest hint, in characters."""
+QUESTIONS = ("actions", "try_action")
+"""Commands that change nothing: a viewer may send them."""
 LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
 """How long the engine stays after its run has ended and nobody is attached."""
 
@@ -73,7 +72,10 @@ class Engine:
         self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
         self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish)
         self.loop: Loop | None = None
+        self.people: People | None = None
         self.closing = asyncio.Event()
+        self.reopened = asyncio.Event()
+        """Set when more trials are asked of a run that is only shown."""
 
     async def _machine(self) -> tuple[Machine, list[str]]:
         """What steps run on. Where NVML sees a GPU, the host says whether this torch can use it."""
@@ -144,8 +146,8 @@ class Engine:
         """The engine's whole life; its exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self.closing.set)
-        if self.options.view:
-            return await self._view()
+        if self.options.view and not await self._view():
+            return 0
         await self.host.warm()
         machine, devices = await self._machine()
         selection = self._selection(lambda where, message: loop.problem(where, message))
@@ -162,12 +164,14 @@ class Engine:
             self.clock,
             self.server.publish,
         )
+        self.people = People(loop, self.closing)
         loop.approvals.unattended = self.options.headless
         loop.record(*self._facts_of_start(machine))
         for problem in self.workspace.problems:
             loop.problem("actions", problem)
-        await self.server.start()
-        (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
+        if not self.options.view:
+            await self.server.start()
+            (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
         readings = asyncio.create_task(self._readings())
         code = 0
         try:
@@ -183,15 +187,16 @@ class Engine:
             self.journal.close()
         return code
 
-    async def _view(self) -> int:
-        """Show a run that has ended to whoever attaches; nothing is written."""
+    async def _view(self) -> bool:
+        """Show a run that has ended to whoever attaches; nothing is written. True when it is to go on."""
         await self.server.start()
         readings = asyncio.create_task(self._readings())
-        await self._linger()
+        goes_on = await self._linger(self.reopened.is_set)
         readings.cancel()
-        await self.server.close()
-        self.journal.close()
-        return 0
+        if not goes_on:
+            await self.server.close()
+            self.journal.close()
+        return goes_on
 
     async def _work(self, loop: Loop, selection: Selection) -> int:
         try:
@@ -202,28 +207,32 @@ class Engine:
                 ended = {"status": "planner", "reason": error.what, "winner": None, "beats_base": None, "gain": None}
                 loop.record(("run.ended", ended))
                 return EXIT_PLANNER
-        work = asyncio.create_task(loop.run())
         closing = asyncio.create_task(self.closing.wait())
-        await asyncio.wait({work, closing}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            # Training outlives the engine: a later one adopts the step.
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            return 0
-        work.result()
-        await self._linger()
-        return 0
+        while True:
+            work = asyncio.create_task(loop.run())
+            await asyncio.wait({work, closing}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                # Training outlives the engine: a later one adopts the step.
+                work.cancel()
+                await asyncio.gather(work, return_exceptions=True)
+                return 0
+            work.result()
+            if not await self._linger(lambda: not loop.state.has_ended):
+                return 0
 
-    async def _linger(self) -> None:
-        """Stay while somebody watches the ended run, and a little longer."""
+    async def _linger(self, goes_on: Callable[[], bool]) -> bool:
+        """Stay while somebody watches the ended run, and a little longer; True as soon as it is to go on."""
         loop = asyncio.get_running_loop()
         idle_since = loop.time()
         while not self.closing.is_set():
+            if goes_on():
+                return True
             if self.server.peers:
                 idle_since = loop.time()
             elif loop.time() - max(idle_since, self.server.last_peer_left or 0.0) >= LINGER_SECONDS:
-                return
+                break
             await asyncio.sleep(0.1)
+        return False
 
     async def _readings(self) -> None:
         recording = load_recording(self.options.fake_gpu) if self.options.fake_gpu else None
@@ -241,80 +250,30 @@ class Engine:
 
     # --- commands ------------------------------------------------------------------------------------------------
 
-    def command(self, command: str, args: dict[str, Any], role: str) -> Any:
-        """Do what a client asks. Raises LamdatuiError when it can't be done."""
-        if role == "viewer":
-            raise LamdatuiError("a viewer can't steer")
-        if self.loop is None:
-            if command != "stop":
-                raise LamdatuiError("this run has ended; it can only be looked at")
-            self.closing.set()
-            return None
-        loop, state = self.loop, self.journal.state
-        if role == "console":
-            # Somebody is there now, also when the run was started without a screen.
-            loop.approvals.unattended = False
+    def _command_view(self, command: str, args: dict[str, Any]) -> Any:
+        """What can be asked of a run that has ended and is only shown."""
         match command:
-            case "decide":
-                return loop.approvals.decide(state, args, "person")
-            case "pause":
-                loop.record(("run.paused", {"by": "person"}))
-            case "resume":
-                loop.record(("run.unpaused", {"by": "person"}))
-            case "mode":
-                self._mode(loop, args["mode"])
+            case "actions":
+                return types_json(self.workspace.types)
+            case "more":
+                self.options.max_trials = self.journal.state.counted + more_trials(args)
+                self.reopened.set()
             case "stop":
-                self._stop(loop, args["when"])
-            case "policy":
-                loop.selection.switch(str(args["name"]))
-                loop.record(("policy.changed", {"name": args["name"], "by": "person"}))
-            case "hint":
-                loop.record(("hint.added", self._hint(str(args["text"]))))
-            case "memory":
-                loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": "person"}))
-            case "revoke":
-                self._revoke(loop, args["id"])
-        loop.woken.set()
+                self.closing.set()
+            case _:
+                raise LamdatuiError("this run has ended; ask for more trials first")
         return None
 
-    def _hint(self, text: str) -> dict[str, Any]:
-        """The facts of a hint: one line, with its author and the trial during which it came."""
-        state, said = self.journal.state, one_line(text, HINT_CHARS)
-        if not said:
-            raise LamdatuiError("a hint says something")
-        open_trial = state.open_trial
-        return {
-            "id": f"h{state.last_seq + 1}",
-            "text": said,
-            "by": "person",
-            "trial": open_trial.number if open_trial else None,
-        }
-
-    def _revoke(self, loop: Loop, name: str) -> None:
-        state = self.journal.state
-        for kind, known in (("constraint", state.constraints), ("rule", state.rules), ("hint", state.hints)):
-            if name in known:
-                loop.record((f"{kind}.revoked", {"id": name, "by": "person"}))
-                return
-        raise LamdatuiError(f"no rule, no constraint and no hint {name!r}")
-
-    def _mode(self, loop: Loop, mode: str) -> None:
-        if mode not in MODES:
-            raise LamdatuiError(f"a mode is one of {', '.join(MODES)}, not {mode!r}")
-        loop.record(("mode.changed", {"mode": mode, "by": "person"}))
-        if mode == "auto":
-            loop.approvals.release("mode auto")
-
-    def _stop(self, loop: Loop, when: str) -> None:
-        if when not in ("after-step", "now"):
-            raise LamdatuiError(f"stop takes after-step or now, not {when!r}")
-        if self.journal.state.status != "running":
-            self.closing.set()
-            return
-        loop.record(("run.stopping", {"when": when, "by": "person"}))
-        loop.approvals.release("stop")
-        if when == "now":
-            self.runner.stop()
+    def command(self, command: str, args: dict[str, Any], role: str) -> Any:
+        """Do what a client asks. Raises LamdatuiError when it can't be done."""
+        if role == "viewer" and command not in QUESTIONS:
+            raise LamdatuiError("a viewer can't steer")
+        if self.loop is None or self.people is None:
+            return self._command_view(command, args)
+        if role == "console":
+            # Somebody is there now, also when the run was started without a screen.
+            self.loop.approvals.unattended = False
+        return self.people.command(command, args)
 
 
 def main() -> int:

@@ -8,11 +8,14 @@ from typing import Any
 
 from lamdatui.actions import Action, BoundType, make_action
 from lamdatui.engine.candidates import Machine, blocked, matches
+from lamdatui.engine.orders import OWN, fresh, judge, read_order
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import VERDICTS
 from lamdatui.policy.base import Proposal
 from lamdatui.state import RunState
 
+PERSON = "person"
+"""Who gives commands, and who proposes what was queued."""
 RISKY_SECONDS = 60.0
 """In `ask-risky`, work of unknown length or longer than this asks; shorter work on the CPU goes ahead."""
 
@@ -43,6 +46,8 @@ class Approvals:
         action = proposal.action
         if state.mode == "read-only":
             return Decision("rejected", "mode read-only", "nothing runs in this mode", action)
+        if proposal.proposed_by == PERSON:
+            return Decision("approve", PERSON, OWN, action)
         if state.mode == "auto":
             return Decision("approve", "mode auto", "", action)
         for rule in state.rules.values():
@@ -81,8 +86,10 @@ class Approvals:
         verdict = args["verdict"]
         if verdict not in VERDICTS[:-1]:
             raise LamdatuiError(f"a decision is one of {', '.join(VERDICTS[:-1])}, not {verdict!r}")
-        if args.get("params") and verdict in ("approve", "edit"):
-            action = self.edited(state, action, args["params"])
+        if verdict in ("approve", "edit") and (args.get("action") or args.get("params")):
+            action = (
+                self.other(state, action, args["action"]) if args.get("action") else self.edited(state, action, args["params"])
+            )
             verdict = "edit" if action.digest != self._pending[1].digest else "approve"
         future.set_result(Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember"))))
         return verdict
@@ -98,6 +105,14 @@ class Approvals:
         if reason := blocked(changed, state.constraints):
             raise LamdatuiError(f"a constraint forbids it: {reason}")
         return changed
+
+    def other(self, state: RunState, proposed: Action, wanted: Any) -> Action:
+        """The action that a person wants in place of the proposed one. Raises LamdatuiError when it can't be run."""
+        order = read_order(wanted)
+        judged = judge(self._types, order, state, self._machine)
+        if judged.action is not None and judged.action.digest == proposed.digest and not judged.problems:
+            return proposed
+        return fresh(self._types, order, state, self._machine)
 
     def consequences(self, state: RunState, number: int, decision: Decision) -> list[tuple[str, dict[str, Any]]]:
         """Facts that follow from a decision: a constraint from a veto, a rule from a remembered approval."""

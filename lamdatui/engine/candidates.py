@@ -212,9 +212,15 @@ def _undone(state: RunState, trial: Trial) -> bool:
     return trial.status == "stopped" or (trial.status == "rejected" and state.mode != "read-only")
 
 
+def done_by(state: RunState) -> dict[str, int]:
+    """Digest of each action that was run, or is about to be → its trial."""
+    ran = ("awaiting", "approved", "running", "done", "failed")
+    return {t.action["digest"]: t.number for t in state.trials.values() if t.action and t.status in ran}
+
+
 def tried_digests(state: RunState) -> set[str]:
-    """Digests of every action that was proposed or run in this run; one that a stop cut off may come again."""
-    found = set()
+    """Digests of every action that was proposed, run or queued in this run; one that a stop cut off may come again."""
+    found = {item["action"]["digest"] for item in state.queue.values()}
     for trial in state.trials.values():
         if _undone(state, trial):
             continue

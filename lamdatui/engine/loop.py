@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from lamdatui.actions import Action, BoundType, action_from_json
 from lamdatui.clock import Clock
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import Machine, enumerate_all, legal, opening
+from lamdatui.engine.forecasts import Forecasts
+from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
+from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
 from lamdatui.objects import ModelObject, PoolObject, object_to_json
-from lamdatui.pipeline import StepRequest, reference, result_object
+from lamdatui.pipeline import StepRequest, result_object
 from lamdatui.policy.base import Candidate, PolicyError, Proposal, View
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import Store
@@ -27,12 +31,13 @@ from lamdatui.workspace import Workspace
 
 
 class Ended(Exception):
-    """The search is over; carries status and reason."""
+    """The search is over; carries status and reason, and the budget of trials where that was the reason."""
 
-    def __init__(self, status: str, reason: str) -> None:
+    def __init__(self, status: str, reason: str, *, trials: int | None = None) -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.trials = trials
 
 
 class Loop:
@@ -61,6 +66,8 @@ class Loop:
         self.publish = publish
         self.approvals = Approvals(workspace.types, machine)
         self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype)
+        self.requests = Requests(workspace, store, self.scoring, machine)
+        self.forecasts = Forecasts()
         self.woken = asyncio.Event()
         self._chosen: tuple[int, View, Proposal] | None = None
 
@@ -91,15 +98,22 @@ class Loop:
     # --- the run -------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Search until a budget or a person ends it, then report the winner on the sealed split."""
-        try:
-            await self._bases()
-            while True:
-                await self._may_go_on()
-                trial = self.state.open_trial or self._open()
-                await self._turn(trial)
-        except Ended as end:
-            await self._finish(end)
+        """Search until a budget or a person ends it, then report the winner on the sealed split. May be called again after `resume`."""
+        while True:
+            try:
+                await self._bases()
+                while True:
+                    await self._may_go_on()
+                    trial = self.state.open_trial or self._open()
+                    await self._turn(trial)
+            except Ended as end:
+                if await self._finish(end):
+                    return
+
+    def resume(self, trials: int) -> None:
+        """Let an ended run have that many trials more: the search goes on when `run` is called."""
+        self.runner.stop_requested = False
+        self.record(("run.resumed", {"max_trials": self.state.counted + trials}))
 
     def spent(self) -> float:
         """Seconds of work that this run has used, over all engines it had; waiting for a person is not counted."""
@@ -115,14 +129,11 @@ class Loop:
             raise Ended("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
-        if self._counted() >= self.state.max_trials:
-            raise Ended("done", f"{self.state.max_trials} trials")
+        limit = self.state.max_trials
+        if self.state.counted >= limit:
+            raise Ended("done", f"{limit} trials", trials=limit)
         if self.state.wall_seconds is not None and self.spent() >= self.state.wall_seconds:
             raise Ended("done", f"{self.state.wall_seconds / 60:g} minutes")
-
-    def _counted(self) -> int:
-        """Trials that count against the budget: not those that a stop cut off."""
-        return sum(trial.status != "stopped" for trial in self.state.trials.values())
 
     def _open(self) -> Trial:
         number = max(self.state.trials, default=0) + 1
@@ -142,48 +153,16 @@ class Loop:
             return
         if not self.scoring.complete(model.digest, split):
             self.phase("evaluating", f"{model.id} on {split}")
-            outcome = await self._step(name, self._request(name, None, model, split))
+            outcome = await self._step(name, self.requests.evaluation(name, model, split))
             if outcome["status"] != "ok":
                 if self.state.stopping:
                     raise Ended("stopped", "stopped by a person")
                 raise Ended("failed", f"{model.id} could not be evaluated: {outcome['error']['message']}")
         self.record(*self.scoring.facts(model, split))
 
-    def _request(self, name: str, trial: Trial | None, subject: ModelObject | None, split: str) -> StepRequest:
-        pool = self.state.pool
-        digest = subject.digest if subject else ""
-        models, datasets, action = {}, {}, None
-        scored = True
-        if trial is not None and trial.action is not None:
-            action, digest = trial.action, trial.action["digest"]
-            kind = self.workspace.types[action["type"]].type
-            scored = kind.output == "model"
-            for slot in kind.slots:
-                ids = action["inputs"].get(slot.name, [])
-                if slot.takes_models:
-                    models[slot.name] = [reference(pool.model(each)) for each in ids]
-                else:
-                    datasets[slot.name] = [object_to_json(pool.dataset(each)) for each in ids]
-        return {
-            "step": name,
-            "purpose": "trial" if trial else split,
-            "trial": trial.number if trial else None,
-            "digest": digest,
-            "action": action,
-            "models": models,
-            "datasets": datasets,
-            "subject": reference(subject) if subject else None,
-            "evaluations": self.scoring.requests(digest, split) if scored else [],
-            "store": str(self.store.root.absolute()),
-            "device": self.machine.device,
-            "dtype": self.machine.dtype,
-            "threads": self.workspace.threads,
-            "tasks": [str(task.path) for task in self.workspace.tasks.values()],
-            "small": False,
-        }
-
     async def _step(self, name: str, request: StepRequest) -> Outcome:
         async with self.slots.hold() as device:
+            self.forecasts.warm()
             request["device"] = device
             request["small"] = self.runner.ran_out(name) > 0
             outcome = await self.runner.ensure(name, request)
@@ -210,7 +189,8 @@ class Loop:
         if self.state.trials[number].status in ("approved", "running"):
             await self._execute(number)
 
-    def _view(self, number: int, candidates: dict[str, tuple[Candidate, ...]]) -> View:
+    def view(self, number: int = 0, candidates: Mapping[str, tuple[Candidate, ...]] = MappingProxyType({})) -> View:
+        """What policies see before trial `number` (0: of all trials so far)."""
         means = {
             model: {task: splits["search"]["mean"] for task, splits in tasks.items() if "search" in splits}
             for model, tasks in self.state.scores.items()
@@ -229,7 +209,7 @@ class Loop:
             memory=self.state.memory,
             memory_by=self.state.memory_by,
             constraints=tuple(item["text"] for item in self.state.constraints.values()),
-            trials_left=self.state.max_trials - self._counted(),
+            trials_left=self.state.max_trials - self.state.counted,
             weights=weights,
             makes_data=frozenset(name for name, bound in self.workspace.types.items() if bound.type.output == "dataset"),
             hints=tuple(f"{item['by']}: {item['text']}" for item in self.state.hints.values()),
@@ -242,24 +222,50 @@ class Loop:
 
     async def _propose(self, number: int) -> None:
         began = self.clock.mono()
+        while True:
+            queued = self._queued()
+            if queued is None:
+                view, proposal, fallback = await self._choose(number)
+            else:
+                view, fallback = self.view(number), None
+                proposal = Proposal(queued[1], queued[0]["note"] or OWN, queued[0]["by"])
+            proposal = await self.forecasts.complete(view, proposal)
+            if queued is None or queued[0]["id"] in self.state.queue:
+                break  # else it was withdrawn at the last moment
+        seconds = self.clock.mono() - began
+        fault("loop.before-propose")
+        bound = self._bound(proposal.action)
+        told = proposal_json(number, proposal, bound, self.state, self.machine, fallback=fallback, seconds=seconds)
+        told["queued"] = queued[0]["id"] if queued else None
+        self.record(("trial.proposed", {"number": number, "proposal": told}))
+        fault("loop.after-propose")
+
+    def _queued(self) -> tuple[dict[str, Any], Action] | None:
+        """What a person wants next, if it can still be run; what can't be is withdrawn, and the reason told."""
+        for item in list(self.state.queue.values()):
+            try:
+                return item, waiting(self.workspace.types, item, self.state, self.machine)
+            except LamdatuiError as error:
+                spelled = action_from_json(item["action"]).describe()
+                self.problem("queue", f"{spelled} can't be run any more: {error.what}")
+                self.record(("action.withdrawn", {"id": item["id"], "by": "engine"}))
+        return None
+
+    async def _choose(self, number: int) -> tuple[View, Proposal, str | None]:
+        """The opening's next action or the policy's, with what it was chosen from and why a fallback had to choose."""
         opens = self.workspace.profile.policy.opening
         first = opening(self.workspace.types, self.state, self.machine, self._objectives()) if opens else None
         if first is not None:
             reason = f"the opening tries each kind of action once, at its defaults; this is the first {first.action.type}"
-            proposal, fallback = Proposal(first.action, reason, "opening"), None
-        else:
-            candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
-            self.record(("candidates.listed", {"number": number, "types": counts}))
-            if not candidates:
-                raise Ended("done", "no legal action is left that was not tried")
-            view = self._view(number, candidates)
-            proposal, fallback = await self._select(number, view)
-            self._chosen = (number, view, proposal)
-        seconds = self.clock.mono() - began
-        fault("loop.before-propose")
-        told = proposal_json(number, proposal, self._bound(proposal.action), self.state, self.machine, fallback, seconds)
-        self.record(("trial.proposed", {"number": number, "proposal": told}))
-        fault("loop.after-propose")
+            return self.view(number), Proposal(first.action, reason, "opening"), None
+        candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
+        self.record(("candidates.listed", {"number": number, "types": counts}))
+        if not candidates:
+            raise Ended("done", "no legal action is left that was not tried")
+        view = self.view(number, candidates)
+        proposal, fallback = await self._select(number, view)
+        self._chosen = (number, view, proposal)
+        return view, proposal, fallback
 
     def _bound(self, action: Action) -> BoundType:
         return self.workspace.types[action.type]
@@ -320,18 +326,22 @@ class Loop:
         if decision.by == "nobody":
             raise Ended("refused", "a decision was needed and no approver is attached")
 
+    def is_done(self, action: Action) -> bool:
+        """Whether the store has the result of an action, with its scores where it makes a model."""
+        scored = self._bound(action).type.output == "model"
+        found = self.store.find(action.digest) is not None
+        return found and (not scored or self.scoring.complete(action.digest, "search"))
+
     async def _execute(self, number: int) -> None:
         trial = self.state.trials[number]
         assert trial.action is not None
         digest = trial.action["digest"]
         bound = self.workspace.types[trial.action["type"]]
-        scored = bound.type.output == "model"
         cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
-        running = trial.status == "running"
-        if running or self.store.find(digest) is None or (scored and not self.scoring.complete(digest, "search")):
+        if trial.status == "running" or not self.is_done(action_from_json(trial.action)):
             self.phase("running", f"trial {number}: {trial.action['type']}")
             await self._make_room(trial.action, bound)
-            request = self._request(str(number), trial, None, "search")
+            request = self.requests.trial(trial, self.state)
             outcome, _ = await asyncio.gather(self._step(str(number), request), self._shadows(number))
             if outcome["status"] != "ok":
                 stopped = self.state.stopping and outcome["error"]["class"] == "killed"
@@ -381,7 +391,7 @@ class Loop:
         self._close(number, "done", facts=facts, cached=cached, seconds=seconds, remembering=remembering, **closing)
 
     async def _observe(self, number: int, trial: Trial) -> list[tuple[str, dict[str, Any]]]:
-        view = self._view(number, {})
+        view = self.view(number)
         try:
             outcome = await self.selection.observe(view, trial)
         except PolicyError as error:
@@ -437,7 +447,8 @@ class Loop:
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    async def _finish(self, end: Ended) -> None:
+    async def _finish(self, end: Ended) -> bool:
+        """Choose and report the winner; False when more trials were asked for meanwhile: then the run has not ended."""
         open_trial = self.state.open_trial
         if open_trial is not None and open_trial.status != "running":
             self._close(open_trial.number, "stopped")
@@ -453,7 +464,15 @@ class Loop:
                 data["beats_base"] = best["objective"]["interval"][0] > 0
             except Ended as failure:
                 data["status"], data["reason"] = failure.status, failure.reason
+        if (
+            data["status"] == "done"
+            and end.trials is not None
+            and end.trials < self.state.max_trials
+            and not self.state.stopping
+        ):
+            return False
         self.record(("run.ended", data))
+        return True
 
     async def _report(self, winner: ModelObject, *, sealed: bool) -> dict[str, Any]:
         """The winner's gain on the search split and, when the search ran to its end, on the sealed one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.actions import BoundType
+from lamdatui.actions import Action, BoundType
 from lamdatui.engine.candidates import Machine, size_of
 from lamdatui.policy.base import Proposal
 from lamdatui.state import RunState
@@ -16,6 +16,7 @@ def proposal_json(
     bound: BoundType,
     state: RunState,
     machine: Machine,
+    *,
     fallback: str | None,
     seconds: float,
 ) -> dict[str, Any]:
@@ -27,8 +28,8 @@ def proposal_json(
         "reason": proposal.reason,
         "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
         "alternatives": list(proposal.alternatives),
-        "estimate": _forecast(proposal, bound, state, machine),
-        "declaration": {"summary": bound.type.summary, "output": bound.type.output, "params": _params(bound)},
+        "estimate": cost_json(action, bound, state, machine),
+        "declaration": {"summary": bound.type.summary, "output": bound.type.output, "params": params_json(bound)},
         "opening": proposal.proposed_by == "opening",
         "fallback": fallback,
         "seconds": round(seconds, 3),
@@ -36,9 +37,8 @@ def proposal_json(
     }
 
 
-def _forecast(proposal: Proposal, bound: BoundType, state: RunState, machine: Machine) -> dict[str, Any]:
+def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machine) -> dict[str, Any]:
     """Seconds (with the evaluation, as this run's own took), bytes, and on how many measured steps the time stands."""
-    action = proposal.action
     call = bound.call(action.inputs, action.params, state.pool, machine.device)
     estimate = machine.estimate(bound, call)
     seconds = estimate.seconds
@@ -62,7 +62,8 @@ def evaluation_seconds(state: RunState) -> float:
     return sum(seen) / len(seen) if seen else 0.0
 
 
-def _params(bound: BoundType) -> list[dict[str, Any]]:
+def params_json(bound: BoundType) -> list[dict[str, Any]]:
+    """The declaration of a type's hyperparameters, for a form."""
     return [
         {
             "name": p.name,

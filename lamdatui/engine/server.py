@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import socket
 import struct
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,9 +126,13 @@ class Server:
             if command == "attach":
                 peer.role = str(args["role"])
             else:
-                reply["result"] = self._handler(command, args, peer.role)
+                result = self._handler(command, args, peer.role)
+                reply["result"] = await result if inspect.isawaitable(result) else result
         except LamdatuiError as error:
             reply |= {"ok": False, "error": error.what}
         except KeyError as error:
             reply |= {"ok": False, "error": f"missing argument {error}"}
+        except Exception as error:  # noqa: BLE001 (whatever a command does, the engine goes on and says so)
+            traceback.print_exc()
+            reply |= {"ok": False, "error": f"the engine could not do it: {type(error).__name__}: {error}"}
         await peer.queue.put(reply)

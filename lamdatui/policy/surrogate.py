@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -44,13 +44,13 @@ class Surrogate:
         self._process = self._fit()
 
     def _fit(self) -> object | None:
+        rows, changes = self._measured()
+        if len(rows) < LEAST_TRIALS:
+            return None
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.gaussian_process import GaussianProcessRegressor
         from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-        rows, changes = self._measured()
-        if len(rows) < LEAST_TRIALS:
-            return None
         # The bounds keep a handful of trials from explaining everything, or nothing, by noise.
         kernel = ConstantKernel(1.0, (0.3, 4.0)) * Matern(1.5, (0.7, 6.0), nu=2.5) + WhiteKernel(0.1, (0.02, 0.5))
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
@@ -96,6 +96,12 @@ class Surrogate:
             found[place] = Forecast(best, PRIOR_STD, 0.0 if waiting else DATA_WORTH * typical)
         return found
 
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether a forecast of it stands on trials: some were measured, and it makes a model out of one with scores."""
+        action = candidate.action
+        measured = self._process is not None and action.type not in self._view.makes_data
+        return measured and bool(self.features.parents(action.inputs))
+
     def _predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """([rows, tasks], [rows, tasks]): mean and standard deviation of the change."""
         shape = (len(rows), len(self.features.tasks))
@@ -108,6 +114,24 @@ class Surrogate:
         """Whether a dataset that was made still waits to be trained on."""
         used = {name for t in self._view.trials if t.action for ids in t.action["inputs"].values() for name in ids}
         return any(item.trial is not None and item.id not in used for item in self._view.pool.datasets)
+
+
+def told(view: View, candidates: Sequence[Candidate]) -> list[Forecast | None]:
+    """A forecast for each candidate, listed in the view or not; None where it would be a guess."""
+    listed = {item.action.digest for group in view.candidates.values() for item in group}
+    every = dict(view.candidates)
+    for item in candidates:
+        if item.action.digest not in listed:
+            every[item.action.type] = (*every.get(item.action.type, ()), item)
+    surrogate = Surrogate(replace(view, candidates=every))
+    known = [item for item in candidates if surrogate.knows(item)]
+    found = dict(zip((item.action.digest for item in known), surrogate.forecast(known), strict=True))
+    return [found.get(item.action.digest) for item in candidates]
+
+
+def load() -> None:
+    """Import what a fit and a forecast need; it takes about a second."""
+    import sklearn.gaussian_process  # noqa: F401
 
 
 def improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:

@@ -1,0 +1,192 @@
+"""What people ask of a run: each command of the socket becomes an event with its author, an answer, or a refusal in plain words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from lamdatui.actions import BoundType
+from lamdatui.engine.approval import PERSON
+from lamdatui.engine.candidates import done_by
+from lamdatui.engine.forecasts import numbers
+from lamdatui.engine.loop import Loop
+from lamdatui.engine.orders import NOTE_CHARS, Judged, fresh, judge, read_order
+from lamdatui.engine.proposals import cost_json, params_json
+from lamdatui.errors import LamdatuiError
+from lamdatui.events import MODES
+from lamdatui.planner.answers import plain as one_line
+from lamdatui.planner.grammar import MEMORY_CHARS
+from lamdatui.policy.base import Candidate
+from lamdatui.state import RunState
+
+HINT_CHARS = 300
+"""Longest hint, in characters."""
+MOST_MORE = 10_000
+"""The most trials that can be asked for at once."""
+
+Json = dict[str, Any]
+
+
+def types_json(types: Mapping[str, BoundType]) -> Json:
+    """The answer to `actions`: what a form needs in order to build any action of the run."""
+    return {"types": [_type_json(bound) for bound in types.values()]}
+
+
+def _type_json(bound: BoundType) -> Json:
+    slots = [
+        {
+            "name": slot.name,
+            "kind": "model" if slot.takes_models else "dataset",
+            "formats": list(slot.formats),
+            "min": slot.least,
+            "max": slot.most,
+            "base_only": slot.base_only,
+            "help": slot.help,
+        }
+        for slot in bound.type.slots
+    ]
+    kind = bound.type
+    told = {"name": bound.name, "summary": kind.summary, "family": kind.family, "output": kind.output}
+    return {**told, "slots": slots, "params": params_json(bound)}
+
+
+def more_trials(args: Json) -> int:
+    """The number of trials that `more` asks for. Raises LamdatuiError when it is not a sensible one."""
+    count = args["trials"]
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_MORE:
+        raise LamdatuiError(f"more takes 1 to {MOST_MORE} trials, not {count!r}")
+    return count
+
+
+class People:
+    """Does what people ask of a run that has its loop."""
+
+    def __init__(self, loop: Loop, closing: asyncio.Event) -> None:
+        self._loop = loop
+        self._closing = closing
+
+    @property
+    def _state(self) -> RunState:
+        return self._loop.state
+
+    def command(self, command: str, args: Json) -> Any:
+        """Do what is asked; the answer, or a coroutine that gives it. Raises LamdatuiError when it can't be done."""
+        loop = self._loop
+        match command:
+            case "decide":
+                return loop.approvals.decide(self._state, args, PERSON)
+            case "actions":
+                return types_json(loop.workspace.types)
+            case "try_action":
+                return self._try(args)
+            case "propose":
+                return self._propose(args)
+            case "withdraw":
+                self._withdraw(str(args["id"]))
+            case "more":
+                self._more(more_trials(args))
+            case "pause":
+                loop.record(("run.paused", {"by": PERSON}))
+            case "resume":
+                loop.record(("run.unpaused", {"by": PERSON}))
+            case "mode":
+                self._mode(args["mode"])
+            case "stop":
+                self._stop(args["when"])
+            case "policy":
+                loop.selection.switch(str(args["name"]))
+                loop.record(("policy.changed", {"name": args["name"], "by": PERSON}))
+            case "hint":
+                loop.record(("hint.added", self._hint(str(args["text"]))))
+            case "memory":
+                loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": PERSON}))
+            case "revoke":
+                self._revoke(args["id"])
+        loop.woken.set()
+        return None
+
+    # --- actions of their own ------------------------------------------------------------------------------------
+
+    async def _try(self, args: Json) -> Json:
+        """What an action would be, cost and bring; nothing is recorded."""
+        loop, state = self._loop, self._state
+        judged = judge(loop.workspace.types, read_order(args), state, loop.machine)
+        told: Json = {"problems": list(judged.problems), "estimate": self._cost(judged), "expected": None, "std": None}
+        told |= {"digest": "", "seed": None, "trial": None, "cached": False}
+        action = judged.action
+        if action is None or judged.estimate is None:
+            return told
+        told |= {"digest": action.digest, "seed": action.seed, "trial": done_by(state).get(action.digest)}
+        told["cached"] = loop.is_done(action)
+        if not judged.problems:
+            [forecast] = await loop.forecasts.of(loop.view(), [Candidate(action, judged.estimate)])
+            told |= numbers(forecast)
+        return told
+
+    def _cost(self, judged: Judged) -> Json:
+        if judged.action is None:
+            return {"seconds": None, "memory_bytes": None, "disk_bytes": None, "measured": 0}
+        bound = self._loop.workspace.types[judged.action.type]
+        return cost_json(judged.action, bound, self._state, self._loop.machine)
+
+    def _propose(self, args: Json) -> Json:
+        loop, state = self._loop, self._state
+        action = fresh(loop.workspace.types, read_order(args), state, loop.machine)
+        left = state.max_trials - state.counted - len(state.queue)
+        note = one_line(str(args.get("note") or ""), NOTE_CHARS)
+        name = f"q{state.last_seq + 1}"
+        loop.record(("action.queued", {"id": name, "action": action.to_json(), "note": note, "by": PERSON}))
+        return {"id": name, "action": action.to_json(), "trials_left": max(0, left)}
+
+    def _withdraw(self, name: str) -> None:
+        if name not in self._state.queue:
+            raise LamdatuiError(f"no action {name!r} is queued; a trial may have taken it")
+        self._loop.record(("action.withdrawn", {"id": name, "by": PERSON}))
+
+    # --- the run -------------------------------------------------------------------------------------------------
+
+    def _more(self, trials: int) -> None:
+        state = self._state
+        if state.status != "running":
+            self._loop.resume(trials)
+        elif state.stopping:
+            raise LamdatuiError("the run is stopping; ask for more trials when it has ended")
+        else:
+            self._loop.record(("budget.changed", {"max_trials": state.max_trials + trials, "by": PERSON}))
+
+    def _mode(self, mode: str) -> None:
+        if mode not in MODES:
+            raise LamdatuiError(f"a mode is one of {', '.join(MODES)}, not {mode!r}")
+        self._loop.record(("mode.changed", {"mode": mode, "by": PERSON}))
+        if mode == "auto":
+            self._loop.approvals.release("mode auto")
+
+    def _stop(self, when: str) -> None:
+        if when not in ("after-step", "now"):
+            raise LamdatuiError(f"stop takes after-step or now, not {when!r}")
+        if self._state.status != "running":
+            self._closing.set()
+            return
+        self._loop.record(("run.stopping", {"when": when, "by": PERSON}))
+        self._loop.approvals.release("stop")
+        if when == "now":
+            self._loop.runner.stop()
+
+    # --- what the planner is told --------------------------------------------------------------------------------
+
+    def _hint(self, text: str) -> Json:
+        """The facts of a hint: one line, with its author and the trial during which it came."""
+        said = one_line(text, HINT_CHARS)
+        if not said:
+            raise LamdatuiError("a hint says something")
+        trial = self._state.open_trial
+        return {"id": f"h{self._state.last_seq + 1}", "text": said, "by": PERSON, "trial": trial.number if trial else None}
+
+    def _revoke(self, name: str) -> None:
+        state = self._state
+        for kind, known in (("constraint", state.constraints), ("rule", state.rules), ("hint", state.hints)):
+            if name in known:
+                self._loop.record((f"{kind}.revoked", {"id": name, "by": PERSON}))
+                return
+        raise LamdatuiError(f"no rule, no constraint and no hint {name!r}")

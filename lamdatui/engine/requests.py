@@ -1,0 +1,63 @@
+"""What a step is asked to do, from the run's state: the content of its action.json."""
+
+from __future__ import annotations
+
+from lamdatui.engine.candidates import Machine
+from lamdatui.engine.scoring import Scoring
+from lamdatui.objects import ModelObject, object_to_json
+from lamdatui.pipeline import StepRequest, reference
+from lamdatui.state import RunState, Trial
+from lamdatui.store.artifacts import Store
+from lamdatui.workspace import Workspace
+
+
+class Requests:
+    """Builds requests; the device and the size of micro-batches are settled when the step gets its slot."""
+
+    def __init__(self, workspace: Workspace, store: Store, scoring: Scoring, machine: Machine) -> None:
+        self._workspace = workspace
+        self._store = store
+        self._scoring = scoring
+        self._machine = machine
+
+    def trial(self, trial: Trial, state: RunState) -> StepRequest:
+        """Do a trial's action, and score the model that it makes on the search split."""
+        assert trial.action is not None
+        action, pool = trial.action, state.pool
+        kind = self._workspace.types[action["type"]].type
+        request = self._blank(str(trial.number), "trial", action["digest"])
+        request["trial"], request["action"] = trial.number, action
+        for slot in kind.slots:
+            ids = action["inputs"].get(slot.name, [])
+            if slot.takes_models:
+                request["models"][slot.name] = [reference(pool.model(each)) for each in ids]
+            else:
+                request["datasets"][slot.name] = [object_to_json(pool.dataset(each)) for each in ids]
+        if kind.output == "model":
+            request["evaluations"] = self._scoring.requests(action["digest"], "search")
+        return request
+
+    def evaluation(self, name: str, model: ModelObject, split: str) -> StepRequest:
+        """Score a model of the pool on a split."""
+        request = self._blank(name, split, model.digest)
+        request["subject"], request["evaluations"] = reference(model), self._scoring.requests(model.digest, split)
+        return request
+
+    def _blank(self, name: str, purpose: str, digest: str) -> StepRequest:
+        return {
+            "step": name,
+            "purpose": purpose,
+            "trial": None,
+            "digest": digest,
+            "action": None,
+            "models": {},
+            "datasets": {},
+            "subject": None,
+            "evaluations": [],
+            "store": str(self._store.root.absolute()),
+            "device": self._machine.device,
+            "dtype": self._machine.dtype,
+            "threads": self._workspace.threads,
+            "tasks": [str(task.path) for task in self._workspace.tasks.values()],
+            "small": False,
+        }
