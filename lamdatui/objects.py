@@ -28,6 +28,8 @@ class ModelObject:
     trial: int | None = None
     tokenizer: str = ""
     """Digest of the vocabulary: what two models must share to learn from each other's token probabilities."""
+    bytes: int = 0
+    """What a produced model takes in the store; 0 for what the profile names."""
     kind: Literal["model"] = "model"
 
 
@@ -46,6 +48,8 @@ class DatasetObject:
     path: str
     trial: int | None = None
     chars: int = 0
+    bytes: int = 0
+    """What a produced dataset takes in the store; 0 for what the profile names."""
     kind: Literal["dataset"] = "dataset"
 
 

@@ -69,6 +69,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
     action = state.trials[number].action
     assert action is not None
     digest = action["digest"]
+    size = sum(entry["size"] for entry in manifest["files"].values())
     if kind.output == "dataset":
         return DatasetObject(
             id=f"d{number}",
@@ -78,6 +79,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
             path=f"store:{digest}",
             trial=number,
             chars=manifest["chars"],
+            bytes=size,
         )
     first = next(slot.name for slot in kind.slots if slot.takes_models and not slot.base_only)
     parent = state.pool.model(action["inputs"][first][0])
@@ -92,6 +94,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
         parameters=parent.parameters,
         trial=number,
         tokenizer=parent.tokenizer,
+        bytes=size,
     )
 
 

@@ -138,7 +138,8 @@ class PlannerSpec(_Strict):
 
 
 class BudgetSpec(_Strict):
-    """The search ends after this many trials or this much engine time, whichever comes first."""
+    """The search ends after this many trials or this much engine time, whichever comes first. The time has room for the final
+    evaluation, as far as the run has seen how long one takes."""
 
     trials: int = Field(default=20, ge=1)
     wall_minutes: float | None = Field(default=None, gt=0)

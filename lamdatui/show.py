@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lamdatui.ledger import ledgers
 from lamdatui.state import RunState, Trial
 from lamdatui.store.journal import read_state
 from lamdatui.worth import Choice, chooser, details, proposer, told, worth
@@ -61,6 +62,8 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "memory_by": state.memory_by,
         "problems": state.problems,
         "hints": list(state.hints.values()),
+        "queue": list(state.queue.values()),
+        "ledgers": [ledger.to_json() for ledger in ledgers(state)],
         "policy": state.policy,
         "planner": worth(state).to_json(),
         "engine": {"pid": state.engine_pid if alive else None, **state.device},
@@ -75,6 +78,8 @@ def show(run_dir: Path, alive: bool) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """The same for people: a few lines and a row a trial."""
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
+    lines.append("used: " + ", ".join(spent(ledger) for ledger in found["ledgers"]))
+    lines += [f"queued: {item['action']['type']} by {item['by']}  {item['note']}".rstrip() for item in found["queue"]]
     for label in ("base", "winner"):
         model = found[label]
         if model:
@@ -98,6 +103,19 @@ def table(found: dict[str, Any]) -> str:
             f"{trial['number']:3}  {trial['status']:9} {what:40} {value:>7} {seconds:>9}  {trial['proposed_by'][:20]:20} {note}"
         )
     return "\n".join(lines)
+
+
+def spent(ledger: dict[str, Any]) -> str:
+    """`wall 95 s of 600 s (4 s reserved)`."""
+    scale, unit = (2**20, "MiB") if ledger["unit"] == "bytes" else (1, ledger["unit"])
+
+    def told(value: float) -> str:
+        number = f"{value / scale:.1f}" if unit in ("MiB", "s") else f"{value:.0f}"
+        return number if unit == ledger["name"] or unit == "tokens" else f"{number} {unit}"
+
+    limit = f" of {told(ledger['limit'])}" if ledger["limit"] is not None else ""
+    kept = f" ({told(ledger['reserved'])} reserved)" if ledger["reserved"] else ""
+    return f"{ledger['name']} {told(ledger['used'])}{limit}{kept}"
 
 
 def planner_report(run_dir: Path) -> str:

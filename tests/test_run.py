@@ -64,6 +64,12 @@ def test_a_run_trains_prefers_merges_and_reports(finished, lab_profile, cli: Com
     assert all("sealed" not in splits for model in others for splits in model["scores"].values())
     assert len(executions(cli.runs)) == 4
 
+    ledgers = {one["name"]: one for one in found["ledgers"]}
+    assert (ledgers["trials"]["used"], ledgers["trials"]["limit"]) == (4, 4)
+    assert 0 < ledgers["step time"]["used"] < ledgers["wall"]["used"] < ledgers["wall"]["limit"] == 600
+    assert ledgers["disk"]["used"] > 4 * 10**5
+    assert ledgers["wall"]["reserved"] == 0
+
     again_in_another_run(lab_profile, cli)
     export_and_load(cli)
     one_step_again_beside_the_run(cli)
@@ -75,6 +81,7 @@ def again_in_another_run(lab_profile, cli: Commands) -> None:
     assert done.returncode == 0, done.stderr
     first, second = cli.show("first"), cli.show("second")
     assert all(trial["cached"] for trial in second["trials"])
+    assert next(one["used"] for one in second["ledgers"] if one["name"] == "disk") == 0
     assert [t["objective"] for t in first["trials"]] == [t["objective"] for t in second["trials"]]
     assert len(executions(cli.runs)) == 4
 

@@ -21,6 +21,7 @@ from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
+from lamdatui.ledger import reserve, worked
 from lamdatui.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.pipeline import StepRequest, result_object
 from lamdatui.policy.base import Candidate, PolicyError, Proposal, View
@@ -115,11 +116,6 @@ class Loop:
         self.runner.stop_requested = False
         self.record(("run.resumed", {"max_trials": self.state.counted + trials}))
 
-    def spent(self) -> float:
-        """Seconds of work that this run has used, over all engines it had; waiting for a person is not counted."""
-        since = self.state.engine_since
-        return self.state.used_seconds + (max(0.0, self.clock.wall() - since) if since is not None else 0.0)
-
     async def _may_go_on(self) -> None:
         while self.state.paused and not self.state.stopping:
             self.phase("paused")
@@ -132,7 +128,9 @@ class Loop:
         limit = self.state.max_trials
         if self.state.counted >= limit:
             raise Ended("done", f"{limit} trials", trials=limit)
-        if self.state.wall_seconds is not None and self.spent() >= self.state.wall_seconds:
+        # What the final evaluation needs is part of the time; without a trial there would be nothing to evaluate.
+        needed = reserve(self.state) if self.state.trials else 0.0
+        if self.state.wall_seconds is not None and worked(self.state, self.clock.wall()) + needed >= self.state.wall_seconds:
             raise Ended("done", f"{self.state.wall_seconds / 60:g} minutes")
 
     def _open(self) -> Trial:

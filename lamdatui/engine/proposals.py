@@ -6,6 +6,7 @@ from typing import Any
 
 from lamdatui.actions import Action, BoundType
 from lamdatui.engine.candidates import Machine, size_of
+from lamdatui.ledger import evaluation_seconds
 from lamdatui.policy.base import Proposal
 from lamdatui.state import RunState
 
@@ -50,16 +51,6 @@ def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machin
         "disk_bytes": estimate.disk_bytes,
         "measured": machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call)),
     }
-
-
-def evaluation_seconds(state: RunState) -> float:
-    """Mean seconds that scoring one model on the search split has taken in this run; 0 before there is one."""
-    seen = [
-        step.seconds.get("evaluate", 0.0)
-        for step in state.steps.values()
-        if step.purpose in ("trial", "search") and step.status == "ok" and step.seconds.get("evaluate")
-    ]
-    return sum(seen) / len(seen) if seen else 0.0
 
 
 def params_json(bound: BoundType) -> list[dict[str, Any]]:
