@@ -147,6 +147,21 @@ def test_orders_are_run_in_turn_across_a_killed_engine_and_after_the_end(begun: 
     assert set(Counter(executions(cli.runs)).values()) == {1}
     assert state.max_trials == 5
     projections_hold(begun)
+    asyncio.run(reopen(begun))
+    state = awaiting(cli, "x", 6)
+    assert (state.max_trials, state.status, state.winner) == (6, "running", None)
+    ask(begun, "stop", when="now")
+    wait_for(cli, "x", lambda s: s.status == "stopped")
+
+
+async def reopen(run_dir: Path) -> None:
+    """Look at the run that has ended, then ask for one trial more."""
+    start_engine(run_dir, StartOptions(view=True))
+    async with connected(run_dir) as client:
+        assert len((await client.command("actions"))["types"]) > 3
+        with pytest.raises(LamdatuiError, match="ask for more trials first"):
+            await client.command("propose", **tuning("llama", "copy"))
+        await client.command("more", trials=1)
 
 
 def test_an_order_that_became_illegal_is_taken_out_and_more_trials_are_allowed_while_it_goes(

@@ -24,10 +24,11 @@ class Forecasts:
         self._asking: asyncio.Task[list[Forecast | None]] | None = None
         self._warming: asyncio.Task[None] | None = None
 
-    def warm(self) -> None:
+    def warm(self) -> asyncio.Task[None]:
         """Import what the surrogate stands on, once, in a thread: a step is under way and nobody waits for the engine."""
         if self._warming is None:
             self._warming = asyncio.create_task(asyncio.to_thread(load))
+        return self._warming
 
     async def of(self, view: View, candidates: Sequence[Candidate]) -> list[Forecast | None]:
         """A forecast for each candidate; None for what can't be told, or not in time."""
