@@ -217,7 +217,7 @@ def check_machine() -> list[Finding]:
             findings.append(Finding("ok", name, version(name)))
         except PackageNotFoundError:
             findings.append(Finding("bad", name, "not installed", "make install"))
-    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), *_catalogue(), _servers()]
+    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), _settings(), *_catalogue(), _servers()]
     return findings
 
 
@@ -269,6 +269,20 @@ def _terminal() -> Finding:
     if term in ("", "dumb"):
         return Finding("warn", "terminal", f"TERM={term or 'unset'}", "set TERM, for example to xterm-256color")
     return Finding("ok", "terminal", f"{term}, {size.columns}x{size.lines}")
+
+
+def _settings() -> Finding:
+    def look() -> str:
+        from lamdatui.settings import load_settings
+        from lamdatui.ui.keymap import checked
+
+        settings = load_settings()
+        changed = len(checked(settings.keymap, str(settings.path)))
+        if not settings.path.exists():
+            return f"defaults; there is no {settings.path}"
+        return f"{settings.path}, {changed} key{'' if changed == 1 else 's'} changed"
+
+    return _try("settings", look)
 
 
 def _catalogue() -> list[Finding]:

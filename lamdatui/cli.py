@@ -28,6 +28,7 @@ app.add_typer(planner_app, name="planner")
 app.add_typer(actions_app, name="actions")
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on the screen.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")
@@ -37,17 +38,25 @@ def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+def _use_ascii(asked: bool) -> None:
+    if asked:
+        # The console is another process.
+        os.environ["LAMDATUI_ASCII"] = "1"
+
+
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
+    ascii_only: Ascii = False,
 ) -> None:
     """Without a command: pick a profile, or attach to a run that is going."""
     source = context.get_parameter_source("runs_dir")
     if source is not None and source.name == "COMMANDLINE":
         # Given before the command, it holds for the command.
         os.environ["LAMDATUI_RUNS"] = str(runs_dir)
+    _use_ascii(ascii_only)
     if version:
         from lamdatui import __version__
 
@@ -74,11 +83,13 @@ def run(
     fake_gpu: Annotated[
         Path | None, typer.Option("--fake-gpu", metavar="FILE", help="Show recorded GPU readings; nothing runs on them.")
     ] = None,
+    ascii_only: Ascii = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Start a search, or go on with one."""
     from lamdatui.commands import run_profile
 
+    _use_ascii(ascii_only)
     headless = headless or as_json
     raise typer.Exit(
         run_profile(profile, name, mode, max_trials, overrides or [], headless, as_json, runs_dir, policy, fake_gpu)
@@ -86,10 +97,11 @@ def run(
 
 
 @app.command()
-def attach(run: Run, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+def attach(run: Run, ascii_only: Ascii = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
     """Open the console on a run; an interrupted one goes on."""
     from lamdatui.commands import attach_run
 
+    _use_ascii(ascii_only)
     raise typer.Exit(attach_run(run, runs_dir))
 
 
@@ -364,6 +376,14 @@ def planner_servers(as_json: AsJson = False) -> None:
         print(
             "no server answers; start one (vLLM, llama-server, Ollama, LM Studio), or use the embedded planner", file=sys.stderr
         )
+
+
+@app.command()
+def keys(as_json: AsJson = False) -> None:
+    """Every key of the console: its id for the settings file, what it does, what was changed, what clashes."""
+    from lamdatui.commands import show_keys
+
+    raise typer.Exit(show_keys(as_json))
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import runs
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
+from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, LamdatuiError
 from lamdatui.events import MODES
 from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
@@ -224,6 +224,23 @@ def pick(runs_dir: Path) -> int:
     if not answer.isdigit() or not 1 <= int(answer) <= len(choices):
         raise LamdatuiError(f"no choice {answer!r}", fix=f"1 to {len(choices)}")
     return choices[int(answer) - 1][1]()
+
+
+def show_keys(as_json: bool) -> int:
+    """Print the key table under the user's keymap; exit code 2 where two keys clash. Raises LamdatuiError for bad settings."""
+    import json
+
+    from lamdatui.settings import load_settings
+    from lamdatui.ui.keymap import rows, spelled, table
+
+    settings = load_settings()
+    found = rows(spelled(settings.keymap, str(settings.path)))
+    print(json.dumps([row.to_json() for row in found], indent=1) if as_json else table(found))
+    clashing = [row.id for row in found if row.conflict]
+    if not clashing:
+        return EXIT_DONE
+    print(f"error: keys clash: {', '.join(clashing)}\n  where: {settings.path}, [keymap]", file=sys.stderr)
+    return EXIT_USAGE
 
 
 def run_one_step(run: str, number: int, overrides: list[str], runs_dir: Path, *, dry_run: bool, debug: bool) -> int:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from textual import on, work
-from textual.app import App, SystemCommand
 from textual.screen import Screen
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import MODES
-from lamdatui.paths import state_dir
-from lamdatui.ui.keys import KEYS, bindings
+from lamdatui.ui.keys import bindings
 from lamdatui.ui.link import EngineLink
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen
+from lamdatui.ui.shell import ShellApp
 from lamdatui.ui.state import Part, ViewState, reduce
 from lamdatui.ui.tail import read_metrics, step_folder
-from lamdatui.ui.theme import DARK, LIGHT
 
 QUIT_CHOICES = {
     "leave": "Leave it running (come back with `lamdatui attach`)",
@@ -32,14 +30,12 @@ QUIT_CHOICES = {
 }
 
 
-class ConsoleApp(App[int]):
+class ConsoleApp(ShellApp[int]):
     """Watches and steers the engine of one run directory."""
 
-    TITLE = "lamdatui"
     # A default screen's own CSS_PATH is not read by Textual; the file still stands beside its screen.
     CSS_PATH = Path(__file__).parent / "screens" / "console.tcss"
-    BINDINGS = [*bindings("app")]
-    BINDING_GROUP_TITLE = "Everywhere"
+    BINDINGS = [*bindings("run")]
 
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -47,9 +43,6 @@ class ConsoleApp(App[int]):
         self.view = ViewState()
         self._link = EngineLink(run_dir, self.receive)
         self.console_screen = ConsoleScreen(self.view, run_dir, clock, self._link.command)
-        self.register_theme(DARK)
-        self.register_theme(LIGHT)
-        self.theme = DARK.name
 
     def get_default_screen(self) -> Screen[None]:
         return self.console_screen
@@ -103,12 +96,6 @@ class ConsoleApp(App[int]):
         if accepted:
             accepted()
 
-    def action_help(self) -> None:
-        if self.screen.query("HelpPanel"):
-            self.action_hide_help_panel()
-        else:
-            self.action_show_help_panel()
-
     def action_help_quit(self) -> None:
         """Ctrl+c without a selection: people who press it want out, and the dialog is the way."""
         self.call_next(self.action_quit)
@@ -156,24 +143,3 @@ class ConsoleApp(App[int]):
     def _auto_chosen(self, choice: str | None) -> None:
         if choice == "auto":
             self.send("mode", {"mode": "auto"})
-
-    def action_save_screenshot(self) -> None:
-        folder = state_dir() / "screenshots"
-        name = time.strftime("%Y%m%d-%H%M%S") + ".svg"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(self.export_screenshot(), encoding="utf-8")
-        except OSError as error:
-            self.notify(one_line(error), title="no screenshot", severity="error", markup=False)
-            return
-        self.notify(str(folder / name), title="screenshot saved", markup=False)
-
-    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
-        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
-        for key in KEYS:
-            if key.palette and key.where in ("app", screen.id):
-                help_text = f"{key.tooltip} ({key.keys.split(',')[0]})"
-                yield SystemCommand(key.palette, help_text, partial(self._run_key, key.action))
-
-    async def _run_key(self, action: str) -> None:
-        await self.run_action(action, self.screen)

@@ -6,12 +6,51 @@ multiplexers take some of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from textual.binding import Binding
+from textual.keys import format_key
 
-Where = Literal["app", "console", "pane", "logs", "card", "planner", "scroll", "form", "pick", "pick-row"]
+Where = Literal[
+    "always",
+    "app",
+    "run",
+    "start",
+    "console",
+    "pane",
+    "logs",
+    "card",
+    "planner",
+    "scroll",
+    "dialog",
+    "text",
+    "edit",
+    "line",
+    "page",
+    "form",
+    "pick",
+    "pick-row",
+]
+
+CHAINS: tuple[tuple[Where, ...], ...] = (
+    ("start", "pane", "app", "always"),
+    ("console", "pane", "run", "app", "always"),
+    ("console", "logs", "run", "app", "always"),
+    ("console", "card", "run", "app", "always"),
+    ("planner", "pane", "run", "app", "always"),
+    ("planner", "scroll", "run", "app", "always"),
+    ("dialog", "run", "always"),
+    ("text", "run", "always"),
+    ("edit", "run", "always"),
+    ("line", "run", "always"),
+    ("page", "run", "always"),
+    ("form", "pick-row", "run", "always"),
+    ("pick", "run", "always"),
+)
+"""Places whose keys can be live at the same time: within one of these a key has one meaning. `always` is every screen and
+dialog, also while text is typed; `app` is every screen but the dialogs; `run` is every place but the start screen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +75,9 @@ class Key:
 
 
 KEYS: tuple[Key, ...] = (
-    Key("help", "f1,question_mark", "app.help", "Help", "Keys of the focused pane", "app", show=True, palette="Help: keys"),
+    Key("palette", "ctrl+p", "app.command_palette", "Commands", "Every command by name", "always", priority=True),
+    Key("help", "f1", "app.help", "Help", "Keys of the focused pane", "always", show=True, priority=True, palette="Help: keys"),
+    Key("help-letter", "question_mark", "app.help", "Help", "Keys of the focused pane", "app"),
     Key(
         "review",
         "f2,ctrl+r",
@@ -71,20 +112,22 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "screenshot",
-        "f8,S",
+        "f8",
         "app.save_screenshot",
         "Screenshot",
         "Save the screen as SVG",
-        "app",
+        "always",
+        priority=True,
         palette="Save a screenshot (SVG)",
     ),
+    Key("screenshot-letter", "S", "app.save_screenshot", "Screenshot", "Save the screen as SVG", "app"),
     Key(
         "hold",
         "f9,ctrl+g",
         "app.hold",
         "Hold",
         "Drop to mode ask: nothing more starts unasked",
-        "app",
+        "run",
         show=True,
         priority=True,
         palette="Hold: drop to mode ask",
@@ -122,11 +165,27 @@ KEYS: tuple[Key, ...] = (
         "zoom", "z", "zoom", "Zoom", "Show one pane alone; again or esc to go back", "console", palette="Zoom the focused pane"
     ),
     Key(
-        "quit", "ctrl+q", "app.quit", "Quit", "Leave the run going, or stop it", "app", show=True, priority=True, palette="Quit"
+        "quit",
+        "ctrl+q",
+        "app.quit",
+        "Quit",
+        "Leave the run going, or stop it",
+        "always",
+        show=True,
+        priority=True,
+        palette="Quit",
     ),
     Key("quit-letter", "q", "app.quit", "Quit", "Leave the run going, or stop it", "app"),
-    Key("log-end", "end,G", "scroll_end", "Follow", "Go to the newest line and follow", "logs"),
-    Key("log-start", "home,g", "scroll_home", "Top", "Go to the oldest line", "logs"),
+    Key(
+        "log-end",
+        "end,G",
+        "scroll_end",
+        "Follow",
+        "Go to the newest line and follow",
+        "logs",
+        palette="Logs: newest line, follow",
+    ),
+    Key("log-start", "home,g", "scroll_home", "Top", "Go to the oldest line", "logs", palette="Logs: oldest line"),
     Key("log-down", "j", "scroll_down", "Down", "Line down", "logs"),
     Key("log-up", "k", "scroll_up", "Up", "Line up", "logs"),
     Key("down", "j", "cursor_down", "Down", "Next row", "pane"),
@@ -141,13 +200,37 @@ KEYS: tuple[Key, ...] = (
     Key("pick-up", "up", "move(-1)", "Up", "Row before", "pick"),
     Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
     Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
-    Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card"),
-    Key("card-remember", "A", "remember", "Approve always", "Approve and remember the rule that is shown", "card"),
-    Key("card-edit", "e", "edit", "Edit", "Change hyperparameters before it runs", "card"),
-    Key("card-veto", "d", "veto", "Deny", "Veto it, with a reason that every policy obeys", "card"),
-    Key("card-skip", "s", "skip", "Skip", "Skip this trial without a constraint", "card"),
-    Key("card-stop", "x", "stop_run", "Stop", "Stop the run", "card"),
-    Key("card-expand", "space", "expand", "Full", "Give the card the whole screen, or not", "card"),
+    Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card", palette="Card: approve"),
+    Key(
+        "card-remember",
+        "A",
+        "remember",
+        "Approve always",
+        "Approve and remember the rule that is shown",
+        "card",
+        palette="Card: approve and remember a rule",
+    ),
+    Key("card-edit", "e", "edit", "Edit", "Change hyperparameters before it runs", "card", palette="Card: edit, then approve"),
+    Key(
+        "card-veto",
+        "d",
+        "veto",
+        "Deny",
+        "Veto it, with a reason that every policy obeys",
+        "card",
+        palette="Card: deny with a reason",
+    ),
+    Key("card-skip", "s", "skip", "Skip", "Skip this trial without a constraint", "card", palette="Card: skip"),
+    Key("card-stop", "x", "stop_run", "Stop", "Stop the run", "card", palette="Card: stop the run"),
+    Key(
+        "card-expand",
+        "space",
+        "expand",
+        "Full",
+        "Give the card the whole screen, or not",
+        "card",
+        palette="Card: full screen, or not",
+    ),
     Key("card-down", "down,j", "scroll_down", "Down", "Scroll the card", "card"),
     Key("card-up", "up,k", "scroll_up", "Up", "Scroll the card", "card"),
     Key("card-page-down", "pagedown", "page_down", "Page down", "Scroll the card by a page", "card"),
@@ -202,8 +285,74 @@ KEYS: tuple[Key, ...] = (
         show=True,
         palette="Planner: revoke what is selected",
     ),
+    Key(
+        "start-new", "n", "new_run", "New run", "Start a run of the selected profile", "start", show=True, palette="Start a run"
+    ),
+    Key(
+        "start-refresh",
+        "r,f5",
+        "refresh",
+        "Refresh",
+        "Look at runs and machine again",
+        "start",
+        show=True,
+        palette="Look again",
+    ),
+    Key(
+        "start-stop",
+        "x",
+        "stop_run",
+        "Stop run",
+        "Stop the selected run after its step",
+        "start",
+        palette="Stop the selected run",
+    ),
     Key("planner-back", "escape", "back", "Back", "Back to the console", "planner", show=True),
+    Key("unzoom", "escape", "unzoom", "Back", "Show all panes again", "console"),
+    Key("dialog-back", "escape", "cancel", "Back", "Close without choosing", "dialog"),
+    Key("dialog-down", "j", "move(1)", "Down", "Next answer", "dialog"),
+    Key("dialog-up", "k", "move(-1)", "Up", "Answer before", "dialog"),
+    Key("text-back", "escape,q,enter", "dismiss(None)", "Back", "Close", "text"),
+    Key("text-down", "j,down", "scroll(1)", "Down", "Scroll", "text"),
+    Key("text-up", "k,up", "scroll(-1)", "Up", "Scroll", "text"),
+    Key("edit-back", "escape", "cancel", "Back", "Close without changing anything", "edit"),
+    Key("edit-next", "down", "app.focus_next", "Next", "Next field", "edit"),
+    Key("edit-previous", "up", "app.focus_previous", "Before", "Field before", "edit"),
+    Key("line-back", "escape", "cancel", "Back", "Close without sending anything", "line"),
+    Key("page-back", "escape", "cancel", "Back", "Close without saving", "page", priority=True),
+    Key("page-save", "ctrl+o", "save", "Save", "Save and close", "page", priority=True),
 )
+
+
+_chosen: dict[str, str] = {}
+
+
+def use_keymap(keymap: Mapping[str, str]) -> None:
+    """Let `shown` speak of the keys that a person chose; `keymap` has spelled-out names (`lamdatui.ui.keymap.checked`)."""
+    _chosen.clear()
+    _chosen.update(keymap)
+
+
+def shown(name: str, most: int = 1) -> str:
+    """The keys of an id as a legend names them, after remapping: `F2`, or `F2 or ctrl+r` with `most=2`."""
+    default = next(key.keys for key in KEYS if key.id == name)
+    return " or ".join(display(key) for key in _chosen.get(name, default).split(",")[:most])
+
+
+def display(key: str) -> str:
+    """A key as it is written for people: `F2`, `ctrl+r`, `?`."""
+    *modifiers, name = key.split("+")
+    if function_key(name):
+        name = name.upper()
+    return "+".join([*modifiers, _SHORT.get(name) or (format_key(name) if "_" in name else name)])
+
+
+def function_key(key: str) -> bool:
+    """Whether it is F1 to F24, which terminals and multiplexers may take."""
+    return key[0] == "f" and key[1:].isdigit()
+
+
+_SHORT = {"escape": "esc", "up": "up", "down": "down", "pageup": "PgUp", "pagedown": "PgDn"}
 
 
 def bindings(*where: Where) -> list[Binding]:

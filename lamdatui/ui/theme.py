@@ -1,4 +1,4 @@
-"""The console's own themes: blue and orange carry meaning, so that red-green blindness loses nothing."""
+"""The console's own themes. None tells good from bad by red and green alone; `contrast` keeps to blue and orange on black."""
 
 from __future__ import annotations
 
@@ -34,3 +34,21 @@ LIGHT = Theme(
     dark=False,
     variables={"border-blurred": "#b6c0cb"},
 )
+CONTRAST = Theme(
+    name="lamdatui-contrast",
+    primary="#7cc4ff",
+    secondary="#a8d8ff",
+    accent="#8fd3ff",
+    warning="#ffd166",
+    error="#ffa24d",
+    success="#7cc4ff",
+    foreground="#ffffff",
+    background="#000000",
+    surface="#0c0c0c",
+    panel="#1a1a1a",
+    dark=True,
+    variables={"border-blurred": "#9a9a9a", "text-success": "#7cc4ff", "text-error": "#ffa24d", "text-warning": "#ffd166"},
+)
+OURS = (DARK, LIGHT, CONTRAST)
+SHORT = {"dark": DARK.name, "light": LIGHT.name, "contrast": CONTRAST.name}
+"""What the settings may say for our own themes."""

@@ -9,11 +9,12 @@ from collections import Counter
 from textual.binding import Binding
 
 from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.keys import KEYS
+from lamdatui.ui.keys import CHAINS, KEYS
 from lamdatui.ui.screens.action import ActionScreen, PickRow
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.edit import EditScreen
+from lamdatui.ui.screens.help import HelpScreen
 from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
 from lamdatui.ui.screens.write import LineScreen, PageScreen
@@ -27,7 +28,7 @@ from tests.ui.fake_engine import FakeEngine
 
 OURS = (
     ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree,
-    PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen,
+    PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen, HelpScreen,
 )  # fmt: skip
 MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
 
@@ -44,12 +45,18 @@ def test_ids_are_unique() -> None:
 
 
 def test_no_key_means_two_things_in_one_place() -> None:
-    for place in ("card", "logs", "pane"):
-        keys = Counter(name for key in KEYS if key.where in (place, "console", "app") for name in key.keys.split(","))
-        assert [name for name, count in keys.items() if count > 1] == []
-    for place in ("pane", "scroll"):
-        keys = Counter(name for key in KEYS if key.where in (place, "planner", "app") for name in key.keys.split(","))
-        assert [name for name, count in keys.items() if count > 1] == []
+    """Escape goes back from the inner place first; nothing else is shared."""
+    for chain in CHAINS:
+        meanings: dict[str, set[str]] = {}
+        for key in KEYS:
+            if key.where in chain:
+                for name in key.keys.split(","):
+                    meanings.setdefault(name, set()).add(key.action)
+        assert [name for name, actions in meanings.items() if len(actions) > 1 and name != "escape"] == []
+
+
+def test_every_place_is_part_of_a_chain() -> None:
+    assert {key.where for key in KEYS} <= {where for chain in CHAINS for where in chain}
 
 
 def test_function_keys_never_stand_alone_and_multiplexer_keys_are_left_alone() -> None:
@@ -57,8 +64,22 @@ def test_function_keys_never_stand_alone_and_multiplexer_keys_are_left_alone() -
         names = key.keys.split(",")
         assert not MULTIPLEXERS & set(names), key.id
         if any(name.startswith("f") and name[1:].isdigit() for name in names):
-            assert any(not (name.startswith("f") and name[1:].isdigit()) for name in names), key.id
+            same = {name for other in KEYS if other.action == key.action for name in other.keys.split(",")}
+            assert any(not (name.startswith("f") and name[1:].isdigit()) for name in same), key.id
             assert key.palette, f"{key.id} has no palette entry"
+
+
+DIALOGS = ("page", "form", "pick", "pick-row")
+LOCAL = ("cursor_", "scroll_", "page_", "move(", "scroll(", "cancel", "dismiss", "back", "leave", "unzoom", "app.focus_")
+"""Actions that only move inside a widget or close what is open: they need no name."""
+
+
+def test_everything_else_has_a_palette_entry() -> None:
+    named = {key.action for key in KEYS if key.palette} | {"app.command_palette"}
+    missing = [
+        key.id for key in KEYS if key.action not in named and not key.action.startswith(LOCAL) and key.where not in DIALOGS
+    ]
+    assert missing == []
 
 
 def test_the_legend_fits_a_narrow_card() -> None:

@@ -146,20 +146,19 @@ async def test_what_was_written_is_not_lost_when_the_engine_refuses_it(chosen: F
         await console.until(lambda: isinstance(console.app.screen, LineScreen), "the dialog again")
         await console.settle()
         assert console.app.screen.query_one(Input).value == "keep me"
-        await console.pilot.press("escape", "e", *" and me", "ctrl+s")
+        await console.pilot.press("escape", "e", *" and me", "ctrl+o")
         await console.until(lambda: chosen.sent("memory"))
         await console.until(lambda: isinstance(console.app.screen, PageScreen), "the editor again")
         await console.settle()
         assert console.app.screen.query_one(TextArea).text.endswith("m1. and me")
 
 
-@pytest.mark.parametrize("key", ["ctrl+s", "ctrl+o"])
-async def test_the_memory_is_edited_and_saved(chosen: FakeEngine, key: str) -> None:
+async def test_the_memory_is_edited_and_saved(chosen: FakeEngine) -> None:
     async with opened(chosen) as console:
         await enter(console)
         await console.pilot.press("e")
         assert isinstance(console.app.screen, PageScreen)
-        await console.pilot.press("enter", *"Never xhp.", key)
+        await console.pilot.press("enter", *"Never xhp.", "ctrl+o")
         await console.until(lambda: chosen.sent("memory"))
         [args] = chosen.sent("memory")
         assert args == {"text": "Helped: sft on tool-calls +0.060. Promising: go on from m1. Never xhp."}
@@ -183,7 +182,7 @@ async def test_a_memory_that_is_too_long_is_kept_in_the_editor(chosen: FakeEngin
         console.app.screen.query_one(TextArea).text = "a" * (screens.MEMORY_CHARS + 1)
         await console.settle()
         assert "481 of 480 characters · ✗ 1 too many" in words(console)
-        await console.pilot.press("ctrl+s")
+        await console.pilot.press("ctrl+o")
         await console.settle()
         assert isinstance(console.app.screen, PageScreen) and not chosen.sent("memory")
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Container
-from textual.events import DescendantFocus, Resize
+from textual.events import Click, DescendantFocus, Resize
 from textual.message import Message
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Footer, OptionList, Tree
 
 from lamdatui.ui.keys import bindings
@@ -52,7 +52,6 @@ class ConsoleScreen(Screen[None]):
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (30, "-tall")]
     BINDINGS = [
         *bindings("console"),
-        Binding("escape", "unzoom", "Back", show=False, id="unzoom", tooltip="Show all panes again"),
     ]
 
     @dataclass
@@ -166,6 +165,12 @@ class ConsoleScreen(Screen[None]):
         for node in event.widget.ancestors_with_self:
             if node.id in PANES and node.id != self.active:
                 self._activate(node.id)
+
+    def on_click(self, event: Click) -> None:
+        """A pane's border or header stands for the pane."""
+        for node in event.widget.ancestors_with_self if event.widget else ():
+            if node.id in PANES and isinstance(node, Widget) and not node.has_focus_within:
+                self._focus_pane(node.id)
 
     @on(Tab.Chosen)
     def _tab_chosen(self, message: Tab.Chosen) -> None:

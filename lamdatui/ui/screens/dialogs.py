@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.words import Line
 
@@ -18,11 +18,7 @@ class ChoiceScreen(ModalScreen[str]):
     """A question with a few answers; the first is the default, escape gives an empty string."""
 
     CSS_PATH = "dialogs.tcss"
-    BINDINGS = [
-        Binding("escape", "cancel", "Back", id="dialog-back", tooltip="Close without choosing"),
-        Binding("j", "move(1)", "Down", show=False, id="dialog-down", tooltip="Next answer"),
-        Binding("k", "move(-1)", "Up", show=False, id="dialog-up", tooltip="Answer before"),
-    ]
+    BINDINGS = [*bindings("dialog")]
 
     def __init__(self, title: str, text: str, choices: dict[str, str]) -> None:
         super().__init__(classes="choice-screen")
@@ -33,7 +29,7 @@ class ChoiceScreen(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            box.border_subtitle = "enter chooses · esc goes back"
+            box.border_subtitle = f"enter chooses · {shown('dialog-back')} goes back"
             if self._text:
                 yield Static(self._text, markup=False, classes="dialog-text")
             yield OptionList(*(Option(Content(label), id=key) for key, label in self._choices.items()), markup=False)
@@ -53,11 +49,7 @@ class TextScreen(ModalScreen[None]):
     """A text to read in full."""
 
     CSS_PATH = "dialogs.tcss"
-    BINDINGS = [
-        Binding("escape,q,enter", "dismiss(None)", "Back", id="text-back", tooltip="Close"),
-        Binding("j,down", "scroll(1)", "Down", show=False, id="text-down", tooltip="Scroll"),
-        Binding("k,up", "scroll(-1)", "Up", show=False, id="text-up", tooltip="Scroll"),
-    ]
+    BINDINGS = [*bindings("text")]
 
     def __init__(self, title: str, lines: list[Line], indent: int = 0) -> None:
         super().__init__()
@@ -68,7 +60,7 @@ class TextScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog -text") as box:
             box.border_title = self._title
-            box.border_subtitle = "esc goes back"
+            box.border_subtitle = f"{shown('text-back')} goes back"
             yield Hanging(self._indent, self._lines)
 
     def action_scroll(self, by: int) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from lamdatui.actions import Param, Value
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.widgets.params import ParamFields
 
 Json = dict[str, Any]
@@ -23,11 +23,7 @@ class EditScreen(ModalScreen[Json | None]):
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "Input"
-    BINDINGS = [
-        Binding("escape", "cancel", "Back", id="edit-back", tooltip="Close without changing anything"),
-        Binding("down", "app.focus_next", "Next", show=False, id="edit-next", tooltip="Next field"),
-        Binding("up", "app.focus_previous", "Before", show=False, id="edit-previous", tooltip="Field before"),
-    ]
+    BINDINGS = [*bindings("edit")]
 
     def __init__(self, title: str, declared: Sequence[Param], proposed: Mapping[str, Value], now: Mapping[str, Value]) -> None:
         super().__init__(classes="edit-screen")
@@ -38,7 +34,7 @@ class EditScreen(ModalScreen[Json | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
             box.border_title = self._title
-            box.border_subtitle = "enter uses these values · esc goes back"
+            box.border_subtitle = f"enter uses these values · {shown('edit-back')} goes back"
             yield self._fields
             yield Static("", markup=False, id="edit-verdict")
 

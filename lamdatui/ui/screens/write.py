@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import Binding
 from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
 
 
@@ -17,7 +17,7 @@ class LineScreen(ModalScreen[str | None]):
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "Input"
-    BINDINGS = [Binding("escape", "cancel", "Back", id="line-back", tooltip="Close without sending anything")]
+    BINDINGS = [*bindings("line")]
 
     def __init__(self, title: str, text: str, limit: int, value: str = "") -> None:
         super().__init__(classes="line-screen")
@@ -29,7 +29,7 @@ class LineScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
             box.border_title = self._title
-            box.border_subtitle = "enter sends · esc goes back"
+            box.border_subtitle = f"enter sends · {shown('line-back')} goes back"
             yield Static(self._text, markup=False, classes="dialog-text")
             yield Input(self._value, max_length=self._limit, compact=True, classes="dialog-line")
 
@@ -49,10 +49,7 @@ class PageScreen(ModalScreen[str | None]):
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "TextArea"
-    BINDINGS = [
-        Binding("escape", "cancel", "Back", priority=True, id="page-back", tooltip="Close without saving"),
-        Binding("ctrl+s,ctrl+o", "save", "Save", priority=True, id="page-save", tooltip="Save and close"),
-    ]
+    BINDINGS = [*bindings("page")]
 
     def __init__(self, title: str, text: str, limit: int, value: str = "") -> None:
         super().__init__(classes="page-screen")
@@ -64,7 +61,7 @@ class PageScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -page") as box:
             box.border_title = self._title
-            box.border_subtitle = "ctrl+s or ctrl+o saves · esc goes back"
+            box.border_subtitle = f"{shown('page-save')} saves · {shown('page-back')} goes back"
             yield Static(self._text, markup=False, classes="dialog-text")
             yield TextArea(self._value, soft_wrap=True, compact=True)
             yield Static("", markup=False, id="page-verdict")

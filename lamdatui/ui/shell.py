@@ -1,0 +1,136 @@
+"""What every app of the console has: settings, themes, keys, the ASCII set, help, the palette, screenshots."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from textual.app import App, SystemCommand
+from textual.binding import Binding
+from textual.dom import DOMNode
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from lamdatui.errors import LamdatuiError
+from lamdatui.paths import state_dir
+from lamdatui.settings import Settings, load_settings, settings_file, suggestion
+from lamdatui.ui import ascii, choice
+from lamdatui.ui.keys import KEYS, Key, bindings, display, function_key, shown, use_keymap
+from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.theme import DARK, OURS, SHORT
+
+Result = TypeVar("Result")
+
+
+class ShellApp(App[Result]):
+    """Reads the settings before the first paint; what is wrong with them becomes a toast, and the defaults are used."""
+
+    TITLE = "lamdatui"
+    BINDINGS = [*bindings("always", "app")]
+    BINDING_GROUP_TITLE = "Everywhere"
+
+    def __init__(self) -> None:
+        super().__init__()
+        for theme in OURS:
+            self.register_theme(theme)
+        self._problem = ""
+        self._remembering = False
+        self.settings, keymap = self._settings()
+        use_keymap(keymap)
+        self.set_keymap(keymap)
+        self._ascii = ascii.AsciiFilter(enabled=ascii.wanted(self.settings.ui.ascii))
+        if not self.settings.ui.animation:
+            self.animation_level = "none"
+        self.theme = self._first_theme()
+
+    def _settings(self) -> tuple[Settings, dict[str, str]]:
+        try:
+            found = load_settings()
+            if not found.keymap:
+                return found, {}
+            from lamdatui.ui.keymap import checked
+
+            return found, checked(found.keymap, str(found.path))
+        except LamdatuiError as error:
+            self._problem = one_line(f"{error.what}. {error.fix}" if error.fix else error.what)
+            return Settings(settings_file()), {}
+
+    def _first_theme(self) -> str:
+        asked = self.settings.ui.theme
+        name = SHORT.get(asked, asked)
+        if name and name not in self.available_themes:
+            self._problem = one_line(f"no theme {asked!r}. {suggestion(asked, [*SHORT, *self.available_themes])}")
+            name = ""
+        name = name or choice.remembered_theme()
+        return name if name in self.available_themes else DARK.name
+
+    def on_mount(self) -> None:
+        self._remembering = True
+        if self._problem:
+            self.notify(
+                f"{self._problem} Defaults are used.", title=f"settings: {settings_file().name}", severity="error", markup=False
+            )
+
+    def watch_theme(self, name: str) -> None:
+        """Remember a theme that was chosen while the console runs."""
+        if not self._remembering:
+            return
+        if self.settings.ui.theme:
+            self.notify(f"Until you leave: {settings_file().name} names a theme, and it is used at the next start.")
+            return
+        try:
+            choice.remember_theme(name)
+        except OSError as error:
+            self.notify(one_line(error), title="the theme is not remembered", severity="warning", markup=False)
+
+    def get_key_display(self, binding: Binding) -> str:
+        return display(binding.key) if function_key(binding.key) else super().get_key_display(binding)
+
+    def get_line_filters(self) -> list[LineFilter]:
+        filters = list(super().get_line_filters())
+        return [*filters, self._ascii] if self._ascii.enabled else filters
+
+    def action_help(self) -> None:
+        from lamdatui.ui.screens.help import HelpScreen
+
+        if isinstance(self.screen, HelpScreen):
+            self.screen.dismiss()
+        else:
+            self.push_screen(HelpScreen(self.screen))
+
+    def action_save_screenshot(self) -> None:
+        folder = state_dir() / "screenshots"
+        name = time.strftime("%Y%m%d-%H%M%S") + ".svg"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(self.export_screenshot(), encoding="utf-8")
+        except OSError as error:
+            self.notify(one_line(error), title="no screenshot", severity="error", markup=False)
+            return
+        self.notify(str(folder / name), title="screenshot saved", markup=False)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        yield SystemCommand("Theme", "Change the colours", self.action_change_theme)
+        seen = set()
+        for key in KEYS:
+            # Two screens may have a key for the same command; only one of them is there.
+            if not key.palette or key.palette in seen:
+                continue
+            node = self._holder(screen, key)
+            if node is not None and self._check_action_state(key.action, node):
+                seen.add(key.palette)
+                yield SystemCommand(key.palette, f"{key.tooltip} ({shown(key.id)})", partial(self._run_key, key.action, node))
+
+    def _holder(self, screen: Screen[Any], key: Key) -> DOMNode | None:
+        """Who would take the key: the focused widget and what is around it, else a widget that is shown on the screen."""
+        focused = screen.focused.ancestors_with_self if screen.focused else (screen,)
+        shown_nodes = (node for node in screen.walk_children() if node.display)
+        for node in (self, *focused, *shown_nodes):
+            if any(binding.id == key.id for _, binding in node._bindings):
+                return node
+        return None
+
+    async def _run_key(self, action: str, node: DOMNode) -> None:
+        await self.run_action(action, node)
