@@ -32,12 +32,16 @@ Where = Literal[
     "form",
     "pick",
     "pick-row",
+    "hardware",
+    "progress",
 ]
 
 CHAINS: tuple[tuple[Where, ...], ...] = (
     ("start", "pane", "app", "always"),
     ("console", "pane", "run", "app", "always"),
     ("console", "logs", "run", "app", "always"),
+    ("console", "hardware", "scroll", "run", "app", "always"),
+    ("progress", "scroll", "run", "app", "always"),
     ("console", "card", "run", "app", "always"),
     ("planner", "pane", "run", "app", "always"),
     ("planner", "scroll", "run", "app", "always"),
@@ -152,6 +156,7 @@ KEYS: tuple[Key, ...] = (
         show=True,
         palette="Planner: policy, hints, memory, worth",
     ),
+    Key("hardware-detail", "v", "detail", "Detail", "More or less detail: auto, compact, normal, full", "hardware", show=True),
     Key(
         "log-source",
         "l",

@@ -14,7 +14,9 @@ from typing import Any, Literal
 from lamdatui.events import Event, event_from_json
 from lamdatui.state import RunState, StepRecord, Trial
 from lamdatui.ui.activity import Row, rows
+from lamdatui.ui.history import History
 from lamdatui.ui.sanitize import clean_json, one_line
+from lamdatui.ui.training import Progress
 
 Json = dict[str, Any]
 Part = Literal["status", "pipeline", "activity", "logs", "hardware", "card", "planner"]
@@ -23,49 +25,6 @@ Connection = Literal["connecting", "catching-up", "live", "lost"]
 ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs", "hardware", "card", "planner"))
 ACTIVITY_ROWS = 2000
 EXCHANGES = 20
-LOSSES = 4000
-
-
-@dataclass(slots=True)
-class Progress:
-    """What the metrics of one step add up to."""
-
-    step: str
-    done: int = 0
-    total: int = 0
-    losses: list[float] = field(default_factory=list)
-    grad_norm: float | None = None
-    tokens_per_second: float | None = None
-    seconds: float | None = None
-    phase: str = "train"
-    task: str = ""
-    trained: int = -1
-    """The newest training step that was taken in."""
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds that are left at the pace so far; None where the pace is unknown."""
-        if self.phase != "train" or not self.seconds or not self.done or self.total < self.done:
-            return None
-        return self.seconds / self.done * (self.total - self.done)
-
-    def take(self, metric: Json) -> None:
-        """One line of metrics.jsonl. A line that was seen before (after a reconnect) changes nothing."""
-        if "phase" in metric and "total" in metric:
-            self.phase, self.task = str(metric["phase"]), str(metric.get("task", ""))
-            self.done, self.total = int(metric.get("done", 0)), int(metric["total"])
-            return
-        step = metric.get("step")
-        if not isinstance(step, int) or step <= self.trained:
-            return
-        self.phase, self.done, self.trained = "train", step, step
-        self.total = int(metric.get("max_steps") or self.total or 0)
-        for name in ("grad_norm", "tokens_per_second", "seconds"):
-            if isinstance(value := metric.get(name), int | float):
-                setattr(self, name, float(value))
-        loss = metric.get("loss")
-        if isinstance(loss, int | float) and abs(loss) != float("inf") and loss == loss:
-            self.losses = [*self.losses[-LOSSES + 1 :], float(loss)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +46,7 @@ class ViewState:
     connection: Connection = "connecting"
     connection_detail: str = ""
     hardware: Json | None = None
+    history: History = field(default_factory=History)
     progress: Progress | None = None
     activity: deque[Row] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
     activity_total: int = 0
@@ -173,6 +133,7 @@ def _link(view: ViewState, frame: Json) -> frozenset[Part]:
 
 def _hardware(view: ViewState, frame: Json) -> frozenset[Part]:
     view.hardware = frame
+    view.history.take(frame)
     return frozenset(("hardware", "status"))
 
 

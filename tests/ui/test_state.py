@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamdatui.ui.pipeline import columns, lineage, row, tasks
-from lamdatui.ui.state import Progress, ViewState, reduce
+from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.training import Progress
 from lamdatui.ui.words import bar, duration, hang, size, sparkline
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine

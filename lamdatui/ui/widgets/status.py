@@ -95,6 +95,7 @@ def gpu_text(view: ViewState) -> str:
         first = gpus[0]
         used = f"{(first.get('memory_used') or 0) / 1e9:.0f}/{size(first.get('memory_total'))}"
         more = f" +{len(gpus) - 1}" if len(gpus) > 1 else ""
-        return f"GPU {first.get('util') if first.get('util') is not None else '?'}% {used}{more}"
+        recorded = " (recorded)" if frame.get("recorded") else ""
+        return f"GPU{recorded} {first.get('util') if first.get('util') is not None else '?'}% {used}{more}"
     percents = (frame.get("host") or {}).get("cpu_percent") or []
     return f"no GPU, CPU {sum(percents) / len(percents):.0f}%" if percents else ""
