@@ -2,9 +2,11 @@
 
 Frames are JSON objects, one a line, at most `FRAME_BYTES` long. The engine sends
 
-- `{"type": "hello", "protocol", "run", "pid", "seq"}` once; `seq` is the newest event at that moment,
-- `{"type": "event", "event": {...}}` for each event from the first on, then live,
-- `{"type": "live"}` when everything up to `hello.seq` was sent,
+- `{"type": "hello", "protocol", "run", "pid", "seq"}` once; `seq` is the newest event at that moment; then it waits for `attach`,
+- `{"type": "event", "event": {...}}` for each event after `attach.after`, then live,
+- in place of those, with `attach.snapshot`, the frames of `lamdatui.snapshot` and some `{"type": "past", "event": {...}}`: the newest events
+  that the snapshot already counts,
+- `{"type": "live"}` when all that was there at `attach` was sent,
 - `{"type": "hardware", "gpus": [...], "reason", "host": {...}}` about once a second while somebody watches; `recorded` names the
   recording (`run --fake-gpu`) that the GPUs come from; fields: `lamdatui.hardware`; a process's `owner` is "" for a stranger's,
 - `{"type": "metric", "step", "metric": {...}}` for each line that the running step adds to its metrics.jsonl,
@@ -18,18 +20,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.paths import socket_path
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME_BYTES = 4 * 1024 * 1024
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "attach": ("role",),
+    "attach": ("role", "after", "snapshot"),
+    "trial": ("number",),
+    "worth": (),
     "decide": ("number", "digest", "verdict", "params", "action", "reason", "remember"),
     "actions": (),
     "try_action": ("type", "inputs", "params", "seed"),
@@ -45,7 +49,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "stop": ("when",),
     "revoke": ("id",),
 }
-"""Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`. `decide.digest` is the digest of
+"""Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`; `attach.after`: events up to this one are not sent;
+`attach.snapshot`: true for a snapshot in place of old events. `trial` gives the whole of a trial, `worth` the lines of the report on the
+planner; both may be asked by viewers and after the run's end. `decide.digest` is the digest of
 the action that was shown: a decision about another one is refused; `decide.action` {"type", "inputs", "params", "seed"} is what runs in its
 place. `actions` lists the run's action types with their slots and hyperparameters; `try_action` says what an action would cost and bring,
 and why it can't be run (`problems`); `propose` queues a person's own action for the next trial and gives {"id", "action", "trials_left"}, where
@@ -65,7 +71,8 @@ def encode(frame: dict[str, Any]) -> bytes:
 
 def decode(line: bytes) -> dict[str, Any]:
     """One frame from bytes. Raises ValueError on anything but a JSON object with a `type`."""
-    frame = json.loads(line)
+    # As UTF-8 whatever it begins with: what is checked in these bytes must be what is read.
+    frame = json.loads(line.decode())
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
         raise ValueError("a frame is a JSON object with a type")
     return frame
@@ -74,15 +81,21 @@ def decode(line: bytes) -> dict[str, Any]:
 class Client:
     """One connection to an engine. Use `await Client.connect(run_dir)`, iterate `frames()`, call `command()`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        read: Callable[[bytes], dict[str, Any]] = decode,
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._read = read
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
 
     @classmethod
-    async def connect(cls, run_dir: Path) -> Client:
-        """Connect to the engine of a run. Raises LamdatuiError when none answers."""
+    async def connect(cls, run_dir: Path, read: Callable[[bytes], dict[str, Any]] = decode) -> Client:
+        """Connect to the engine of a run; `read` makes a frame of a line. Raises LamdatuiError when none answers."""
         try:
             reader, writer = await asyncio.open_unix_connection(str(socket_path(run_dir)), limit=FRAME_BYTES)
         except OSError as error:
@@ -92,13 +105,13 @@ class Client:
                 fix="start it again with `lamdatui run PROFILE --name NAME`",
                 exit_code=EXIT_FAILED,
             ) from error
-        return cls(reader, writer)
+        return cls(reader, writer, read)
 
     async def frames(self) -> AsyncIterator[dict[str, Any]]:
         """Every frame but replies, until the engine closes the connection. Must be iterated for `command` to return."""
         try:
             while line := await self._reader.readline():
-                frame = decode(line)
+                frame = self._read(line)
                 if frame["type"] != "reply":
                     yield frame
                     continue

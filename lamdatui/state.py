@@ -88,6 +88,8 @@ class RunState:
     gain: Json | None = None
     memory: str = ""
     memory_by: str = ""
+    best: int | None = None
+    """The trial with the best objective so far, the oldest of equals."""
     last_seq: int = 0
     used_seconds: float = 0.0
     engine_since: float | None = None
@@ -137,8 +139,9 @@ class RunState:
 
     @property
     def open_trial(self) -> Trial | None:
-        """The trial that is under way, if any."""
-        return next((trial for trial in self.trials.values() if trial.is_open), None)
+        """The trial that is under way, if any: one is opened when the one before it is over."""
+        newest = next(reversed(self.trials.values()), None)
+        return newest if newest and newest.is_open else None
 
     def projection(self, table: str, key: str) -> Any:
         """The JSON that the journal stores for a touched entity."""
@@ -276,6 +279,10 @@ def _trial_closed(state: RunState, data: Json, _: Event) -> None:
     trial = state.trial(data["number"])
     for name in ("status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"):
         setattr(trial, name, data.get(name))
+    best = state.trials.get(state.best) if state.best is not None else None
+    better = best is None or best.objective is None or (trial.objective or 0.0) > best.objective
+    if trial.model and trial.objective is not None and better:
+        state.best = trial.number
 
 
 def _step_intended(state: RunState, data: Json, _: Event) -> None:
@@ -302,8 +309,10 @@ def _step_ended(state: RunState, data: Json, _: Event) -> None:
 
 def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
     model, task, split = data["model"], data["task"], data["split"]
-    state.scores.setdefault(model, {}).setdefault(task, {})[split] = data["score"]
-    state.keys.setdefault(model, {}).setdefault(task, {})[split] = data["key"]
+    # Replaced, not edited: trials and snapshots refer to the scores as they were.
+    for known, value in ((state.scores, data["score"]), (state.keys, data["key"])):
+        tasks = known.get(model, {})
+        known[model] = {**tasks, task: {**tasks.get(task, {}), split: value}}
     state.touched.add(("score", model))
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from lamdatui.client import COMMANDS, FRAME_BYTES, Client
+from lamdatui.client import COMMANDS, FRAME_BYTES, Client, encode
 from lamdatui.engine.server import Server
 from lamdatui.errors import LamdatuiError
+from lamdatui.events import event_from_json
 from lamdatui.paths import socket_path
+from lamdatui.snapshot import Restored
 from lamdatui.store.journal import Journal
-from tests.test_journal import fill
+from tests.test_journal import PROPOSAL, fill
 
 
 class Asked:
@@ -41,12 +43,15 @@ async def served(tmp_path: Path):
     await server.close()
 
 
-async def replayed(client: Client) -> list[dict[str, Any]]:
+async def replayed(client: Client, **past: Any) -> list[dict[str, Any]]:
+    """Everything up to `live` for a client that attaches."""
+    attach = asyncio.create_task(client.command("attach", role="viewer", **past))
     frames = []
     async for frame in client.frames():
         frames.append(frame)
         if frame["type"] == "live":
-            return frames
+            break
+    attach.cancel()
     return frames
 
 
@@ -59,6 +64,59 @@ async def test_a_client_gets_every_event_in_order_then_what_comes(served) -> Non
     server.publish({"type": "hardware", "gpus": []})
     following = client.frames()
     assert (await asyncio.wait_for(anext(following), 10))["type"] == "hardware"
+    await client.close()
+
+
+async def test_a_client_that_knows_a_part_gets_only_what_is_newer(served) -> None:
+    folder, journal, _, _ = served
+    client = await Client.connect(folder)
+    frames = await asyncio.wait_for(replayed(client, after=5), 10)
+    assert [f["event"]["seq"] for f in frames if f["type"] == "event"] == list(range(6, journal.state.last_seq + 1))
+    await client.close()
+
+
+async def test_nothing_is_missing_between_a_snapshot_and_what_comes_after_it(served) -> None:
+    folder, journal, server, _ = served
+    for number in range(3, 400):
+        journal.append(("trial.opened", {"number": number}), ("trial.proposed", {"number": number, "proposal": PROPOSAL}))
+    client = await Client.connect(folder)
+    frames = client.frames()
+    assert (await anext(frames))["seq"] == journal.state.last_seq
+    attach = asyncio.create_task(client.command("attach", role="viewer", snapshot=True))
+    seen, state = [], None
+    while journal.state.last_seq < 1300 or state is None or state.last_seq < journal.state.last_seq:
+        if journal.state.last_seq < 1300:
+            # While the snapshot is under way the run goes on.
+            for event in journal.append(("mode.changed", {"mode": "auto", "by": str(journal.state.last_seq)})):
+                server.publish({"type": "event", "event": event.to_json()})
+        frame = await asyncio.wait_for(anext(frames), 10)
+        seen.append(frame["type"])
+        match frame:
+            case {"type": "snapshot", "part": "run"}:
+                restored = Restored(frame)
+            case {"type": "snapshot", "part": "trials"}:
+                restored.add(frame["trials"])
+            case {"type": "snapshot", "part": "end"}:
+                state = restored.end()
+            case {"type": "event"} if state:
+                assert frame["event"]["seq"] == state.last_seq + 1
+                state.apply(event_from_json(frame["event"]))
+    assert seen.index("snapshot") < seen.index("past") < seen.index("live") < seen.index("event")
+    assert state.trials.keys() == journal.state.trials.keys()
+    attach.cancel()
+    await client.close()
+
+
+async def test_a_viewer_may_look_at_a_trial_and_at_the_planners_worth(served) -> None:
+    folder, journal, _, asked = served
+    client = await Client.connect(folder)
+    reading = asyncio.create_task(collect(client))
+    assert (await client.command("trial", number=1))["proposal"] == journal.state.trials[1].proposal
+    assert (await client.command("worth"))["lines"]
+    with pytest.raises(LamdatuiError, match="no trial 99"):
+        await client.command("trial", number=99)
+    assert asked.commands == []
+    reading.cancel()
     await client.close()
 
 
@@ -111,8 +169,9 @@ async def collect(client: Client) -> None:
 async def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(served) -> None:
     folder, _, server, _ = served
     _, writer = await asyncio.open_unix_connection(str(socket_path(folder)))
-    await asyncio.sleep(0.1)
-    assert len(server.peers) == 1
+    writer.write(encode({"type": "command", "id": 1, "command": "attach", "args": {"role": "viewer"}}))
+    while not any(peer.sender for peer in server.peers):
+        await asyncio.sleep(0.01)
     for number in range(40_000):
         server.publish({"type": "metric", "metric": {"step": number, "text": "x" * 200}})
         if number % 1000 == 0:

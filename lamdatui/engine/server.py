@@ -8,28 +8,36 @@ import os
 import socket
 import struct
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lamdatui.client import COMMANDS, FRAME_BYTES, PROTOCOL, decode, encode
 from lamdatui.errors import LamdatuiError
+from lamdatui.snapshot import CHUNK_BYTES, Snapshots, Taken
 from lamdatui.store.journal import Journal
+from lamdatui.worth import told, worth
 
 BACKLOG = 20_000
 """Frames that may wait for one client before it is cut off: it can attach again and catch up from the journal."""
+RECENT_EVENTS = 200
+"""Events that come with a snapshot, for the list of what happened."""
+RECENT_CALLS = 20
+CALLS_WITHIN = 4000
+"""The newest questions to the planner come with it too, as far as they are among this many events."""
 
 Handler = Callable[[str, dict[str, Any], str], Any]
 
 
 @dataclass(eq=False)
 class Peer:
-    """One connected client."""
+    """One connected client. It gets events from the moment on at which it attaches."""
 
     writer: asyncio.StreamWriter
     queue: asyncio.Queue[dict[str, Any]] = field(default_factory=lambda: asyncio.Queue(BACKLOG))
     role: str = "viewer"
+    sender: asyncio.Task[None] | None = None
 
 
 class Server:
@@ -40,6 +48,7 @@ class Server:
         self._journal = journal
         self._handler = handler
         self._server: asyncio.Server | None = None
+        self._snapshots = Snapshots()
         self.peers: set[Peer] = set()
         self.last_peer_left: float | None = None
 
@@ -53,8 +62,10 @@ class Server:
             os.umask(old)
 
     def publish(self, frame: dict[str, Any]) -> None:
-        """Queue a frame for everyone; a client that does not read is cut off."""
+        """Queue a frame for everyone who attached; a client that does not read is cut off."""
         for peer in list(self.peers):
+            if peer.sender is None:
+                continue
             try:
                 peer.queue.put_nowait(frame)
             except asyncio.QueueFull:
@@ -83,9 +94,10 @@ class Server:
             writer.close()
             return
         peer = Peer(writer)
-        newest = self._journal.state.last_seq
         self.peers.add(peer)
-        sender = asyncio.create_task(self._send(peer, newest))
+        state = self._journal.state
+        hello = {"type": "hello", "protocol": PROTOCOL, "run": state.name, "pid": os.getpid(), "seq": state.last_seq}
+        writer.write(encode(hello))
         try:
             while line := await reader.readline():
                 await self._command(peer, line)
@@ -94,19 +106,47 @@ class Server:
         finally:
             self.peers.discard(peer)
             self.last_peer_left = asyncio.get_running_loop().time()
-            sender.cancel()
+            if peer.sender:
+                peer.sender.cancel()
             writer.close()
 
-    async def _send(self, peer: Peer, newest: int) -> None:
-        state = self._journal.state
+    def _attach(self, peer: Peer, args: dict[str, Any]) -> None:
+        """Send what happened, then what happens: all events after `after`, or a snapshot in place of the events up to now."""
+        after = args.get("after", 0)
+        if not isinstance(after, int):
+            raise LamdatuiError(f"attach.after is the number of an event, not {after!r}")
+        peer.role = str(args["role"])
+        if peer.sender is None:
+            past = self._snapshot() if args.get("snapshot") else self._events(after, self._journal.state.last_seq)
+            peer.sender = asyncio.create_task(self._send(peer, past))
+
+    def _events(self, after: int, upto: int) -> Iterator[bytes]:
+        chunk = bytearray()
+        for _, _, text in self._journal.lines(after, upto):
+            chunk += f'{{"type":"event","event":{text}}}\n'.encode()
+            if len(chunk) > CHUNK_BYTES:
+                yield bytes(chunk)
+                chunk.clear()
+        yield bytes(chunk)
+
+    def _snapshot(self) -> Iterator[bytes]:
+        # Taken before the first event that comes from now on; written while the loop goes on.
+        return self._written(self._snapshots.take(self._journal.state, self._journal.take_touched()))
+
+    def _written(self, taken: Taken) -> Iterator[bytes]:
+        yield from self._snapshots.write(taken)
+        found = list(self._journal.lines(max(0, taken.seq - CALLS_WITHIN), taken.seq))
+        calls = [seq for seq, kind, _ in found if kind == "planner.answered"][-RECENT_CALLS:]
+        recent = [text for seq, _, text in found if seq > taken.seq - RECENT_EVENTS or seq in calls]
+        yield "".join(f'{{"type":"past","event":{text}}}\n' for text in recent).encode()
+
+    async def _send(self, peer: Peer, past: Iterator[bytes]) -> None:
         try:
-            hello = {"type": "hello", "protocol": PROTOCOL, "run": state.name, "pid": os.getpid(), "seq": newest}
-            peer.writer.write(encode(hello))
-            for event in self._journal.events():
-                if event.seq > newest:
-                    break
-                peer.writer.write(encode({"type": "event", "event": event.to_json()}))
+            for chunk in past:
+                peer.writer.write(chunk)
                 await peer.writer.drain()
+                # A turn of the loop between two chunks: a long history keeps nobody else waiting.
+                await asyncio.sleep(0)
             peer.writer.write(encode({"type": "live"}))
             while True:
                 peer.writer.write(encode(await peer.queue.get()))
@@ -124,7 +164,9 @@ class Server:
             if not isinstance(args, dict) or not set(args) <= set(COMMANDS[command]):
                 raise LamdatuiError(f"{command} takes {', '.join(COMMANDS[command]) or 'nothing'}")
             if command == "attach":
-                peer.role = str(args["role"])
+                self._attach(peer, args)
+            elif command in ("trial", "worth"):
+                reply["result"] = self._look(command, args)
             else:
                 result = self._handler(command, args, peer.role)
                 reply["result"] = await result if inspect.isawaitable(result) else result
@@ -135,4 +177,18 @@ class Server:
         except Exception as error:  # noqa: BLE001 (whatever a command does, the engine goes on and says so)
             traceback.print_exc()
             reply |= {"ok": False, "error": f"the engine could not do it: {type(error).__name__}: {error}"}
-        await peer.queue.put(reply)
+        if peer.sender is None:
+            peer.writer.write(encode(reply))
+        else:
+            await peer.queue.put(reply)
+
+    def _look(self, command: str, args: dict[str, Any]) -> Any:
+        """What a client asks to see; it may be a viewer, and the run may be over."""
+        state = self._journal.state
+        if command == "worth":
+            report = worth(state)
+            return {"sign": report.difference.sign, "lines": told(report)}
+        trial = state.trials.get(args["number"])
+        if trial is None:
+            raise LamdatuiError(f"there is no trial {args['number']!r}")
+        return asdict(trial)

@@ -45,6 +45,7 @@ class Journal:
         self.path = path
         self.clock = clock or SystemClock()
         self.state = RunState()
+        self._touched: set[tuple[str, str]] = set()
         try:
             self._db = apsw.Connection(str(path))
             self._prepare()
@@ -97,6 +98,7 @@ class Journal:
                 )
                 self.state.apply(event)
                 self._project()
+                self._touched |= self.state.touched
             fault("journal.before-commit")
         fault("journal.after-commit")
         return events
@@ -122,6 +124,20 @@ class Journal:
     def events(self, after: int = 0) -> Iterator[Event]:
         """Events with seq > `after`, in order."""
         return _events(self._db, after)
+
+    def lines(self, after: int = 0, upto: int | None = None) -> Iterator[tuple[int, str, str]]:
+        """(seq, kind, JSON of the event) for the events with `after` < seq <= `upto`; nothing is parsed on the way."""
+        rows: Iterable[tuple[Any, ...]] = self._db.execute(
+            "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? AND seq <= ? ORDER BY seq",
+            (after, self.state.last_seq if upto is None else upto),
+        )
+        for seq, kind, wall, mono, data in rows:
+            yield seq, kind, f'{{"seq":{seq},"kind":"{kind}","wall":{wall!r},"mono":{mono!r},"data":{data}}}'
+
+    def take_touched(self) -> set[tuple[str, str]]:
+        """(projection table, id) of what was changed since this was last asked."""
+        touched, self._touched = self._touched, set()
+        return touched
 
     def close(self) -> None:
         """Close the database."""

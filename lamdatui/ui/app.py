@@ -41,7 +41,7 @@ class ConsoleApp(ShellApp[int]):
         super().__init__()
         self.run_dir = run_dir
         self.view = ViewState()
-        self._link = EngineLink(run_dir, self.receive)
+        self._link = EngineLink(run_dir, self.receive, lambda: self.view.run.last_seq)
         self.console_screen = ConsoleScreen(self.view, run_dir, clock, self._link.command)
 
     def get_default_screen(self) -> Screen[None]:
@@ -61,6 +61,9 @@ class ConsoleApp(ShellApp[int]):
         for frame in frames:
             changed |= reduce(self.view, frame)
         self._backfill()
+        if self.view.connection == "catching-up":
+            # The panes are painted once, when all of it is there.
+            changed &= {"status"}
         if changed:
             self.console_screen.post_message(ConsoleScreen.ViewChanged(frozenset(changed)))
 
@@ -75,6 +78,22 @@ class ConsoleApp(ShellApp[int]):
     @on(ConsoleScreen.CommandAsked)
     def _command_asked(self, message: ConsoleScreen.CommandAsked) -> None:
         self.send(message.command, message.args, refused=message.refused)
+
+    @on(ConsoleScreen.TrialAsked)
+    def _trial_asked(self, message: ConsoleScreen.TrialAsked) -> None:
+        self.fetch_trial(message.number, message.then)
+
+    @work(group="trials")
+    async def fetch_trial(self, number: int, then: Callable[[], object]) -> None:
+        """Have the parts of a trial that a snapshot left out. Where they can't be had, what is known is shown."""
+        try:
+            found = await self._link.command("trial", number=number)
+            self.view.complete(number, found)
+        except LamdatuiError as error:
+            self.notify(one_line(error.what), title=f"trial {number} is shown in brief", severity="warning", markup=False)
+        except (KeyError, TypeError):
+            self.notify("the engine's answer can't be read", title=f"trial {number} is shown in brief", severity="warning")
+        then()
 
     @work(group="commands")
     async def send(

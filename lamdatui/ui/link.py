@@ -9,25 +9,30 @@ from typing import Any
 
 from lamdatui.client import Client
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.ui.sanitize import clean_json
+from lamdatui.ui.sanitize import read_frame
 
 Json = dict[str, Any]
 
 FLUSH_SECONDS = 0.1
+SNAPSHOT_EVENTS = 2000
+"""When more events than this are missing, a snapshot comes sooner than they do."""
 RETRY_SECONDS = (0.3, 0.6, 1.0, 2.0)
 
 
 class EngineLink:
     """Delivers frames in batches, at most ten times a second, and reconnects until it is cancelled.
 
+    After a pause a frame is delivered at once. `seen` tells the newest event that is known, so that only newer ones are asked for.
     What happens to the connection itself is delivered too, as `{"type": "link", "status", "detail"}` frames.
     """
 
-    def __init__(self, run_dir: Path, deliver: Callable[[list[Json]], None]) -> None:
+    def __init__(self, run_dir: Path, deliver: Callable[[list[Json]], None], seen: Callable[[], int]) -> None:
         self._run_dir = run_dir
         self._deliver = deliver
+        self._seen = seen
         self._pending: list[Json] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._flushed = 0.0
         self._client: Client | None = None
 
     async def run(self) -> None:
@@ -35,7 +40,7 @@ class EngineLink:
         failures = 0
         while True:
             try:
-                self._client = await Client.connect(self._run_dir)
+                self._client = await Client.connect(self._run_dir, read_frame)
                 failures = 0
                 await self._watch(self._client)
                 detail = "the engine closed the connection"
@@ -52,22 +57,32 @@ class EngineLink:
         if self._client is None:
             raise LamdatuiError("no engine is connected", where=command, exit_code=EXIT_FAILED)
         try:
-            return clean_json(await self._client.command(command, **args))
+            return await self._client.command(command, **args)
         except (ConnectionError, OSError) as error:
             raise LamdatuiError("the engine went away before it answered", where=command, exit_code=EXIT_FAILED) from error
 
     async def _watch(self, client: Client) -> None:
-        attach = asyncio.create_task(self._attach(client))
+        attach: asyncio.Task[None] | None = None
         try:
             async for frame in client.frames():
                 self._take(frame)
+                if frame["type"] == "hello":
+                    attach = asyncio.create_task(self._attach(client, int(frame["seq"])))
+                elif frame["type"] == "snapshot":
+                    # Parts of one snapshot are there at once; keys and the screen have their turn between them.
+                    await asyncio.sleep(0)
         finally:
-            attach.cancel()
+            if attach:
+                attach.cancel()
             await client.close()
 
-    async def _attach(self, client: Client) -> None:
+    async def _attach(self, client: Client, newest: int) -> None:
+        seen = self._seen()
+        # A journal that is shorter than what was seen is another run in the same place.
+        after = seen if seen <= newest else 0
+        past: Json = {"snapshot": True} if newest - after > SNAPSHOT_EVENTS else {"after": after}
         try:
-            await client.command("attach", role="console")
+            await client.command("attach", role="console", **past)
         except LamdatuiError as error:
             self._take({"type": "link", "status": "refused", "detail": error.what})
         except (ConnectionError, OSError):
@@ -76,9 +91,11 @@ class EngineLink:
     def _take(self, frame: Json) -> None:
         self._pending.append(frame)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._flush)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._flushed + FLUSH_SECONDS, self._flush)
 
     def _flush(self) -> None:
         self._timer = None
+        self._flushed = asyncio.get_running_loop().time()
         frames, self._pending = self._pending, []
         self._deliver(frames)

@@ -6,16 +6,18 @@ activity rows, unread counts and the connection.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lamdatui.events import Event, event_from_json
+from lamdatui.snapshot import Restored
 from lamdatui.state import RunState, StepRecord, Trial
 from lamdatui.ui.activity import Row, rows
 from lamdatui.ui.history import History
-from lamdatui.ui.sanitize import clean_json, one_line
+from lamdatui.ui.sanitize import Clean, clean_json, one_line
 from lamdatui.ui.training import Progress
 
 Json = dict[str, Any]
@@ -25,6 +27,7 @@ Connection = Literal["connecting", "catching-up", "live", "lost"]
 ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs", "hardware", "card", "planner"))
 ACTIVITY_ROWS = 2000
 EXCHANGES = 20
+NEWEST_STEPS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,10 @@ class ViewState:
     unread: dict[str, int] = field(default_factory=dict)
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=EXCHANGES))
     """The newest questions to the planner; the journal and planner.log have all of them."""
+    brief: set[int] = field(default_factory=set)
+    """Trials that came with a snapshot, without their heavy parts: the engine gives those when they are looked at."""
+    restored: Restored | None = None
+    """The part of a snapshot that is there already."""
 
     @property
     def waiting(self) -> Trial | None:
@@ -64,8 +71,9 @@ class ViewState:
 
     @property
     def running_step(self) -> StepRecord | None:
-        """The newest step that has not ended."""
-        return next((s for s in reversed(self.run.steps.values()) if s.status in ("intended", "running")), None)
+        """The newest step that has not ended; only the newest ones are looked at."""
+        newest = itertools.islice(reversed(self.run.steps.values()), NEWEST_STEPS)
+        return next((step for step in newest if step.status in ("intended", "running")), None)
 
     @property
     def shown_step(self) -> StepRecord | None:
@@ -79,10 +87,16 @@ class ViewState:
 
     def best_trial(self) -> Trial | None:
         """The winner once there is one; before, the trial with the best objective."""
-        trials = [trial for trial in self.run.trials.values() if trial.objective is not None and trial.model]
         if self.run.winner:
-            return next((trial for trial in trials if trial.model == self.run.winner), None)
-        return max(trials, key=lambda trial: trial.objective or 0.0, default=None)
+            made = self.run.pool.items.get(self.run.winner)
+            return self.run.trials.get(made.trial) if made and made.trial is not None else None
+        return self.run.trials.get(self.run.best) if self.run.best is not None else None
+
+    def complete(self, number: int, found: Json) -> None:
+        """The whole of a brief trial, as the command `trial` gave it."""
+        trial = self.run.trials[number]
+        trial.proposal, trial.shadows = found["proposal"], found["shadows"]
+        self.brief.discard(number)
 
     def read(self, pane: str) -> None:
         """The pane is on the screen: nothing in it is unread."""
@@ -98,7 +112,8 @@ class ViewState:
 
 def reduce(view: ViewState, frame: Json) -> frozenset[Part]:
     """Take one frame in; the parts of the screen that it changed. Never raises: frames come from another process."""
-    frame = clean_json(frame)
+    if not isinstance(frame, Clean):
+        frame = clean_json(frame)
     handler = _FRAMES.get(frame.get("type", ""))
     try:
         return handler(view, frame) if handler else frozenset()
@@ -112,10 +127,34 @@ def _hello(view: ViewState, frame: Json) -> frozenset[Part]:
     view.connection, view.connection_detail = "catching-up", ""
     if frame["seq"] < view.run.last_seq:
         # A journal that is shorter than what was seen is another run in the same place.
-        view.run, view.progress = RunState(), None
-        view.activity.clear()
-        view.exchanges.clear()
+        view.progress = None
+        _start_over(view, RunState(), set())
     return ALL_PARTS
+
+
+def _start_over(view: ViewState, run: RunState, brief: set[int]) -> None:
+    view.run, view.brief, view.restored = run, brief, None
+    view.activity.clear()
+    view.exchanges.clear()
+
+
+def _snapshot(view: ViewState, frame: Json) -> frozenset[Part]:
+    if frame["part"] == "run":
+        view.restored = Restored(frame)
+    elif view.restored and frame["part"] == "trials":
+        view.restored.add(frame["trials"])
+    elif view.restored and frame["part"] == "end":
+        _start_over(view, view.restored.end(), view.restored.brief)
+    return frozenset()
+
+
+def _past(view: ViewState, frame: Json) -> frozenset[Part]:
+    """An event that the snapshot counts already: only what it says is of interest."""
+    event = event_from_json(frame["event"])
+    _add(view, rows(event, view.run))
+    if event.kind == "planner.answered":
+        view.exchanges.append(_exchange(event.data))
+    return frozenset()
 
 
 def _live(view: ViewState, _: Json) -> frozenset[Part]:
@@ -180,6 +219,8 @@ def _add(view: ViewState, fresh: list[Row]) -> None:
 _FRAMES = {
     "hello": _hello,
     "live": _live,
+    "snapshot": _snapshot,
+    "past": _past,
     "link": _link,
     "event": _event,
     "hardware": _hardware,

@@ -13,6 +13,8 @@ from typing import Any
 from lamdatui.client import FRAME_BYTES, PROTOCOL, decode, encode
 from lamdatui.events import Event, check_fields
 from lamdatui.paths import socket_path
+from lamdatui.snapshot import Snapshots
+from lamdatui.state import RunState
 
 Json = dict[str, Any]
 WALL = 1_760_000_000.0
@@ -20,7 +22,7 @@ Answer = Callable[[Json], Any]
 
 
 class FakeEngine:
-    """Holds a scripted journal; replays it to whoever attaches; answers commands with `refusals`, `answers` or `ok`.
+    """Holds a scripted journal; sends it to whoever attaches; answers commands with `refusals`, `answers` or `ok`.
 
     An answer takes the command's arguments and gives the reply's result; it may emit events. `script.answer_orders` has
     answers for what a person can order.
@@ -33,6 +35,7 @@ class FakeEngine:
         self.commands: list[tuple[str, Json]] = []
         self.refusals: dict[str, str] = {}
         self.answers: dict[str, Answer] = {}
+        self.snapshots = Snapshots()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,12 +84,6 @@ class FakeEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         writer.write(encode({"type": "hello", "protocol": PROTOCOL, "run": "lab", "pid": 1, "seq": len(self.events)}))
-        for event in self.events:
-            writer.write(encode({"type": "event", "event": event.to_json()}))
-        writer.write(encode({"type": "live"}))
-        for frame in self.extra:
-            writer.write(encode(frame))
-        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 self._answer(decode(line), writer)
@@ -96,8 +93,34 @@ class FakeEngine:
             self._writers.discard(writer)
             writer.close()
 
+    def _attach(self, args: Json, writer: asyncio.StreamWriter) -> None:
+        """What the real engine does: a snapshot, or the events after `after`; then live."""
+        if args.get("snapshot"):
+            writer.writelines(
+                self.snapshots.write(self.snapshots.take(self.state, {("trial", str(n)) for n in self.state.trials}))
+            )
+            for event in self.events[-200:]:
+                writer.write(encode({"type": "past", "event": event.to_json()}))
+        else:
+            for event in self.events[args.get("after", 0) :]:
+                writer.write(encode({"type": "event", "event": event.to_json()}))
+        writer.write(encode({"type": "live"}))
+        for frame in self.extra:
+            writer.write(encode(frame))
+        self._writers.add(writer)
+
+    @property
+    def state(self) -> RunState:
+        """What the journal adds up to."""
+        state = RunState()
+        for event in self.events:
+            state.apply(event)
+        return state
+
     def _answer(self, frame: Json, writer: asyncio.StreamWriter) -> None:
         self.commands.append((frame["command"], frame["args"]))
+        if frame["command"] == "attach" and writer not in self._writers:
+            self._attach(frame["args"], writer)
         refusal, answer = self.refusals.get(frame["command"]), self.answers.get(frame["command"])
         reply: Json = {"type": "reply", "id": frame["id"], "ok": refusal is None}
         if refusal is None:

@@ -30,7 +30,7 @@ def waiting(engine: FakeEngine) -> FakeEngine:
 async def test_it_attaches_as_a_console(engine: FakeEngine) -> None:
     script.add_history(engine)
     async with opened(engine):
-        assert engine.sent("attach") == [{"role": "console"}]
+        assert engine.sent("attach") == [{"role": "console", "after": 0}]
 
 
 @pytest.mark.parametrize(("key", "verdict"), [("a", "approve"), ("s", "skip"), ("x", "stop")])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, one_line
+from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, is_harmless, one_line, read_frame
 from lamdatui.ui.tail import log_line
 
 ANY = st.text(st.characters(), max_size=60)
@@ -37,6 +38,32 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
 def test_every_control_and_format_character_is_covered() -> None:
     survivors = [code for code in range(0x110000) if not is_safe(clean(chr(code)))]
     assert survivors == []
+
+
+@given(st.lists(st.one_of(ANY, st.sampled_from(["plain", "±0.08", "数据", "a\tb\n", "\\u202e"]))), st.booleans())
+def test_what_is_called_harmless_needs_no_cleaning(texts: list[str], ascii_only: bool) -> None:
+    value = {"type": "x", "texts": texts, **dict.fromkeys(texts, 1)}
+    line = json.dumps(value, ensure_ascii=ascii_only).encode(errors="surrogatepass")
+    try:
+        told = json.loads(line.decode())
+    except UnicodeDecodeError:
+        with pytest.raises(ValueError):
+            read_frame(line)
+        return
+    if is_harmless(line):
+        assert clean_json(told) == told
+    assert read_frame(line) == clean_json(told)
+
+
+@pytest.mark.parametrize("text", ["plain", "gain +0.1 ± 0.05", "数据", "two\nlines", 'a "quote"'])
+def test_ordinary_frames_take_the_fast_way(text: str) -> None:
+    assert is_harmless(json.dumps({"type": "x", "text": text}, ensure_ascii=False).encode())
+
+
+@pytest.mark.parametrize("line", [b"\xff\xfe{\x00}\x00", b'{"type": "\xed\xa0\x80"}', '{"type": "x"}'.encode("utf-16")])
+def test_a_frame_is_read_as_utf_8_only(line: bytes) -> None:
+    with pytest.raises(ValueError):
+        read_frame(line)
 
 
 @pytest.mark.parametrize("text", ["plain", "naïve Ünïcode 数据", "tabs\tand\nlines", "हिन्दी", "✓ ▶ ⊘"])

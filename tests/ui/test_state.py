@@ -183,8 +183,10 @@ JSON = st.recursive(
 
 
 @given(
-    st.sampled_from(["hello", "live", "event", "hardware", "metric", "link", "reply", "?"]),
-    st.dictionaries(st.sampled_from(["seq", "event", "step", "metric", "status", "gpus", "host"]), JSON),
+    st.sampled_from(["hello", "live", "event", "hardware", "metric", "link", "snapshot", "past", "reply", "?"]),
+    st.dictionaries(
+        st.sampled_from(["seq", "event", "step", "metric", "status", "gpus", "host", "part", "run", "fields", "trials"]), JSON
+    ),
 )
 def test_no_frame_can_raise(kind: str, fields: Json) -> None:
     view = ViewState()

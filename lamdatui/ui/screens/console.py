@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,13 @@ class ConsoleScreen(Screen[None]):
         command: str
         args: dict[str, Any]
         refused: Callable[[], None] | None = None
+
+    @dataclass
+    class TrialAsked(Message):
+        """A trial is looked at that may be brief; `then` is called when all of it is there, or can't be had."""
+
+        number: int
+        then: Callable[[], object]
 
     def __init__(self, view: ViewState, run_dir: Path, clock: Callable[[], float], ask: Callable[..., Awaitable[Any]]) -> None:
         super().__init__(id="console")
@@ -271,6 +279,12 @@ class ConsoleScreen(Screen[None]):
             self._show_text(row.head, [((row.detail, "plain"),)])
 
     def _show_trial(self, number: int) -> None:
+        if number in self._view.brief:
+            self.post_message(self.TrialAsked(number, partial(self._show_whole_trial, number)))
+        else:
+            self._show_whole_trial(number)
+
+    def _show_whole_trial(self, number: int) -> None:
         from lamdatui.ui.details import trial_lines
 
         self._show_text(f"Trial {number}", trial_lines(self._view.run, self._view.run.trials[number]), LABEL)
