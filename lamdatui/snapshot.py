@@ -1,6 +1,6 @@
 """A run's state in a few frames instead of all its events: for a console that opens a long run. Pure.
 
-What is heavy and rarely looked at is left out of trials that are over: the proposal's declaration and alternatives, the surrogate's
+What is heavy and rarely looked at is left out of trials that are over, but for the newest ones: the proposal's declaration and alternatives, the surrogate's
 rival, the shadows. Such a trial is *brief*; the command `trial` brings the whole one. Evaluation keys are left out too, because only
 the engine needs them. Everything else is what a replay of the events up to `seq` gives; a test compares the two.
 
@@ -26,6 +26,8 @@ Row = list[Any]
 
 LEFT_OUT = ("declaration", "alternatives")
 """Of the proposal of a brief trial."""
+WHOLE = 20
+"""As many of the newest trials are whole."""
 CHUNK_BYTES = 256 * 1024
 """About the size of a frame of trials: whoever reads it answers keys between two of them."""
 
@@ -77,9 +79,11 @@ class Snapshots:
             "scores": {name: found for name, found in state.scores.items() if _owner(state, "score", name) < 0},
         }
         trials: list[tuple[int, bytes | Row]] = []
-        for number, trial in state.trials.items():
+        brief = len(state.trials) - WHOLE
+        for place, (number, trial) in enumerate(state.trials.items()):
             known = self._known.get(number)
-            trials.append((number, known or _row(state, trial, steps.get(number, []), objects.get(number, []))))
+            made = steps.get(number, []), objects.get(number, [])
+            trials.append((number, known or _row(state, trial, *made, place < brief and not trial.is_open)))
         self._newest = Taken(state.last_seq, _dumps(head), trials)
         return self._newest
 
@@ -112,12 +116,11 @@ def _owner(state: RunState, table: str, key: str) -> int:
     return -1 if found is None else found
 
 
-def _row(state: RunState, trial: Trial, steps: Sequence[Row], objects: Sequence[PoolObject]) -> Row:
+def _row(state: RunState, trial: Trial, steps: Sequence[Row], objects: Sequence[PoolObject], brief: bool) -> Row:
     values = list(_VALUES["trial"](trial))
     scores = {item.id: state.scores[item.id] for item in objects if item.id in state.scores}
     if trial.scores and trial.scores == scores.get(trial.model or ""):
         values[_SCORES] = None
-    brief = not trial.is_open
     if brief:
         values[_SHADOWS] = []
         values[_PROPOSAL] = _brief(trial)

@@ -131,11 +131,12 @@ def test_what_happens_between_taking_and_writing_changes_nothing(events: list[Ev
     assert shown(found.state, found.brief) == shown(state_of(events[:cut]), found.brief)
 
 
-def test_open_trials_are_whole_and_closed_ones_brief(events: list[Event]) -> None:
+def test_the_newest_trials_are_whole_and_older_ones_brief(events: list[Event]) -> None:
     source = Snapshots()
     found = restored(list(source.write(source.take(state_of(events), set()))))
     assert 50 not in found.brief and found.state.trials[50].proposal["alternatives"]
-    assert 49 in found.brief and "declaration" not in found.state.trials[49].proposal
+    assert 49 not in found.brief and found.state.trials[49].proposal["declaration"]
+    assert 1 in found.brief and "declaration" not in found.state.trials[1].proposal
 
 
 def test_fields_of_another_version_are_skipped(events: list[Event]) -> None:

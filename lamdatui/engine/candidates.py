@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Slot, Value, make_action
+from lamdatui.engine.combinations import Combinations
 from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger, Measurement, scale
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
@@ -83,7 +84,7 @@ def size_of(call: Call) -> int:
     return max((model.parameters for models in call.models.values() for model in models), default=0)
 
 
-def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[DatasetObject]) -> list[tuple[str, ...]]:
+def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[DatasetObject]) -> Combinations:
     """What a slot can take of these objects, in their order; several at once are of one layout or format."""
     groups: dict[str, list[str]] = {}
     if slot.takes_models:
@@ -94,9 +95,7 @@ def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[
         for data in datasets:
             if data.format in slot.formats:
                 groups.setdefault(data.format if slot.kind == "datasets" else "", []).append(data.id)
-    sizes = range(slot.least, slot.most + 1)
-    found = [ids for group in groups.values() for size in sizes if size for ids in itertools.combinations(group, size)]
-    return [(), *found] if slot.least == 0 else found
+    return Combinations(list(groups.values()), range(slot.least, slot.most + 1), slot.least == 0)
 
 
 def _combination(index: int, axes: Sequence[Sequence[object]]) -> tuple[object, ...]:
@@ -261,7 +260,8 @@ def opening(
         bound = next((b for b in types.values() if b.type.family == family), None)
         if bound is None or family in opened:
             continue
-        options = _opening_options(bound, state.pool, objectives)
+        # What comes later of a slot is not reached within the tries.
+        options = [found[:OPENING_TRIES] for found in _opening_options(bound, state.pool, objectives)]
         for picked in itertools.islice(itertools.product(*options), OPENING_TRIES):
             inputs = {slot.name: ids for slot, ids in zip(bound.type.slots, picked, strict=True)}
             found = _candidate(bound, inputs, bound.defaults(), state, machine, tried)
@@ -270,7 +270,7 @@ def opening(
     return None
 
 
-def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> list[list[tuple[str, ...]]]:
+def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> list[Combinations]:
     """For each slot what it can take, the preferred first."""
     bases = [model for model in pool.models if model.trial is None]
     produced = sorted((m for m in pool.models if m.trial is not None), key=lambda m: -objectives.get(m.id, -math.inf))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 from lamdatui.state import RunState, Trial
@@ -11,10 +12,12 @@ from lamdatui.ui.proposal import alternatives, by_text, expected_text, labelled
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import Exchange, ViewState
 from lamdatui.ui.words import Line, Tone, call_text, count, duration
-from lamdatui.worth import details, number, told, worth
+from lamdatui.worth import Worth, details, number, told
 
 Json = dict[str, Any]
 Kind = Literal["hint", "constraint", "rule"]
+
+NEWEST_TRIALS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +63,14 @@ def share_of(state: RunState) -> float | None:
     """The newest share that a choice was made with, else the profile's; None for a policy that has none."""
     if state.policy != "hybrid" or not state.profile.get("planner"):
         return None
-    shares = [share for trial in state.trials.values() if (share := number(details(trial).get("share"))) is not None]
+    told_share = (share for trial in _newest(state) if (share := number(details(trial).get("share"))) is not None)
     spec = state.profile.get("policy")
-    return shares[-1] if shares else number(spec.get("share")) if isinstance(spec, dict) else None
+    return next(told_share, number(spec.get("share")) if isinstance(spec, dict) else None)
+
+
+def _newest(state: RunState) -> Iterator[Trial]:
+    """The newest trials, the last one first; what is newest of something is found among them or not worth the search."""
+    return islice(reversed(state.trials.values()), NEWEST_TRIALS)
 
 
 def planner_model(state: RunState) -> str:
@@ -70,8 +78,8 @@ def planner_model(state: RunState) -> str:
     spec = state.profile.get("planner")
     if not isinstance(spec, dict):
         return "none: this profile has no planner"
-    names = [name for trial in state.trials.values() if (name := details(trial).get("planner"))]
-    name = names[-1] if names else spec.get("model") or spec.get("url") or "the first model that the server lists"
+    told_name = next((name for trial in _newest(state) if (name := details(trial).get("planner"))), None)
+    name = told_name or spec.get("model") or spec.get("url") or "the first model that the server lists"
     where = spec.get("backend") or spec.get("kind")
     return one_line(f"{str(name).rsplit('/', 1)[-1]}{f' ({where})' if where else ''}")
 
@@ -94,8 +102,8 @@ def choice_lines(view: ViewState) -> list[Line]:
             )
         )
         lines.append(labelled("answer", (newest.answer or "nothing", "plain")))
-    proposed = [trial for trial in run.trials.values() if trial.proposal]
-    return [*lines, *_weighed(proposed[-1])] if proposed else lines
+    proposed = next((trial for trial in _newest(run) if trial.proposal), None)
+    return [*lines, *_weighed(proposed)] if proposed else lines
 
 
 def _weighed(trial: Trial) -> list[Line]:
@@ -124,14 +132,15 @@ def _alternative(item: Json, own: object, rival: object) -> Line:
     return labelled(label, (f"{text}  " if text else "", "dim"), (one_line(item.get("action", "?")), tone), (note, "wait"))
 
 
-def worth_lines(state: RunState) -> list[Line]:
+def worth_lines(report: Worth) -> list[Line]:
     """The report on whether the planner is worth its tokens."""
-    report = worth(state)
-    tones: dict[int, Tone] = {1: "good", -1: "bad", 0: "strong"}
-    lines = []
-    for label, text in told(report):
-        lines.append(labelled(label, (one_line(text), tones[report.difference.sign] if label == "verdict" else "plain")))
-    return lines
+    return report_lines(told(report), report.difference.sign)
+
+
+def report_lines(lines: Sequence[tuple[str, str]], sign: object) -> list[Line]:
+    """The same from its text; `sign` says which way the verdict goes: 1, 0 or -1."""
+    tone: Tone = "good" if sign == 1 else "bad" if sign == -1 else "strong"
+    return [labelled(label, (one_line(text), tone if label == "verdict" else "plain")) for label, text in lines]
 
 
 def memory_lines(state: RunState) -> list[Line]:

@@ -214,7 +214,7 @@ class ConsoleScreen(Screen[None]):
     def action_planner(self) -> None:
         from lamdatui.ui.screens.planner import PlannerScreen
 
-        self._planner = PlannerScreen(self._view)
+        self._planner = PlannerScreen(self._view, self.ask)
         self.app.push_screen(self._planner, self._planner_left)
 
     def _planner_left(self, result: str | None) -> None:

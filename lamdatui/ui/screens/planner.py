@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
 from textual.events import DescendantFocus
@@ -14,9 +14,10 @@ from textual.screen import Screen
 from textual.widgets import Footer, OptionList
 from textual.widgets.option_list import Option
 
+from lamdatui.errors import LamdatuiError
 from lamdatui.policies import SUMMARIES
 from lamdatui.ui.keys import bindings
-from lamdatui.ui.planner import Said, choice_lines, exchange_line, exchange_lines, memory_lines, said, worth_lines
+from lamdatui.ui.planner import Said, choice_lines, exchange_line, exchange_lines, memory_lines, report_lines, said, worth_lines
 from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen, attempt
@@ -27,6 +28,7 @@ from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.words import Line
+from lamdatui.worth import worth
 
 HINT_CHARS, MEMORY_CHARS = 300, 480
 """The engine cuts what is longer."""
@@ -103,9 +105,11 @@ class PlannerScreen(Screen[str]):
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (30, "-tall")]
     BINDINGS = [*bindings("planner")]
 
-    def __init__(self, view: ViewState) -> None:
+    def __init__(self, view: ViewState, ask: Callable[..., Awaitable[Any]]) -> None:
         super().__init__(id="planner")
         self._view = view
+        self._ask = ask
+        self._weighed: object = None
         self._choice = LinesPane("choice", "Who proposes", LABEL)
         self._worth = LinesPane("worth", "Is the planner worth its tokens?", LABEL)
         self._memory = LinesPane("memory", "Memory", 0)
@@ -133,7 +137,7 @@ class PlannerScreen(Screen[str]):
         """Show the state again."""
         run = self._view.run
         self._choice.show(choice_lines(self._view))
-        self._worth.show(worth_lines(run))
+        self._update_worth()
         self._memory.show(memory_lines(run))
         self._said.show(said(run))
         self._exchanges.show(list(reversed(self._view.exchanges)))
@@ -141,6 +145,30 @@ class PlannerScreen(Screen[str]):
             if isinstance(screen, PageScreen) and run.memory != self._edited_memory:
                 by = one_line(run.memory_by) or "somebody"
                 screen.warn(f"{by} rewrote the memory while you edited it; what you save replaces that.")
+
+    def _update_worth(self) -> None:
+        """The report takes all trials together, so it is made only when a trial has got on."""
+        run = self._view.run
+        newest = next(reversed(run.trials.values()), None)
+        seen = (newest.number, newest.status, len(newest.shadows)) if newest else None, run.winner, run.planner_tokens
+        if seen == self._weighed:
+            return
+        self._weighed = seen
+        if self._view.brief:
+            # What it stands on was left out of the snapshot; the engine has it.
+            self._fetch_worth()
+        else:
+            self._worth.show(worth_lines(worth(run)))
+
+    @work(group="worth", exclusive=True)
+    async def _fetch_worth(self) -> None:
+        try:
+            found = await self._ask("worth")
+            lines = [(str(label), str(text)) for label, text in found["lines"]]
+            self._worth.show(report_lines(lines, found["sign"]))
+        except (LamdatuiError, KeyError, TypeError, ValueError):
+            self._weighed = None
+            self._worth.show([(("The engine makes this report; it does not answer.", "dim"),)])
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         for pane in self.query(".planner-pane"):

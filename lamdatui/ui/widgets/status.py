@@ -38,7 +38,7 @@ def fields(view: ViewState) -> list[Span]:
     run = view.run
     found: list[Span] = [alert] if (alert := _alert(view)) else []
     if run.trials or run.max_trials:
-        found.append((f"trial {max(run.trials, default=0)}/{run.max_trials or '?'}", "plain"))
+        found.append((f"trial {next(reversed(run.trials), 0)}/{run.max_trials or '?'}", "plain"))
     if run.phase and not view.waiting and not view.is_over:
         found.append((phase_text(view), "run"))
     if planner := planner_text(view):
