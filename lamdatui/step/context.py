@@ -401,6 +401,8 @@ class MetricsCallback(TrainerCallback):
             "learning_rate": float(logs.get("learning_rate", 0.0)),
             "tokens_per_second": round(tokens / elapsed, 1) if tokens else None,
         }
+        if state.epoch is not None:
+            values |= {"epoch": round(state.epoch, 4), "epochs": state.num_train_epochs}
         values |= {name: float(logs[key]) for key, name in REWARDS.items() if key in logs}
         self.step.metric(**values)
         self.step.say(

@@ -1,7 +1,7 @@
 """The hardware pane as lines for a width and a height: GPUs, this run's processes and strangers', the host. Pure, no textual.
 
-Three levels of detail, as much as fits when it is chosen by the height: compact (a line a GPU), normal (meters and their
-history), full (every value and every process). No line is ever wider than the pane.
+Three levels of detail: compact (a line a GPU), normal (meters and their history), full (every value and every process).
+Chosen by the height it is as much as fits, with meters alone between compact and normal. No line is ever wider than the pane.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def hardware_lines(view: ViewState, width: int, height: int, detail: Detail = "a
         rest = _readings(view, width, detail)
     else:
         step = len(_step(view, width, 1))
-        for level in ("full", "normal", "compact"):
+        for level in ("full", "normal", "brief", "compact"):
             rest = _readings(view, width, level)
             if step + len(rest) <= height:
                 break
@@ -154,8 +154,9 @@ def _gpu(view: ViewState, gpu: Json, width: int, level: str) -> list[Line]:
             ((f"MIG: cut into {gpu['mig']} instances; the driver gives no utilisation of the whole", "wait"),), width, 2
         )
     processes = [item for item in gpu.get("processes") or [] if isinstance(item, dict)]
-    lines += _process_table(processes, width) if level == "full" else _process_line(processes)
-    return lines
+    if level == "brief":
+        return lines
+    return [*lines, *(_process_table(processes, width) if level == "full" else _process_line(processes))]
 
 
 def _values(gpu: Json, level: str) -> list[str]:

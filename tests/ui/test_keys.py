@@ -17,9 +17,12 @@ from lamdatui.ui.screens.edit import EditScreen
 from lamdatui.ui.screens.help import HelpScreen
 from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
+from lamdatui.ui.screens.progress import OverviewPanel, ProgressScreen
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import LEGEND, ApprovalCard
+from lamdatui.ui.widgets.chart import ChartPanel
+from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
 from lamdatui.ui.widgets.pipeline import LineageTree
 from tests.ui import script
@@ -29,6 +32,7 @@ from tests.ui.fake_engine import FakeEngine
 OURS = (
     ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree,
     PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen, HelpScreen,
+    HardwarePane, ProgressScreen, OverviewPanel, ChartPanel,
 )  # fmt: skip
 MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
 

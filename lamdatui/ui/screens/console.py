@@ -211,6 +211,11 @@ class ConsoleScreen(Screen[None]):
             self._return_to = self.active
             self._card.grab()
 
+    def action_progress(self) -> None:
+        from lamdatui.ui.screens.progress import ProgressScreen
+
+        self.app.push_screen(ProgressScreen(self._view, self._run_dir), self._other_left)
+
     def action_planner(self) -> None:
         from lamdatui.ui.screens.planner import PlannerScreen
 
@@ -219,6 +224,10 @@ class ConsoleScreen(Screen[None]):
 
     def _planner_left(self, result: str | None) -> None:
         self._planner = None
+        self._other_left(result)
+
+    def _other_left(self, result: str | None) -> None:
+        """Another screen was left, with `review` for the waiting proposal."""
         if result == "review":
             self.action_review()
         elif self._card.has_focus_within:

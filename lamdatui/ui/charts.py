@@ -1,0 +1,299 @@
+"""The charts of the progress screen as data: points, axes with units, the same numbers as a table. Pure, no textual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from lamdatui.pipeline import lineage
+from lamdatui.state import RunState, Trial
+from lamdatui.ui.state import ViewState
+from lamdatui.ui.training import Progress, finite
+from lamdatui.ui.words import duration, number
+
+Look = Literal["line", "faint", "dots", "marks"]
+
+CHART_POINTS = 400
+TABLE_ROWS = 200
+METRIC_ROWS = 40
+
+METRICS: Mapping[str, tuple[str, str]] = {
+    "reward": ("mean reward", ""),
+    "reward_std": ("spread of rewards in a group", ""),
+    "accuracies": ("share of pairs ranked right", "0 to 1"),
+    "margins": ("reward margin, chosen over rejected", ""),
+    "groups_alike": ("share of groups with equal rewards", "0 to 1"),
+    "kl": ("distance to the reference (KL)", "nats"),
+    "entropy": ("entropy of answers", "nats"),
+    "answer_tokens": ("length of answers", "tokens"),
+    "answers_cut": ("share of answers cut off", "0 to 1"),
+}
+"""What a step may report beside its loss: name in metrics.jsonl → what it is, its unit where it has one."""
+
+Axis = Literal["trials", "steps", "work"]
+AXES: Mapping[Axis, str] = {
+    "trials": "trial",
+    "steps": "seconds of steps (training and evaluation)",
+    "work": "seconds of the whole run, waiting for a person left out",
+}
+"""What the best score so far can be drawn over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """One series. `faint` is a line to compare with, `dots` are points, `marks` are the points that stand out."""
+
+    label: str
+    xs: tuple[float, ...]
+    ys: tuple[float, ...]
+    look: Look
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """A chart and the table that says the same; `note` explains the marks, `empty` says why nothing is drawn."""
+
+    title: str
+    x: str
+    y: str
+    series: tuple[Points, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
+    empty: str = ""
+
+
+def thinned(xs: Sequence[float], ys: Sequence[float], most: int = CHART_POINTS) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """At most `most` points, each the mean of its neighbours."""
+    if len(xs) <= most:
+        return tuple(xs), tuple(ys)
+    edges = [place * len(xs) // most for place in range(most + 1)]
+    spans = list(pairwise(edges))
+    return (tuple(sum(xs[a:b]) / (b - a) for a, b in spans), tuple(sum(ys[a:b]) / (b - a) for a, b in spans))
+
+
+# --- the step ----------------------------------------------------------------------------------------------------
+
+
+def loss_chart(view: ViewState) -> Chart:
+    """The loss of the shown step by training step."""
+    return _metric_chart(view.progress, "loss", "loss", "mean over the batch", "No loss yet: nothing has trained here.")
+
+
+def rate_chart(view: ViewState) -> Chart:
+    """The learning rate of the shown step."""
+    return _metric_chart(view.progress, "learning_rate", "learning rate", "per step", "No learning rate yet.")
+
+
+def reward_metrics(progress: Progress | None) -> list[str]:
+    """What the step reports beside its loss, in the table's order."""
+    return [name for name in METRICS if progress and name in progress.curves]
+
+
+def reward_chart(view: ViewState, name: str = "") -> Chart:
+    """A reward-like value of the shown step: `name`, or the first that it reports."""
+    known = reward_metrics(view.progress)
+    if not known:
+        reason = "This step reports no reward: preference and reinforcement steps do."
+        return Chart("reward", "training step", "reward", empty=reason)
+    name = name if name in known else known[0]
+    title, unit = METRICS[name]
+    chart = _metric_chart(view.progress, name, title, unit, "")
+    others = [METRICS[other][0] for other in known if other != name]
+    return (
+        _with_note(chart, f"n: {others[0]}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")) if others else chart
+    )
+
+
+def _with_note(chart: Chart, note: str) -> Chart:
+    return Chart(chart.title, chart.x, chart.y, chart.series, chart.header, chart.rows, note, chart.empty)
+
+
+def _metric_chart(progress: Progress | None, name: str, title: str, unit: str, empty: str) -> Chart:
+    curve = progress.curves.get(name) if progress else None
+    if progress is None or curve is None or not curve.xs:
+        return Chart(title, "training step", title, empty=empty)
+    xs, ys = thinned(curve.xs, curve.ys)
+    table_xs, table_ys = thinned(curve.xs, curve.ys, METRIC_ROWS)
+    rows = tuple((f"{x:.0f}", f"{y:.4g}") for x, y in zip(table_xs, table_ys, strict=True))
+    return Chart(
+        f"{title}, step {progress.step}",
+        "training step",
+        f"{title} ({unit})" if unit else title,
+        (Points(title, xs, ys, "line"),),
+        ("step", title),
+        rows,
+    )
+
+
+# --- the run -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A trial with a score: what it and the run had cost when it was done."""
+
+    trial: Trial
+    objective: float
+    steps: float
+    """Seconds of steps of this and all earlier trials."""
+    work: float
+    """The same with planning and overhead."""
+
+
+def scored(run: RunState) -> list[Scored]:
+    """The trials that have an objective, in order, with what the run had spent by then."""
+    found: list[Scored] = []
+    steps = work = 0.0
+    for trial in run.trials.values():
+        parts = {name: value for name, raw in (trial.seconds or {}).items() if (value := finite(raw)) is not None}
+        steps += parts.get("execute", 0.0) + parts.get("evaluate", 0.0)
+        work += max(0.0, parts.get("total", 0.0) - parts.get("wait", 0.0))
+        objective = finite(trial.objective)
+        if objective is not None and trial.model:
+            found.append(Scored(trial, objective, steps, work))
+    return found
+
+
+def base_objective(run: RunState) -> float | None:
+    """The objective of the (first) base model on the search split; None before it is scored."""
+    base = next((model.id for model in run.pool.models if model.trial is None), None)
+    weights = (run.profile.get("objective") or {}).get("weights") or {}
+    scores = run.scores.get(base or "", {})
+    means = [finite((scores.get(task, {}).get("search") or {}).get("mean")) for task in weights]
+    if weights and all(value is not None for value in means):
+        return sum(weight * (value or 0.0) for weight, value in zip(weights.values(), means, strict=True))
+    for item in scored(run):
+        if (mean := finite((item.trial.gain or {}).get("mean"))) is not None:
+            return item.objective - mean
+    return None
+
+
+def best_chart(view: ViewState, axis: Axis = "trials") -> Chart:
+    """Every trial's objective and the best so far, over trials or over time."""
+    items, base = scored(view.run), base_objective(view.run)
+    title, y = "best so far", "objective (search split)"
+    if not items:
+        return Chart(title, AXES[axis], y, empty="No trial has a score yet.")
+    place: dict[Axis, Callable[[Scored], float]] = {
+        "trials": lambda item: float(item.trial.number),
+        "steps": lambda item: item.steps,
+        "work": lambda item: item.work,
+    }
+    xs = [place[axis](item) for item in items]
+    best: list[float] = []
+    for item in items:
+        best.append(max(item.objective, best[-1] if best else item.objective))
+    series = [Points("best so far", *_stairs(xs, best), "line")]
+    if base is not None:
+        series.append(Points("base", (min(0.0, xs[0]), max(xs)), (base, base), "faint"))
+    series.append(Points("a trial", *thinned(xs, [item.objective for item in items], 4 * CHART_POINTS), "dots"))
+    rows = tuple(
+        (
+            str(item.trial.number),
+            str(item.trial.model),
+            f"{item.objective:.3f}",
+            f"{top:.3f}",
+            duration(item.steps),
+            duration(item.work),
+        )
+        for item, top in zip(items, best, strict=True)
+    )
+    header = ("trial", "model", "objective", "best so far", "steps", "run")
+    told = "— best so far   o a trial" + (f"   ┄ base {base:.3f}" if base is not None else "")
+    return Chart(f"{title} by {axis}", AXES[axis], y, tuple(series), header, rows[-TABLE_ROWS:], told)
+
+
+def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A line that goes up where something better came: not before."""
+    across: list[float] = []
+    up: list[float] = []
+    for x, y in zip(xs, ys, strict=True):
+        if up and y != up[-1]:
+            across.append(x)
+            up.append(up[-1])
+        if not up or y != up[-1] or x == xs[-1]:
+            across.append(x)
+            up.append(y)
+    return tuple(across), tuple(up)
+
+
+def pipeline_seconds(run: RunState, model: str) -> float:
+    """Seconds of the steps that lead to a model, each counted once; what came from the store cost nothing now."""
+    total = 0.0
+    for trial in lineage(run, model):
+        total += finite((trial.seconds or {}).get("execute")) or 0.0
+    return total
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Places of the points (cost, score) that no other beats in both: the cheapest first."""
+    order = sorted(range(len(points)), key=lambda place: (points[place][0], -points[place][1]))
+    found: list[int] = []
+    for place in order:
+        if not found or points[place][1] > points[found[-1]][1]:
+            found.append(place)
+    return found
+
+
+def cost_chart(view: ViewState) -> Chart:
+    """Objective against what the model's pipeline took to train; the Pareto points are those no cheaper model beats."""
+    run = view.run
+    title, x, y = "score against cost", "seconds of the pipeline's steps", "objective (search split)"
+    items = [item for item in scored(run) if item.trial.model in run.pool.items]
+    if not items:
+        return Chart(title, x, y, empty="No model has a score yet.")
+    names = [str(item.trial.model) for item in items]
+    points = [(pipeline_seconds(run, name), item.objective) for name, item in zip(names, items, strict=True)]
+    base = base_objective(run)
+    if base is not None:
+        names, points = ["base", *names], [(0.0, base), *points]
+    front = pareto(points)
+    rest = [place for place in range(len(points)) if place not in set(front)]
+    series = (
+        Points("a model", tuple(points[place][0] for place in rest), tuple(points[place][1] for place in rest), "dots"),
+        Points("Pareto", tuple(points[place][0] for place in front), tuple(points[place][1] for place in front), "marks"),
+    )
+    ordered = [*front, *sorted(rest, key=lambda place: points[place][0])]
+    rows = tuple(
+        ("◆ yes" if place in front else "no", names[place], f"{points[place][1]:.3f}", duration(points[place][0]))
+        for place in ordered
+    )
+    told = "◆ nothing cheaper is better: " + ", ".join(
+        f"{names[place]} {number(round(points[place][1], 3))}" for place in front
+    )
+    return Chart(title, x, y, series, ("Pareto", "model", "objective", "cost"), rows[:TABLE_ROWS], f"{told}   o others")
+
+
+def ranges(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Limits of both axes: all points with a little air, never empty."""
+    xs = [x for series in chart.series for x in series.xs]
+    ys = [y for series in chart.series for y in series.ys]
+    return _limits(xs, 0.02), _limits(ys, 0.08)
+
+
+def _limits(values: Sequence[float], air: float) -> tuple[float, float]:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    pad = (high - low) * air or max(abs(high) * 0.1, 1e-9)
+    return low - pad, high + pad
+
+
+def table_lines(chart: Chart) -> list[str]:
+    """The chart's numbers as aligned text: for screen readers, and where a chart has no room."""
+    if not chart.rows:
+        return [chart.empty]
+    cells = [chart.header, *chart.rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(chart.header))]
+    return ["  ".join(text.ljust(wide) for text, wide in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def described(value: Any) -> str:
+    """A tick: plain digits where they are few."""
+    size = abs(value)
+    if size >= 10_000:
+        for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+            if size >= limit:
+                return f"{value / limit:.4g}{unit}"
+    return f"{value:.3g}" if size < 1 else f"{value:.4g}"
