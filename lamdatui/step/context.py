@@ -67,8 +67,8 @@ class StepContext:
     # --- reporting -----------------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """A line in the step's log."""
-        print(text, flush=True)
+        """A line in the step's log, with its time (UTC)."""
+        print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)
 
     def metric(self, **values: Any) -> None:
         """One record in metrics.jsonl; a value that is not finite is written as null."""
@@ -82,7 +82,7 @@ class StepContext:
         found = {"runs": title, **to_plain(config)}
         write_json(self.directory / CONFIG, found)
         if self.dry_run:
-            self.say(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100))
+            print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), flush=True)
             raise DryRun(title)
 
     # --- inputs --------------------------------------------------------------------------------------------------

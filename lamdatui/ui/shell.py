@@ -1,7 +1,8 @@
-"""What every app of the console has: settings, themes, keys, the ASCII set, help, the palette, screenshots."""
+"""What every app of the console has: settings, themes, keys, the ASCII set, help, the palette, copying, screenshots."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -99,6 +100,29 @@ class ShellApp(App[Result]):
             self.screen.dismiss()
         else:
             self.push_screen(HelpScreen(self.screen))
+
+    def action_copy(self) -> None:
+        from lamdatui.ui.copying import text_to_copy
+
+        if text := text_to_copy(self.screen):
+            self.copy_to_clipboard(text)
+        else:
+            self.notify("There is nothing to copy here.")
+
+    def copy_to_clipboard(self, text: str) -> None:
+        """Copy, and say where to: see `lamdatui.ui.clipboard`."""
+        self._clipboard = text
+        # A tool of the desktop may take its time.
+        self.run_worker(partial(self._copy, text), thread=True, group="copy")
+
+    def _copy(self, text: str) -> None:
+        from lamdatui.ui.clipboard import FILE_NAME, copy, told
+
+        driver = None if self.is_headless else self._driver
+        write = partial(self.call_from_thread, driver.write) if driver else None
+        copied = copy(text, os.environ, write, state_dir() / FILE_NAME)
+        severity = "information" if copied.ways or copied.file else "error"
+        self.call_from_thread(self.notify, one_line(told(copied, text)), severity=severity, markup=False)
 
     def action_save_screenshot(self) -> None:
         folder = state_dir() / "screenshots"

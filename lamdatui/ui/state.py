@@ -54,6 +54,8 @@ class ViewState:
     activity: deque[Row] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
     activity_total: int = 0
     unread: dict[str, int] = field(default_factory=dict)
+    failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
+    """Steps that failed while this console watched, until the screen has said so."""
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=EXCHANGES))
     """The newest questions to the planner; the journal and planner.log have all of them."""
     brief: set[int] = field(default_factory=set)
@@ -196,6 +198,8 @@ def _event(view: ViewState, frame: Json) -> frozenset[Part]:
         fresh = rows(event, view.run)
     finally:
         view.run.apply(event)
+    if event.kind == "step.ended" and view.connection == "live" and event.data["status"] == "failed":
+        view.failures.append(event.data["step"])
     if event.kind == "planner.answered":
         view.exchanges.append(_exchange(event.data))
     changed: set[Part] = set(_PARTS.get(event.kind.split(".")[0], ("status",)))

@@ -12,7 +12,6 @@ from lamdatui.ui.grace import GRACE_SECONDS
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.edit import EditScreen
 from lamdatui.ui.widgets.activity import ActivityPane
-from lamdatui.ui.widgets.logs import LogsPane
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine
@@ -353,45 +352,6 @@ async def test_it_says_that_the_engine_is_gone_and_comes_back(waiting: FakeEngin
         await console.until(lambda: console.app.view.connection == "live", "the reconnection")
         await console.until(lambda: console.card.display)
         assert console.app.view.run.memory == "written while nobody watched"
-
-
-async def test_the_log_follows_only_at_the_bottom(engine: FakeEngine, run_dir: Path) -> None:
-    script.add_history(engine)
-    script.add_running(engine, run_dir)
-    log = run_dir / "steps/7/1/log.txt"
-    async with opened(engine) as console:
-        pane = console.app.console_screen.query_one(LogsPane)
-        await console.until(lambda: pane.scroll_y == pane.max_scroll_y and pane.line_count == 82, "the end of the log")
-        await console.pilot.press("3", "home")
-        await console.until(lambda: pane.scroll_y == 0)
-        with log.open("a") as handle:
-            handle.write("".join(f"line {number}\n" for number in range(50)))
-        await console.until(lambda: pane.line_count == 132)
-        assert pane.scroll_y == 0
-        assert "50 new" in (pane.border_subtitle or "")
-        await console.pilot.press("G")
-        await console.until(lambda: pane.scroll_y == pane.max_scroll_y)
-        with log.open("a") as handle:
-            handle.write("half a li")
-        await console.settle()
-        assert pane.line_count == 132, "half a line waits for its end"
-        with log.open("a") as handle:
-            handle.write("ne\nlast\n")
-        await console.until(lambda: pane.line_count == 134 and pane.scroll_y == pane.max_scroll_y)
-
-
-async def test_logs_switch_between_step_engine_and_planner(engine: FakeEngine, run_dir: Path) -> None:
-    script.add_history(engine)
-    script.add_running(engine, run_dir)
-    (run_dir / "engine.log").write_text("engine says hello\n")
-    (run_dir / "planner.log").write_text("planner says \x1b[31mhello\n")
-    async with opened(engine) as console:
-        await console.pilot.press("l")
-        await console.until(lambda: "engine says hello" in console.text())
-        await console.pilot.press("l")
-        await console.until(lambda: "planner says ␛[31mhello" in console.text())
-        await console.pilot.press("l")
-        await console.until(lambda: "loss" in console.text())
 
 
 async def test_losses_from_before_the_attach_are_read_from_the_file(engine: FakeEngine, run_dir: Path) -> None:

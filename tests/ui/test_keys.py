@@ -23,14 +23,14 @@ from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import LEGEND, ApprovalCard
 from lamdatui.ui.widgets.chart import ChartPanel
 from lamdatui.ui.widgets.hardware import HardwarePane
-from lamdatui.ui.widgets.logs import LogsPane
+from lamdatui.ui.widgets.logview import LogView
 from lamdatui.ui.widgets.pipeline import LineageTree
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine
 
 OURS = (
-    ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogsPane, LineageTree,
+    ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogView, LineageTree,
     PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen, HelpScreen,
     HardwarePane, ProgressScreen, OverviewPanel, ChartPanel,
 )  # fmt: skip
@@ -138,6 +138,7 @@ def test_the_console_imports_nothing_heavy() -> None:
 def test_the_reducer_imports_no_textual() -> None:
     code = (
         "import sys, lamdatui.ui.state, lamdatui.ui.pipeline, lamdatui.ui.proposal, lamdatui.ui.details, lamdatui.ui.link, "
-        "lamdatui.ui.tail, lamdatui.ui.planner; assert 'textual' not in sys.modules"
+        "lamdatui.ui.tail, lamdatui.ui.planner, lamdatui.ui.logmodel, lamdatui.ui.logsources, lamdatui.ui.pager, "
+        "lamdatui.ui.clipboard; assert 'textual' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamdatui.ui.loglines import log_line
 from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, is_harmless, one_line, read_frame
-from lamdatui.ui.tail import log_line
 
 ANY = st.text(st.characters(), max_size=60)
 """All code points, surrogates too."""

@@ -18,6 +18,9 @@ from textual.widget import Widget
 from textual.widgets import Footer, OptionList, Tree
 
 from lamdatui.ui.keys import bindings
+from lamdatui.ui.logsources import cause
+from lamdatui.ui.logsources import keys as log_keys
+from lamdatui.ui.logsources import line as log_row
 from lamdatui.ui.pipeline import Node
 from lamdatui.ui.proposal import LABEL, params_of
 from lamdatui.ui.sanitize import one_line
@@ -26,6 +29,7 @@ from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import ApprovalCard
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
+from lamdatui.ui.widgets.logview import LogView
 from lamdatui.ui.widgets.pipeline import PipelinePane
 from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
@@ -86,6 +90,11 @@ class ConsoleScreen(Screen[None]):
         self._return_to = "pipeline"
         self.active = "pipeline"
 
+    @property
+    def log_view(self) -> LogView:
+        """The view in the logs pane."""
+        return self.query_one(LogsPane).log_view
+
     def compose(self) -> ComposeResult:
         yield StatusRow(self._view)
         yield TabStrip(self._view)
@@ -118,7 +127,7 @@ class ConsoleScreen(Screen[None]):
             "status": self._update_status,
             "pipeline": self.query_one(PipelinePane).update_view,
             "activity": self.query_one(ActivityPane).update_view,
-            "logs": self.query_one(LogsPane).update_view,
+            "logs": self._update_logs,
             "hardware": self.query_one(HardwarePane).update_view,
             "card": self._update_card,
             "planner": self._update_planner,
@@ -128,6 +137,13 @@ class ConsoleScreen(Screen[None]):
                 attempt(self, part, updates[part])
         self._see(self.active)
         self.query_one(TabStrip).show(self.active)
+
+    def _update_logs(self) -> None:
+        self.query_one(LogsPane).update_view()
+        while self._view.failures:
+            step = self._view.run.steps[self._view.failures.popleft()]
+            text = f"{cause(step)}. E shows its log at the error."
+            self.notify(text, title=f"step {step.key} failed", severity="error", timeout=15, markup=False)
 
     def _update_status(self) -> None:
         for screen in self.app.screen_stack:
@@ -189,7 +205,7 @@ class ConsoleScreen(Screen[None]):
         self._focus_pane(pane)
 
     def _focus_pane(self, pane: str) -> None:
-        target = self.query_one("#lineage" if pane == "pipeline" else f"#{pane}")
+        target = self.query_one({"pipeline": "#lineage", "logs": "#log-view"}.get(pane, f"#{pane}"))
         # In narrow mode the pane is only about to be shown, and what is hidden can't be focused.
         self.call_after_refresh(target.focus)
 
@@ -200,8 +216,26 @@ class ConsoleScreen(Screen[None]):
         self.remove_class("-zoom")
 
     def action_log_source(self) -> None:
-        self.query_one(LogsPane).next_source()
+        from lamdatui.ui.screens.pick import PickScreen
+
+        pane, view = self.query_one(LogsPane), self._view
+        names = log_keys(view.run, self._run_dir)
+        screen = PickScreen("Choose a log", names, lambda key: log_row(key, view), [pane.key])
+        self.app.push_screen(screen, self._log_chosen)
+
+    def _log_chosen(self, picked: tuple[str, ...] | None) -> None:
+        if picked:
+            self.query_one(LogsPane).choose(picked[0])
+            self.action_pane("logs")
+        self._card_again()
+
+    def action_log_failure(self) -> None:
+        failed = next((step for step in reversed(self._view.run.steps.values()) if cause(step)), None)
+        if failed is None:
+            self.notify("No step has failed.")
+            return
         self.action_pane("logs")
+        self.query_one(LogsPane).show_error(failed.key)
 
     def action_review(self) -> None:
         if not self._card.display:
@@ -230,8 +264,12 @@ class ConsoleScreen(Screen[None]):
         """Another screen was left, with `review` for the waiting proposal."""
         if result == "review":
             self.action_review()
-        elif self._card.has_focus_within:
-            # Keys of the other screen that come late must decide nothing.
+        else:
+            self._card_again()
+
+    def _card_again(self) -> None:
+        """Back from another screen: keys of it that come late must decide nothing."""
+        if self._card.has_focus_within:
             self._card.grab()
 
     @on(ApprovalCard.Left)

@@ -1,105 +1,203 @@
-"""The logs pane: the tail of the step's, the engine's or the planner's log."""
+"""The logs pane: the log of any step, the engine, the planner or the step host, with search and the cause of a failure."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from textual.events import Resize
-from textual.widgets import Log
+from textual import on
+from textual.app import ComposeResult, SuspendNotSupported
+from textual.containers import Vertical
+from textual.events import Key
+from textual.widgets import Input, Static
 
-from lamdatui.ui.keys import bindings
+from lamdatui.errors import LamdatuiError
+from lamdatui.ui.logmodel import LogModel
+from lamdatui.ui.logsources import NEWEST, Source, beside, cause, source
+from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.tail import Tail, step_folder
+from lamdatui.ui.widgets.logview import LogView
 
-SOURCES = ("step", "engine", "planner")
-MAX_LINES = 5000
-POLL_SECONDS = 0.25
 EMPTY = "No step has run."
 
 
-class LogsPane(Log):
-    """Follows the end while the reader is there. `MAX_LINES` are kept; the file on disk is complete."""
-
-    BINDINGS = [*bindings("logs")]
+class LogsPane(Vertical):
+    """A line that says why the step failed, the view of the log, and the search line while one is typed."""
 
     def __init__(self, view: ViewState, run_dir: Path) -> None:
-        super().__init__(id="logs", classes="pane", max_lines=MAX_LINES)
+        super().__init__(id="logs", classes="pane")
         self._view = view
         self._run_dir = run_dir
-        self._source = 0
-        self._tail: Tail | None = None
-        self._behind = 0
-        self._following = True
+        self._key = NEWEST
+        self._shown: Source | None = None
+        self._origin = 0
+        self._said = ("", "")
+        # A narrow pane has no border to say it on.
+        self._head = Static(markup=False, id="log-head")
+        self._cause = Static(markup=False, id="log-cause")
+        self.log_view = LogView()
+
+    def compose(self) -> ComposeResult:
+        yield self._head
+        yield self._cause
+        yield self.log_view
 
     def on_mount(self) -> None:
+        self._cause.display = False
         self.update_view()
-        self.set_interval(POLL_SECONDS, self.poll)
 
     @property
-    def source(self) -> str:
-        """`step`, `engine` or `planner`."""
-        return SOURCES[self._source]
+    def key(self) -> str:
+        """What was chosen: see `logsources.Source`."""
+        return self._key
 
-    def next_source(self) -> None:
-        """Switch to the next log."""
-        self._source = (self._source + 1) % len(SOURCES)
+    @property
+    def source(self) -> Source:
+        """The log that is shown."""
+        return source(self._key, self._view, self._run_dir)
+
+    def choose(self, key: str) -> None:
+        """Show another log."""
+        self._key = key
         self.update_view()
 
+    def beside(self, by: int) -> None:
+        """Show the log of the step after or before."""
+        self.choose(beside(self._key, by, self._view))
+
+    def show_error(self, step: str) -> None:
+        """Show the log of a step at its error."""
+        self.choose(f"step:{step}")
+        self.log_view.action_error()
+
     def update_view(self) -> None:
-        """Open the log that should be shown; the same one again changes nothing."""
-        path = self._path()
-        if path != (self._tail.path if self._tail else None):
-            self._tail = Tail(path) if path else None
-            self._behind = 0
-            self._following = True
-            self.clear()
-        self.poll()
+        """Open the log that should be shown; the same one again changes nothing but what is said of it."""
+        now = self.source
+        if self._shown is None or now.path != self._shown.path:
+            self._close_search()
+            self.log_view.open(now.path)
+        self._shown = now
+        why = cause(now.step)
+        self._cause.display = bool(why)
+        self._cause.update(f"✗ {why}")
+        self._say()
 
-    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
-        super().watch_scroll_y(old_value, new_value)
-        self._resume_at_end()
-
-    def release_anchor(self) -> None:
-        """Textual calls it for scrolling that a person does, and only that may end the following."""
-        super().release_anchor()
-        self._following = False
-
-    def _resume_at_end(self) -> None:
-        # The target too: an animated scroll that has only begun is still at the end.
-        if min(self.scroll_y, self.scroll_target_y) >= self.max_scroll_y:
-            self._following, self._behind = True, 0
-
-    def on_resize(self, event: Resize) -> None:
-        if self._following:
-            self.scroll_end(animate=False, x_axis=False)
-
-    def poll(self) -> None:
-        """Show the lines that are new."""
-        self._resume_at_end()
-        lines = self._tail.read() if self._tail else []
-        if lines:
-            self.write_lines((line or " " for line in lines), scroll_end=False)
-            self._view.unread["logs"] = self._view.unread.get("logs", 0) + len(lines)
-            if self._following:
-                self.scroll_end(animate=False, x_axis=False)
-            else:
-                self._behind += len(lines)
-        self._title()
-
-    def _path(self) -> Path | None:
-        if self.source != "step":
-            return self._run_dir / f"{self.source}.log"
-        step = self._view.shown_step
-        folder = step_folder(self._run_dir, step.key) if step else None
-        return folder / "log.txt" if folder else None
-
-    def _title(self) -> None:
-        step = self._view.shown_step
-        what = f"step {step.key}, {step.purpose}" if self.source == "step" and step else self.source
-        self.border_title = f"3 Logs · {what}"
-        if self._behind:
-            self.border_subtitle = f"↓ {self._behind} new, End follows"
-        elif not self.line_count:
-            self.border_subtitle = EMPTY if self._tail is None else "empty so far"
+    @on(LogView.Asked)
+    async def _asked(self, message: LogView.Asked) -> None:
+        if message.what == "search":
+            await self.begin_search()
+        elif message.what == "pager":
+            self.open_pager()
         else:
-            self.border_subtitle = "following · l next log"
+            self.beside(1 if message.what == "after" else -1)
+
+    def open_pager(self) -> None:
+        """Hand the terminal to the person's pager until it ends."""
+        from lamdatui.ui.pager import pager_command, run_pager
+
+        now, view = self.source, self.log_view
+        if now.path is None:
+            self.notify(EMPTY)
+            return
+        try:
+            command = pager_command(now.path, os.environ, line=view.place + 1, follow=view.following and now.grows)
+            with self.app.suspend():
+                run_pager(command)
+        except SuspendNotSupported:
+            self.notify(f"No program can be opened over this screen. The log is {now.path}", markup=False)
+        except LamdatuiError as error:
+            text = f"{error.what}: {error.where}" + (f"; {error.fix}" if error.fix else "")
+            self.notify(one_line(text), title="no pager", severity="error", markup=False)
+        self.app.refresh()
+
+    @on(LogView.Changed)
+    def _changed(self, message: LogView.Changed) -> None:
+        if message.new:
+            self._view.unread["logs"] = self._view.unread.get("logs", 0) + message.new
+        self._say()
+
+    # --- search --------------------------------------------------------------------------------------------------
+
+    async def begin_search(self) -> None:
+        """Open the search line; what is typed is searched for at once."""
+        if self.query("#log-search"):
+            self.query_one("#log-search").focus()
+            return
+        self._origin = self.log_view.place
+        model = self.log_view.model
+        line = SearchLine(model.search.needle if model and model.search else "")
+        await self.mount(line)
+        line.focus()
+
+    @on(Input.Changed, "#log-search")
+    def _typed(self, event: Input.Changed) -> None:
+        self.log_view.search(event.value, self._origin)
+
+    @on(Input.Submitted, "#log-search")
+    def _submitted(self) -> None:
+        self._close_search()
+
+    def cancel_search(self) -> None:
+        """Leave the search line as if nothing had been searched for."""
+        self.log_view.search("", 0)
+        self._close_search()
+
+    def _close_search(self) -> None:
+        for line in self.query(SearchLine):
+            if line.has_focus:
+                self.log_view.focus()
+            line.remove()
+
+    # --- what it says of itself ----------------------------------------------------------------------------------
+
+    def _say(self) -> None:
+        shown, view = self._shown, self.log_view
+        model = view.model
+        title = f"{shown.name if shown else 'step'}{' · problems only' if view.only_problems else ''}"
+        place = " · ".join([*self._search_says(model), self._place_says(model)]) if model else EMPTY
+        if (title, place) != self._said:
+            self._said = (title, place)
+            self.border_title, self.border_subtitle = f"3 Logs · {title}", place
+            self._head.update(f"{title} · {place}")
+
+    def _search_says(self, model: LogModel) -> list[str]:
+        search = model.search
+        if search is None:
+            return []
+        place = search.place(model.mark) if model.mark is not None else None
+        at = f"{place + 1:,} of " if place is not None else ""
+        going = "" if search.is_done else f", {search.progress:.0%} searched"
+        return [f"{at}{len(search.hits):,} hits{going}"]
+
+    def _place_says(self, model: LogModel) -> str:
+        view = self.log_view
+        if model.index.is_behind:
+            return f"reading {model.index.size / max(1, model.index.file_size):.0%}"
+        if view.only_problems and not model.levels.is_done:
+            return f"reading {model.levels.progress:.0%}"
+        if view.behind and not view.following:
+            return f"↓ {view.behind:,} new, End follows"
+        if not model.rows:
+            return "no warning or error" if view.only_problems and model.index.count else "empty so far"
+        if not view.following:
+            return f"line {view.place + 1:,} of {model.index.count:,}"
+        return "following" if self._shown and self._shown.grows else f"{model.index.count:,} lines"
+
+
+class SearchLine(Input):
+    """The line that a search is typed into."""
+
+    def __init__(self, value: str) -> None:
+        super().__init__(value, placeholder="search; enter keeps it, n and N go on, esc leaves it", id="log-search",
+                         compact=True)  # fmt: skip
+
+    def on_key(self, event: Key) -> None:
+        pane = self.parent
+        if not isinstance(pane, LogsPane):
+            return
+        if event.key == "escape":
+            event.stop()
+            pane.cancel_search()
+        elif event.key in ("up", "down"):
+            event.stop()
+            pane.log_view.action_find(1 if event.key == "down" else -1)
