@@ -21,6 +21,21 @@ class Ledger:
     limit: float | None
     unit: str
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether its limit is reached, with room for what is reserved."""
+        return self.limit is not None and self.used + self.reserved >= self.limit
+
+    def limit_text(self) -> str:
+        """The limit in words, as the reason of a search's end: `12 trials`, `10 minutes`."""
+        limit = self.limit or 0
+        match self.unit:
+            case "s":
+                return f"{limit / 60:g} minutes" + ("" if self.name == "wall" else f" of {self.name}")
+            case "bytes":
+                return f"{limit / 2**30:g} GiB written"
+        return f"{limit:g} {self.name}"
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON, numbers rounded to thousandths."""
         numbers = {"used": self.used, "reserved": self.reserved, "limit": self.limit}
@@ -31,13 +46,18 @@ class Ledger:
 def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now` (s since the epoch) is the last event's time unless given."""
     needed = reserve(state)
+    budget: dict[str, Any] = state.profile.get("budget") or {}
+
+    def limit(name: str, scale: float) -> float | None:
+        return budget[name] * scale if budget.get(name) else None
+
     on_gpu = str(state.device.get("device", "")).startswith("cuda")
     return (
         Ledger("trials", state.counted, 0, state.max_trials, "trials"),
         Ledger("wall", worked(state, now), needed, state.wall_seconds, "s"),
-        Ledger("GPU time" if on_gpu else "step time", step_seconds(state), needed, None, "s"),
-        Ledger("planner tokens", state.planner_tokens, 0, None, "tokens"),
-        Ledger("disk", written(state), 0, None, "bytes"),
+        Ledger("GPU time" if on_gpu else "step time", step_seconds(state), needed, limit("step_minutes", 60), "s"),
+        Ledger("planner tokens", state.planner_tokens, 0, limit("planner_tokens", 1), "tokens"),
+        Ledger("disk", written(state), 0, limit("disk_gib", 2**30), "bytes"),
     )
 
 
@@ -69,8 +89,11 @@ def evaluation_seconds(state: RunState) -> float:
 
 
 def reserve(state: RunState) -> float:
-    """Seconds that scoring the base and the winner on the sealed split will take, as far as this run has seen; 0 once it has ended."""
-    if state.has_ended:
+    """Seconds that scoring the base and the winner on the sealed split will take, as far as this run has seen.
+
+    0 before the first trial and once the run has ended: there is nothing to score then.
+    """
+    if state.has_ended or not state.trials:
         return 0.0
     base = next((model.id for model in state.pool.models if model.trial is None), None)
     done = [trial for trial in state.trials.values() if trial.model and trial.objective is not None]

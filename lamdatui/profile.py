@@ -138,11 +138,15 @@ class PlannerSpec(_Strict):
 
 
 class BudgetSpec(_Strict):
-    """The search ends after this many trials or this much engine time, whichever comes first. The time has room for the final
-    evaluation, as far as the run has seen how long one takes."""
+    """The search ends at whichever of these comes first: trials, minutes of work, minutes of steps (of the GPU, where there is one),
+    tokens of the planner, GiB that the run writes. The minutes have room for the final evaluation, as far as the run has seen
+    how long one takes."""
 
     trials: int = Field(default=20, ge=1)
     wall_minutes: float | None = Field(default=None, gt=0)
+    step_minutes: float | None = Field(default=None, gt=0)
+    planner_tokens: int | None = Field(default=None, ge=1)
+    disk_gib: float | None = Field(default=None, gt=0)
 
 
 class Profile(_Strict):

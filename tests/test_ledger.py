@@ -79,6 +79,23 @@ def test_the_reserve_shrinks_as_the_end_comes(state: RunState) -> None:
     assert reserve(state) == 0.0
 
 
+def test_a_limit_is_reached_with_what_is_reserved(state: RunState) -> None:
+    def spent_ones() -> list[str]:
+        return [one.limit_text() for one in ledgers(state) if one.is_spent]
+
+    assert spent_ones() == []
+    state.profile |= {"budget": {"step_minutes": 0.5, "planner_tokens": 900, "disk_gib": 1.0}}
+    state.used_seconds, state.planner_tokens = 587.9, 899
+    assert spent_ones() == []
+    state.used_seconds, state.planner_tokens, state.max_trials = 588.0, 900, 2
+    step(state, "3/1", "other", 2.0, 0.0)
+    state.pool.add(ModelObject("m3", "d3", "llama", "l", "store:d3", trial=3, bytes=2**30))
+    assert spent_ones() == ["2 trials", "10 minutes", "0.5 minutes of step time", "900 planner tokens", "1 GiB written"]
+    # The first trial is run however little there is: without it there would be nothing to score.
+    fresh = RunState(status="running", wall_seconds=1.0, max_trials=1)
+    assert not any(one.is_spent for one in ledgers(fresh))
+
+
 def test_before_anything_was_measured_nothing_is_reserved() -> None:
     assert reserve(RunState(status="running")) == 0.0
     assert evaluation_seconds(RunState()) == 0.0

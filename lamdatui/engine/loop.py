@@ -21,7 +21,7 @@ from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
-from lamdatui.ledger import reserve, worked
+from lamdatui.ledger import ledgers
 from lamdatui.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.pipeline import StepRequest, result_object
 from lamdatui.policy.base import Candidate, PolicyError, Proposal, View
@@ -125,13 +125,9 @@ class Loop:
             raise Ended("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
-        limit = self.state.max_trials
-        if self.state.counted >= limit:
-            raise Ended("done", f"{limit} trials", trials=limit)
-        # What the final evaluation needs is part of the time; without a trial there would be nothing to evaluate.
-        needed = reserve(self.state) if self.state.trials else 0.0
-        if self.state.wall_seconds is not None and worked(self.state, self.clock.wall()) + needed >= self.state.wall_seconds:
-            raise Ended("done", f"{self.state.wall_seconds / 60:g} minutes")
+        for ledger in ledgers(self.state, self.clock.wall()):
+            if ledger.is_spent:
+                raise Ended("done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None)
 
     def _open(self) -> Trial:
         number = max(self.state.trials, default=0) + 1

@@ -54,10 +54,9 @@ class Surrogate:
         # The bounds keep a handful of trials from explaining everything, or nothing, by noise.
         kernel = ConstantKernel(1.0, (0.3, 4.0)) * Matern(1.5, (0.7, 6.0), nu=2.5) + WhiteKernel(0.1, (0.02, 0.5))
         process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-        with warnings.catch_warnings():
-            # A hyperparameter at its bound is what the bounds are for.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return process.fit(np.array(rows), np.array(changes))
+        # A hyperparameter at its bound is what the bounds are for. For good: to put the filters back is not safe between threads.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return process.fit(np.array(rows), np.array(changes))
 
     def _measured(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         features = self.features
