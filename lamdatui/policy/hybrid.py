@@ -7,6 +7,7 @@ expected of its own favourite. Without a planner this is the surrogate alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,7 +71,8 @@ class HybridPolicy(Policy):
 
     async def propose(self, view: View) -> Proposal:
         """The surrogate's favourite, or the planner's choice from the top of its list. Raises PolicyError."""
-        ranking = rank(view)
+        # In a thread: the engine answers people meanwhile.
+        ranking = await asyncio.to_thread(rank, view)
         if not ranking:
             raise PolicyError("there is no legal action left")
         if self.session is not None and len(ranking) > 1:
