@@ -81,6 +81,14 @@ def first_orders(begun: Path, cli: Commands) -> Json:
     tried = ask(begun, "try_action", "viewer", **own)
     assert (tried["problems"], tried["trial"], tried["cached"], tried["expected"]) == ([], None, False, None)
     assert tried["estimate"]["memory_bytes"] > 0
+    proposed = read_state(begun / "run.db").trials[1].action
+    assert proposed is not None
+    assert ask(begun, "try_action", **{name: proposed[name] for name in ("type", "inputs", "params", "seed")}) == {
+        **ask(begun, "try_action", **{name: proposed[name] for name in ("type", "inputs", "params")}),
+        "problems": [],
+        "digest": proposed["digest"],
+        "trial": None,
+    }
     wrong = ask(begun, "try_action", **tuning("llama", "prefer"))
     assert "format preference" in wrong["problems"][0]
     with pytest.raises(LamdatuiError, match="format preference"):

@@ -117,7 +117,10 @@ class People:
         action = judged.action
         if action is None or judged.estimate is None:
             return told
-        told |= {"digest": action.digest, "seed": action.seed, "trial": done_by(state).get(action.digest)}
+        trial = state.trials.get(done_by(state).get(action.digest, 0))
+        told |= {"digest": action.digest, "seed": action.seed}
+        # What only waits for a decision was not done.
+        told["trial"] = trial.number if trial and trial.status != "awaiting" else None
         told["cached"] = loop.is_done(action)
         if not judged.problems:
             [forecast] = await loop.forecasts.of(loop.view(), [Candidate(action, judged.estimate)])
