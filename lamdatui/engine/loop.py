@@ -239,10 +239,11 @@ class Loop:
         for item in list(self.state.queue.values()):
             try:
                 return item, waiting(self.workspace.types, item, self.state, self.machine)
-            except LamdatuiError as error:
-                spelled = action_from_json(item["action"]).describe()
-                self.problem("queue", f"{spelled} can't be run any more: {error.what}")
-                self.record(("action.withdrawn", {"id": item["id"], "by": "engine"}))
+            except Exception as error:  # noqa: BLE001 (a type's own check may be anybody's code)
+                why = error.what if isinstance(error, LamdatuiError) else f"{type(error).__name__}: {error}"
+                message = f"{action_from_json(item['action']).describe()} can't be run any more: {why}"[:1000]
+                withdrawn = {"id": item["id"], "by": "engine"}
+                self.record(("problem.noted", {"where": "queue", "message": message}), ("action.withdrawn", withdrawn))
         return None
 
     async def _choose(self, number: int) -> tuple[View, Proposal, str | None]:
