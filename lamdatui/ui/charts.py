@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from typing import Any, Literal
 
-from lamdatui.pipeline import lineage
+from lamdatui.pipeline import lineage, parents
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.training import Progress, finite
@@ -16,6 +16,8 @@ from lamdatui.ui.words import duration, number
 Look = Literal["line", "faint", "dots", "marks"]
 
 CHART_POINTS = 400
+DOTS = 1000
+"""Single trials that are drawn: the newest."""
 TABLE_ROWS = 200
 METRIC_ROWS = 40
 
@@ -143,37 +145,71 @@ class Scored:
     """The same with planning and overhead."""
 
 
-def scored(run: RunState) -> list[Scored]:
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the charts of the run are drawn from; made once for a state, because a run may have thousands of trials."""
+
+    items: tuple[Scored, ...] = ()
+    base: float | None = None
+    """The objective of the (first) base model on the search split."""
+    costs: Mapping[str, float] = field(default_factory=dict)
+    """Model → seconds of all the steps that lead to it."""
+
+
+def results(run: RunState) -> Results:
+    """The scores, the base and the costs of a run so far."""
+    return Results(tuple(_scored(run)), _base_objective(run), _pipeline_costs(run))
+
+
+def _seconds(trial: Trial, part: str) -> float:
+    return finite((trial.seconds or {}).get(part)) or 0.0
+
+
+def _scored(run: RunState) -> Iterator[Scored]:
     """The trials that have an objective, in order, with what the run had spent by then."""
-    found: list[Scored] = []
     steps = work = 0.0
     for trial in run.trials.values():
-        parts = {name: value for name, raw in (trial.seconds or {}).items() if (value := finite(raw)) is not None}
-        steps += parts.get("execute", 0.0) + parts.get("evaluate", 0.0)
-        work += max(0.0, parts.get("total", 0.0) - parts.get("wait", 0.0))
+        steps += _seconds(trial, "execute") + _seconds(trial, "evaluate")
+        work += max(0.0, _seconds(trial, "total") - _seconds(trial, "wait"))
         objective = finite(trial.objective)
         if objective is not None and trial.model:
-            found.append(Scored(trial, objective, steps, work))
-    return found
+            yield Scored(trial, objective, steps, work)
 
 
-def base_objective(run: RunState) -> float | None:
-    """The objective of the (first) base model on the search split; None before it is scored."""
+def _base_objective(run: RunState) -> float | None:
+    """From the base's own scores; where the profile gives no weights, from a trial's gain over it."""
     base = next((model.id for model in run.pool.models if model.trial is None), None)
     weights = (run.profile.get("objective") or {}).get("weights") or {}
     scores = run.scores.get(base or "", {})
     means = [finite((scores.get(task, {}).get("search") or {}).get("mean")) for task in weights]
     if weights and all(value is not None for value in means):
         return sum(weight * (value or 0.0) for weight, value in zip(weights.values(), means, strict=True))
-    for item in scored(run):
-        if (mean := finite((item.trial.gain or {}).get("mean"))) is not None:
-            return item.objective - mean
+    for trial in run.trials.values():
+        gain, objective = finite((trial.gain or {}).get("mean")), finite(trial.objective)
+        if gain is not None and objective is not None:
+            return objective - gain
     return None
 
 
-def best_chart(view: ViewState, axis: Axis = "trials") -> Chart:
+def _pipeline_costs(run: RunState) -> dict[str, float]:
+    """Seconds of the steps that lead to each model or dataset, each step once; what came from the store cost nothing now."""
+    costs: dict[str, float] = {}
+    for name, item in run.pool.items.items():
+        trial = run.trials.get(item.trial) if item.trial is not None else None
+        if trial is None:
+            continue
+        made = [parent for parent in parents(run, name) if parent in costs]
+        if len(made) > 1:
+            # Parents may share ancestors.
+            costs[name] = sum(_seconds(ancestor, "execute") for ancestor in lineage(run, name))
+        else:
+            costs[name] = _seconds(trial, "execute") + sum(costs[parent] for parent in made)
+    return costs
+
+
+def best_chart(found: Results, axis: Axis = "trials") -> Chart:
     """Every trial's objective and the best so far, over trials or over time."""
-    items, base = scored(view.run), base_objective(view.run)
+    items, base = found.items, found.base
     title, y = "best so far", "objective (search split)"
     if not items:
         return Chart(title, AXES[axis], y, empty="No trial has a score yet.")
@@ -183,13 +219,12 @@ def best_chart(view: ViewState, axis: Axis = "trials") -> Chart:
         "work": lambda item: item.work,
     }
     xs = [place[axis](item) for item in items]
-    best: list[float] = []
-    for item in items:
-        best.append(max(item.objective, best[-1] if best else item.objective))
+    best = list(accumulate((item.objective for item in items), max))
     series = [Points("best so far", *_stairs(xs, best), "line")]
     if base is not None:
         series.append(Points("base", (min(0.0, xs[0]), max(xs)), (base, base), "faint"))
-    series.append(Points("a trial", *thinned(xs, [item.objective for item in items], 4 * CHART_POINTS), "dots"))
+    newest = items[-DOTS:]
+    series.append(Points("a trial", tuple(xs[-DOTS:]), tuple(item.objective for item in newest), "dots"))
     rows = tuple(
         (
             str(item.trial.number),
@@ -199,11 +234,12 @@ def best_chart(view: ViewState, axis: Axis = "trials") -> Chart:
             duration(item.steps),
             duration(item.work),
         )
-        for item, top in zip(items, best, strict=True)
+        for item, top in zip(items[-TABLE_ROWS:], best[-TABLE_ROWS:], strict=True)
     )
     header = ("trial", "model", "objective", "best so far", "steps", "run")
     told = "— best so far   o a trial" + (f"   ┄ base {base:.3f}" if base is not None else "")
-    return Chart(f"{title} by {axis}", AXES[axis], y, tuple(series), header, rows[-TABLE_ROWS:], told)
+    told += f"   (the newest {DOTS})" if len(items) > DOTS else ""
+    return Chart(f"{title} by {axis}", AXES[axis], y, tuple(series), header, rows, told)
 
 
 def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -211,21 +247,14 @@ def _stairs(xs: Sequence[float], ys: Sequence[float]) -> tuple[tuple[float, ...]
     across: list[float] = []
     up: list[float] = []
     for x, y in zip(xs, ys, strict=True):
-        if up and y != up[-1]:
+        better = not up or y != up[-1]
+        if up and better:
             across.append(x)
             up.append(up[-1])
-        if not up or y != up[-1] or x == xs[-1]:
+        if better:
             across.append(x)
             up.append(y)
-    return tuple(across), tuple(up)
-
-
-def pipeline_seconds(run: RunState, model: str) -> float:
-    """Seconds of the steps that lead to a model, each counted once; what came from the store cost nothing now."""
-    total = 0.0
-    for trial in lineage(run, model):
-        total += finite((trial.seconds or {}).get("execute")) or 0.0
-    return total
+    return (*across, xs[-1]), (*up, ys[-1])
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -238,33 +267,33 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
-def cost_chart(view: ViewState) -> Chart:
+def cost_chart(found: Results) -> Chart:
     """Objective against what the model's pipeline took to train; the Pareto points are those no cheaper model beats."""
-    run = view.run
     title, x, y = "score against cost", "seconds of the pipeline's steps", "objective (search split)"
-    items = [item for item in scored(run) if item.trial.model in run.pool.items]
+    items = [item for item in found.items if item.trial.model in found.costs]
     if not items:
         return Chart(title, x, y, empty="No model has a score yet.")
     names = [str(item.trial.model) for item in items]
-    points = [(pipeline_seconds(run, name), item.objective) for name, item in zip(names, items, strict=True)]
-    base = base_objective(run)
-    if base is not None:
-        names, points = ["base", *names], [(0.0, base), *points]
+    points = [(found.costs[name], item.objective) for name, item in zip(names, items, strict=True)]
+    if found.base is not None:
+        names, points = ["base", *names], [(0.0, found.base), *points]
     front = pareto(points)
-    rest = [place for place in range(len(points)) if place not in set(front)]
+    best = set(front)
+    rest = [place for place in range(len(points)) if place not in best]
+    shown = rest[-DOTS:]
     series = (
-        Points("a model", tuple(points[place][0] for place in rest), tuple(points[place][1] for place in rest), "dots"),
+        Points("a model", tuple(points[place][0] for place in shown), tuple(points[place][1] for place in shown), "dots"),
         Points("Pareto", tuple(points[place][0] for place in front), tuple(points[place][1] for place in front), "marks"),
     )
-    ordered = [*front, *sorted(rest, key=lambda place: points[place][0])]
+    ordered = [*front, *sorted(rest, key=lambda place: points[place][0])][:TABLE_ROWS]
     rows = tuple(
-        ("◆ yes" if place in front else "no", names[place], f"{points[place][1]:.3f}", duration(points[place][0]))
+        ("◆ yes" if place in best else "no", names[place], f"{points[place][1]:.3f}", duration(points[place][0]))
         for place in ordered
     )
     told = "◆ nothing cheaper is better: " + ", ".join(
         f"{names[place]} {number(round(points[place][1], 3))}" for place in front
     )
-    return Chart(title, x, y, series, ("Pareto", "model", "objective", "cost"), rows[:TABLE_ROWS], f"{told}   o others")
+    return Chart(title, x, y, series, ("Pareto", "model", "objective", "cost"), rows, f"{told}   o others")
 
 
 def ranges(chart: Chart) -> tuple[tuple[float, float], tuple[float, float]]:

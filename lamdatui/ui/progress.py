@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lamdatui.ledger import Ledger
-from lamdatui.ui.charts import base_objective, scored
+from lamdatui.ui.charts import Results
 from lamdatui.ui.hardware import clip_lines, pace_text
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.training import finite
@@ -18,10 +18,10 @@ MANY_EPOCHS = 10_000
 """A trainer that counts steps has no number of epochs, or an enormous one."""
 
 
-def overview_lines(view: ViewState, ledgers: Sequence[Ledger], width: int) -> list[Line]:
+def overview_lines(view: ViewState, ledgers: Sequence[Ledger], found: Results, width: int) -> list[Line]:
     """Everything in words, at most `width` cells wide."""
     empty: Line = (("", "plain"),)
-    lines = [*step_lines(view, width), empty, *run_lines(view, width), empty, *ledger_lines(ledgers, width)]
+    lines = [*step_lines(view, width), empty, *run_lines(view, found, width), empty, *ledger_lines(ledgers, width)]
     return clip_lines(lines, width)
 
 
@@ -64,7 +64,7 @@ def step_lines(view: ViewState, width: int) -> list[Line]:
     return lines
 
 
-def run_lines(view: ViewState, width: int) -> list[Line]:
+def run_lines(view: ViewState, found: Results, width: int) -> list[Line]:
     """The run: trials by outcome, the best model and when it came."""
     run = view.run
     counts = Counter(trial.status for trial in run.trials.values())
@@ -77,11 +77,10 @@ def run_lines(view: ViewState, width: int) -> list[Line]:
         sign = mark(status)
         spans.append((f"  {sign.glyph} {many} {sign.word}", sign.tone))
     lines += hang(tuple(spans), width, 2)
-    items = scored(run)
+    items, base = found.items, found.base
     if not items:
         return [*lines, (("no trial has a score yet", "dim"),)]
     best = max(items, key=lambda item: item.objective)
-    base = base_objective(run)
     gain = f", {signed(best.objective - base)} over the base" if base is not None else ""
     lines += hang((("★ best ", "good"), (f"{best.trial.model} {score(best.objective)}{gain}", "plain")), width, 2)
     since = sum(1 for item in items if item.trial.number > best.trial.number)

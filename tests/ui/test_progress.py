@@ -16,7 +16,6 @@ from lamdatui.ledger import Ledger
 from lamdatui.ui.charts import (
     Chart,
     Points,
-    base_objective,
     best_chart,
     cost_chart,
     described,
@@ -24,6 +23,7 @@ from lamdatui.ui.charts import (
     pareto,
     ranges,
     rate_chart,
+    results,
     reward_chart,
     reward_metrics,
     table_lines,
@@ -129,17 +129,17 @@ def test_every_value_that_a_step_reports_can_be_looked_at() -> None:
 
 
 def test_the_best_so_far_only_rises_and_starts_from_the_base(running: ViewState) -> None:
-    base = base_objective(running.run)
+    base = results(running.run).base
     assert base == pytest.approx(0.27)
     for axis in ("trials", "steps", "work"):
-        chart = best_chart(running, axis)
+        chart = best_chart(results(running.run), axis)
         best = next(series for series in chart.series if series.look == "line")
         assert list(best.ys) == sorted(best.ys) and best.ys[-1] == pytest.approx(0.405)
         assert list(best.xs) == sorted(best.xs)
         [faint] = [series for series in chart.series if series.look == "faint"]
         assert faint.ys == pytest.approx((0.27, 0.27))
-    assert best_chart(running, "steps").x.startswith("seconds of steps")
-    assert [row[0] for row in best_chart(running).rows] == ["1", "2", "5", "6"]
+    assert best_chart(results(running.run), "steps").x.startswith("seconds of steps")
+    assert [row[0] for row in best_chart(results(running.run)).rows] == ["1", "2", "5", "6"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=20))
@@ -156,7 +156,7 @@ def test_no_point_beats_a_pareto_point_and_every_other_is_beaten(pairs: list[tup
 
 
 def test_score_against_cost_counts_the_whole_pipeline(running: ViewState) -> None:
-    chart = cost_chart(running)
+    chart = cost_chart(results(running.run))
     cost = {row[1]: row[3] for row in chart.rows}
     # m6 merges m2 (after m1) and m5 (after m1): the step that made m1 is counted once.
     assert cost["m1"] == "12 s" and cost["m2"] == "24 s" and cost["m6"] == "48 s" and cost["base"] == "0.0 s"
@@ -166,7 +166,13 @@ def test_score_against_cost_counts_the_whole_pipeline(running: ViewState) -> Non
 def test_a_run_without_scores_says_so_in_words(engine: FakeEngine) -> None:
     script.add_base(engine)
     view = played(engine)
-    for chart in (best_chart(view), cost_chart(view), loss_chart(view), rate_chart(view), reward_chart(view)):
+    for chart in (
+        best_chart(results(view.run)),
+        cost_chart(results(view.run)),
+        loss_chart(view),
+        rate_chart(view),
+        reward_chart(view),
+    ):
         assert chart.series == () and chart.empty and table_lines(chart) == [chart.empty]
 
 
@@ -195,12 +201,12 @@ def test_ticks_are_short() -> None:
 
 @pytest.mark.parametrize("width", range(20, 201, 3))
 def test_no_line_of_the_overview_is_wider_than_its_panel(running: ViewState, width: int) -> None:
-    for line in overview_lines(running, LEDGERS, width):
+    for line in overview_lines(running, LEDGERS, results(running.run), width):
         assert sum(cell_len(text) for text, _ in line) <= width
 
 
 def test_the_overview_tells_step_run_and_budget(running: ViewState) -> None:
-    told = "\n".join("".join(text for text, _ in line) for line in overview_lines(running, LEDGERS, 90))
+    told = "\n".join("".join(text for text, _ in line) for line in overview_lines(running, LEDGERS, results(running.run), 90))
     for part in ("7/1 sft(m6, tool-calls)", "80/120", "16 s left", "5.3k tok/s", "32 s so far; the estimate was",
                  "trial 7 of 12", "✓ 4 done", "✗ 1 failed", "best m6 0.41, +0.14 over the base", "found at trial 6",
                  "7 min of 2 h 00 min", "kept for the final evaluation", "12.3k", "520 MB"):  # fmt: skip
@@ -212,7 +218,7 @@ def test_epochs_are_told_where_the_trainer_counts_them() -> None:
     for kind, data in (("step.intended", {"step": "1/1", "purpose": "trial", "trial": None, "digest": "d"}),):
         view.run.apply(_event(kind, data))
     view.backfill("1/1", metrics(90))
-    told = "\n".join("".join(text for text, _ in line) for line in overview_lines(view, (), 90))
+    told = "\n".join("".join(text for text, _ in line) for line in overview_lines(view, (), results(view.run), 90))
     assert "epoch 1.5 of 2" in told
 
 

@@ -16,7 +16,19 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from lamdatui.ledger import ledgers
-from lamdatui.ui.charts import AXES, Axis, Chart, best_chart, cost_chart, loss_chart, rate_chart, reward_chart, reward_metrics
+from lamdatui.ui.charts import (
+    AXES,
+    Axis,
+    Chart,
+    Results,
+    best_chart,
+    cost_chart,
+    loss_chart,
+    rate_chart,
+    results,
+    reward_chart,
+    reward_metrics,
+)
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.progress import overview_lines
 from lamdatui.ui.screens.console import attempt
@@ -58,18 +70,20 @@ class OverviewPanel(VerticalScroll):
         super().__init__(id="progress-overview", classes="progress-pane")
         self.border_title = "Step, run, budget"
         self._view = view
+        self._found = Results()
         self._body = Static(markup=False)
 
     def compose(self) -> ComposeResult:
         yield self._body
 
-    def update_view(self) -> None:
-        """Show the state again."""
+    def update_view(self, found: Results | None = None) -> None:
+        """Show the state again, with newer results where there are some."""
+        self._found = found or self._found
         room = self.scrollable_content_region
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
         run = self._view.run
         now = time.time() if self._view.connection == "live" else None
-        self._body.update(paint_lines(overview_lines(self._view, ledgers(run, now), max(1, width))))
+        self._body.update(paint_lines(overview_lines(self._view, ledgers(run, now), self._found, max(1, width))))
 
     def on_resize(self, event: Resize) -> None:
         self.update_view()
@@ -99,6 +113,8 @@ class ProgressScreen(Screen[str]):
         self._axis: Axis = "trials"
         self._metric = ""
         self._step_chart, self._run_chart = "loss", "best"
+        self._found, self._found_at = Results(), -1
+        self._drawn: dict[str, object] = {}
 
     def compose(self) -> ComposeResult:
         yield StatusRow(self._view)
@@ -128,16 +144,23 @@ class ProgressScreen(Screen[str]):
         attempt(self, "progress", self._update)
 
     def _update(self) -> None:
-        self._overview.update_view()
+        run, progress = self._view.run, self._view.progress
+        if self._found_at != run.last_seq:
+            self._found_at, self._found = run.last_seq, results(run)
+        self._overview.update_view(self._found)
+        step_key = (progress.step, progress.trained, self._metric) if progress else ()
+        run_key = (run.last_seq, self._axis)
         makers: dict[str, Callable[[], Chart]] = {
             "loss": lambda: loss_chart(self._view),
             "reward": lambda: reward_chart(self._view, self._metric),
             "rate": lambda: rate_chart(self._view),
-            "best": lambda: best_chart(self._view, self._axis),
-            "cost": lambda: cost_chart(self._view),
+            "best": lambda: best_chart(self._found, self._axis),
+            "cost": lambda: cost_chart(self._found),
         }
         for name, panel in self._panels.items():
-            if panel.display and panel.region:
+            key = (step_key if name in STEP_CHARTS else run_key, self.tables)
+            if panel.display and panel.region and self._drawn.get(name) != key:
+                self._drawn[name] = key
                 panel.show(makers[name](), self.tables)
 
     def _activate(self, name: str) -> None:
