@@ -28,6 +28,8 @@ from typing import Any
 
 import psutil
 import pyte
+from rich.console import RenderableType
+from textual.screen import Screen
 
 from lamdatui.ui.app import ConsoleApp
 from tests.ui import script
@@ -79,8 +81,8 @@ class TimedApp(ConsoleApp):
         self.shown = asyncio.Event()
         self.shown_at = 0.0
 
-    def _display(self, *args: Any) -> None:
-        super()._display(*args)
+    def _display(self, screen: Screen[Any], renderable: RenderableType | None) -> None:
+        super()._display(screen, renderable)
         self.paints += 1
         if self.awaited is not None and self.awaited():
             self.awaited, self.shown_at = None, time.perf_counter()

@@ -21,7 +21,7 @@ def text_to_copy(screen: Screen[Any]) -> str:
     for node in nodes:
         if text := _row(node):
             return text
-        if node.has_class("pane") or node.has_class("dialog") or node is screen:
+        if node.has_class("pane") or node.has_class("dialog") or node.id == "card" or node is screen:
             return _shown(node)
     return ""
 

@@ -32,6 +32,7 @@ class LogsPane(Vertical):
         self._shown: Source | None = None
         self._origin = 0
         self._said = ("", "")
+        self._why = ""
         # A narrow pane has no border to say it on.
         self._head = Static(markup=False, id="log-head")
         self._cause = Static(markup=False, id="log-cause")
@@ -77,9 +78,10 @@ class LogsPane(Vertical):
             self._close_search()
             self.log_view.open(now.path)
         self._shown = now
-        why = cause(now.step)
-        self._cause.display = bool(why)
-        self._cause.update(f"✗ {why}")
+        if (why := cause(now.step)) != self._why:
+            self._why = why
+            self._cause.display = bool(why)
+            self._cause.update(f"✗ {why}")
         self._say()
 
     @on(LogView.Asked)
@@ -158,7 +160,8 @@ class LogsPane(Vertical):
         if (title, place) != self._said:
             self._said = (title, place)
             self.border_title, self.border_subtitle = f"3 Logs · {title}", place
-            self._head.update(f"{title} · {place}")
+            # Its height never changes: no reason to lay the screen out again, fifteen times a second.
+            self._head.update(f"{title} · {place}", layout=False)
 
     def _search_says(self, model: LogModel) -> list[str]:
         search = model.search
