@@ -24,6 +24,7 @@ from lamdatui.hardware.processes import OwnProcesses, describe, owner_of
 from lamdatui.hardware.record import record
 from lamdatui.hardware.recording import Recording, load_recording
 from lamdatui.resources import builtin
+from lamdatui.runs import StartOptions
 
 Json = dict[str, Any]
 SAMPLE = builtin("profiles") / "recordings" / "two-gpus.jsonl"
@@ -231,6 +232,12 @@ def test_a_recording_that_is_not_there_is_told_with_the_way_to_make_one(tmp_path
     with pytest.raises(LamdatuiError, match="can't read the recording") as caught:
         load_recording(tmp_path / "none.jsonl")
     assert "lamdatui.hardware.record" in caught.value.fix
+
+
+def test_the_engine_is_started_with_the_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert StartOptions(fake_gpu=Path("x.jsonl")).arguments() == ["--fake-gpu", str(tmp_path.resolve() / "x.jsonl")]
+    assert "--fake-gpu" not in StartOptions().arguments()
 
 
 async def test_recorded_gpus_are_marked_and_the_host_stays_real(tmp_path: Path) -> None:
