@@ -75,7 +75,7 @@ def run_lines(view: ViewState, found: Results, width: int) -> list[Line]:
     spans: list[Span] = [(f"trial {max(run.trials, default=0)} of {run.max_trials or '?'}", "plain")]
     for status, many in counts.items():
         sign = mark(status)
-        spans.append((f"  {sign.glyph} {many} {sign.word}", sign.tone))
+        spans.append((f"  {sign.glyph}\u00a0{many}\u00a0{sign.word}", sign.tone))
     lines += hang(tuple(spans), width, 2)
     items, base = found.items, found.base
     if not items:

@@ -208,7 +208,7 @@ def test_no_line_of_the_overview_is_wider_than_its_panel(running: ViewState, wid
 def test_the_overview_tells_step_run_and_budget(running: ViewState) -> None:
     told = "\n".join("".join(text for text, _ in line) for line in overview_lines(running, LEDGERS, results(running.run), 90))
     for part in ("7/1 sft(m6, tool-calls)", "80/120", "16 s left", "5.3k tok/s", "32 s so far; the estimate was",
-                 "trial 7 of 12", "✓ 4 done", "✗ 1 failed", "best m6 0.41, +0.14 over the base", "found at trial 6",
+                 "trial 7 of 12", "✓\u00a04\u00a0done", "✗\u00a01\u00a0failed", "best m6 0.41, +0.14 over the base", "found at trial 6",
                  "7 min of 2 h 00 min", "kept for the final evaluation", "12.3k", "520 MB"):  # fmt: skip
         assert part in told, part
 
@@ -305,6 +305,17 @@ async def test_charts_follow_the_step_the_size_and_the_theme(engine: FakeEngine,
             await console.pilot.resize_terminal(width, height)
             await console.settle()
         await console.until(lambda: drawn(screen) == {"loss", "best"}, "the charts again")
+
+
+async def test_charts_need_no_colour(engine: FakeEngine, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    script.add_history(engine)
+    script.add_running(engine, run_dir)
+    async with opened(engine, (200, 60)) as console:
+        screen = await progress(console)
+        await console.until(lambda: drawn(screen) >= {"loss", "best", "cost"}, "the charts")
+        text = console.text()
+        assert "┄" in text and "◆" in text and " o" in text
 
 
 async def test_a_chart_without_room_is_a_table(engine: FakeEngine, run_dir: Path) -> None:

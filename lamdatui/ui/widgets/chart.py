@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.segment import Segment
 from textual.app import ComposeResult, RenderResult
-from textual.containers import VerticalScroll
+from textual.containers import Grid, VerticalScroll
 from textual.events import Resize
+from textual.strip import Strip
 from textual.widgets import Static
+from textual_hires_canvas import Canvas
 from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
+from textual_plot.plot_widget import Legend
 
 from lamdatui.ui.charts import Chart, Look, described, ranges, table_lines
 from lamdatui.ui.keys import bindings
 
 LEAST_WIDTH, LEAST_HEIGHT = 34, 9
 """Below this a chart has no room beside its axes: the table is shown."""
-MARKERS: dict[Look, str] = {"dots": "o", "marks": "◆"}
+MARKERS: dict[Look, str] = {"dots": "o", "marks": "◆", "faint": "┄"}
+DASHES = 60
 
 
 class Ticks(NumericAxisFormatter):
@@ -25,6 +30,14 @@ class Ticks(NumericAxisFormatter):
     def get_labels_for_ticks(self, ticks: Sequence[float]) -> list[str]:
         """One label a tick."""
         return [described(tick) for tick in ticks]
+
+
+class StyledCanvas(Canvas):
+    """A canvas all of whose segments have a style: the filter for NO_COLOR fails on one that has none."""
+
+    def render_line(self, y: int) -> Strip:
+        strip = super().render_line(y)
+        return Strip([Segment(text, style or self.rich_style, control) for text, style, control in strip], strip.cell_length)
 
 
 class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
@@ -41,6 +54,12 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
         self.set_x_formatter(Ticks())
         self.set_y_formatter(Ticks())
 
+    def compose(self) -> ComposeResult:
+        with Grid():
+            for name in ("margin-top", "margin-left", "plot", "margin-bottom"):
+                yield StyledCanvas(1, 1, id=name)
+        yield Legend(id="legend")
+
     def show(self, chart: Chart) -> None:
         """Draw a chart with at least one point."""
         self._chart = chart
@@ -52,7 +71,8 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
         for series in chart.series:
             style = str(self.get_component_rich_style(f"plot--{series.look}"))
             if series.look in MARKERS:
-                self.scatter(series.xs, series.ys, marker=MARKERS[series.look], marker_style=style)
+                xs, ys = dashed(series.xs, series.ys) if series.look == "faint" else (series.xs, series.ys)
+                self.scatter(xs, ys, marker=MARKERS[series.look], marker_style=style)
             else:
                 self.plot(series.xs, series.ys, line_style=style, hires_mode=HiResMode.BRAILLE)
 
@@ -68,6 +88,12 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
         except (ValueError, ZeroDivisionError, IndexError, OverflowError):
             # A chart that can't be drawn at some odd size must not end the console; the table says the same.
             return "no room for a chart: t shows the numbers"
+
+
+def dashed(xs: Sequence[float], ys: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Points on the line from the first to the last one: it is told from a curve without colour, too."""
+    parts = [place / (DASHES - 1) for place in range(DASHES)]
+    return [xs[0] + (xs[-1] - xs[0]) * part for part in parts], [ys[0] + (ys[-1] - ys[0]) * part for part in parts]
 
 
 class ChartPanel(VerticalScroll):
