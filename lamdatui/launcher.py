@@ -22,6 +22,8 @@ try:
 except ImportError:  # pragma: no cover - there is no termios on Windows
     termios = None  # type: ignore[assignment]
 
+KEEP_TITLE = "\x1b[22;0t"
+"""Puts the terminal's title aside; `RESET` takes it back. Terminals and multiplexers that don't know it ignore both."""
 RESET = (
     "\x1b[?2026l"  # end of a synchronised update, or nothing below would be shown
     "\x1b[<u"  # pop the kitty keyboard protocol
@@ -32,6 +34,7 @@ RESET = (
     "\x1b7\x1b[?1049l"  # alternate screen; saved first, so that the cursor stays where no alternate screen was left
     "\x1b[?25h"  # cursor
     "\x1b[0m"  # colours and attributes
+    "\x1b[23;0t"  # title
 )
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 IGNORED = (signal.SIGINT, signal.SIGQUIT)
@@ -49,6 +52,9 @@ def run(argv: list[str]) -> int:
     business. The terminal's modes and screen are restored afterwards, in every case.
     """
     saved = _save()
+    if saved is not None:
+        with contextlib.suppress(OSError):
+            os.write(_output(saved[0]), KEEP_TITLE.encode())
     try:
         with _signals() as adopt:
             child = subprocess.Popen(argv)
@@ -97,6 +103,10 @@ def _save() -> tuple[int, list[Any]] | None:
     return None
 
 
+def _output(descriptor: int) -> int:
+    return next((number for number in (1, 2, 0) if os.isatty(number)), descriptor)
+
+
 def _restore(saved: tuple[int, list[Any]] | None) -> None:
     if saved is None or termios is None:
         return
@@ -104,9 +114,8 @@ def _restore(saved: tuple[int, list[Any]] | None) -> None:
     # The terminal may have been given to another process group; setting it back must not stop us.
     before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
-        out = next((number for number in (1, 2, 0) if os.isatty(number)), descriptor)
         with contextlib.suppress(OSError):
-            os.write(out, RESET.encode())
+            os.write(_output(descriptor), RESET.encode())
         with contextlib.suppress(termios.error, OSError):
             # What was typed or reported by the mouse for the dead console must not reach the shell.
             termios.tcsetattr(descriptor, termios.TCSAFLUSH, attributes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState
 from lamdatui.ui.proposal import ancestry, expected_text, forecast, params_of
-from lamdatui.ui.words import Line, Span, count, score
+from lamdatui.ui.words import Line, Span, count, number, score
 
 if TYPE_CHECKING:
     from lamdatui.actions import Param, Value
@@ -193,3 +193,22 @@ def problems_of(reply: Any) -> list[str]:
     """Why an action can't be used, in the engine's words."""
     found = reply.get("problems") if isinstance(reply, dict) else None
     return [str(item) for item in found] if isinstance(found, list) else []
+
+
+def hint(param: Param) -> str:
+    """`peak learning rate · default 0.001 · 1e-05 to 0.1 · search uses 0.0003, 0.001`."""
+    parts = [part for part in (param.help, f"default {number(param.default)}") if part]
+    if param.low is not None or param.high is not None:
+        low, high = (_bound(param, limit) for limit in (param.low, param.high))
+        parts.append(f"{low} to {high}{f' {param.unit}' if param.unit else ''}")
+    if param.type == "str" and (legal := param.allowed or param.choices):
+        parts.append(f"one of {', '.join(map(number, legal))}")
+    elif param.choices:
+        parts.append(f"search uses {', '.join(map(number, param.choices))}")
+    return " · ".join(parts)
+
+
+def _bound(param: Param, limit: float | None) -> str:
+    if limit is None:
+        return "any"
+    return f"{int(limit)}" if param.type == "int" else f"{limit:g}"

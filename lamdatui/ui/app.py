@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textual import on, work
+from textual import events, on, work
+from textual.app import SystemCommand
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import MODES
+from lamdatui.ui.attention import Attention
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.link import EngineLink
 from lamdatui.ui.sanitize import one_line
@@ -41,6 +44,7 @@ class ConsoleApp(ShellApp[int]):
         super().__init__()
         self.run_dir = run_dir
         self.view = ViewState()
+        self.attention = Attention(clock, self.settings.ui.notifications)
         self._link = EngineLink(run_dir, self.receive, lambda: self.view.run.last_seq)
         self.console_screen = ConsoleScreen(self.view, run_dir, clock, self._link.command)
 
@@ -49,11 +53,40 @@ class ConsoleApp(ShellApp[int]):
 
     def on_mount(self) -> None:
         self._watch_engine()
+        self.set_interval(1.0, self.call_person)
         self.call_after_refresh(gc.enable)
 
     @work(group="link")
     async def _watch_engine(self) -> None:
         await self._link.run()
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent):
+            self.attention.touched()
+        await super().on_event(event)
+
+    def on_app_focus(self) -> None:
+        self.attention.focus(True)
+
+    def on_app_blur(self) -> None:
+        self.attention.focus(False)
+
+    def call_person(self) -> None:
+        """Set the terminal's title, and call a person who looks elsewhere while a proposal waits."""
+        trial = self.view.waiting
+        action = trial.proposal["action"] if trial and trial.proposal else None
+        waiting = (trial.number, str(action["digest"]), str(action["type"])) if trial and action else None
+        if text := self.attention.due(waiting, self.view.run.name):
+            self.write_terminal(text)
+
+    def write_terminal(self, text: str) -> None:
+        """Bytes for the terminal itself, where there is one."""
+        if self._driver is not None and not self.is_headless:
+            self._driver.write(text)
+
+    def action_notifications(self) -> None:
+        self.attention.is_on = not self.attention.is_on
+        self.notify(f"Notifications are {'on' if self.attention.is_on else 'off'} in this console.")
 
     def receive(self, frames: list[dict[str, Any]]) -> None:
         """Take a batch of frames in and tell the screen once what changed."""
@@ -162,3 +195,13 @@ class ConsoleApp(ShellApp[int]):
     def _auto_chosen(self, choice: str | None) -> None:
         if choice == "auto":
             self.send("mode", {"mode": "auto"})
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        self.console_screen.card.listed()
+        yield from super().get_system_commands(screen)
+        yield SystemCommand("Notifications", "Call you when a proposal waits, or not", self.action_notifications)
+
+    async def _run_key(self, action: str, node: DOMNode) -> None:
+        if node is self.console_screen.card:
+            self.console_screen.card.chosen()
+        await super()._run_key(action, node)

@@ -18,6 +18,10 @@ class Grace:
         """From now on, `GRACE_SECONDS` long."""
         self._until = self._clock() + GRACE_SECONDS
 
+    def end(self) -> None:
+        """Now: what comes next was chosen on purpose."""
+        self._until = self._clock()
+
     @property
     def active(self) -> bool:
         """Whether keys are to be ignored."""

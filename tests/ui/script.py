@@ -203,7 +203,8 @@ def add_history(engine: FakeEngine) -> None:
 def alternative(text: str, act: Json | None, probability: float | None, expected: float) -> Json:
     """One of the options that were weighed; `act` is what it stands for where the test needs that."""
     number = act["digest"] if act else digest(text)
-    return {"action": text, "digest": number, "probability": probability, "expected": expected, "std": 0.031}
+    whole = {name: act[name] for name in ("type", "inputs", "params")} if act else {}
+    return {"action": text, "digest": number, "probability": probability, "expected": expected, "std": 0.031, **whole}
 
 
 def add_choices(engine: FakeEngine, wins: int = 1, losses: int = 2) -> None:

@@ -32,7 +32,7 @@ async def test_it_attaches_as_a_console(engine: FakeEngine) -> None:
         assert engine.sent("attach") == [{"role": "console", "after": 0}]
 
 
-@pytest.mark.parametrize(("key", "verdict"), [("a", "approve"), ("s", "skip"), ("x", "stop")])
+@pytest.mark.parametrize(("key", "verdict"), [("a", "approve"), ("s", "skip")])
 async def test_one_key_decides_about_the_action_that_is_shown(waiting: FakeEngine, key: str, verdict: str) -> None:
     async with opened(waiting) as console:
         digest = console.app.view.waiting.proposal["action"]["digest"]
@@ -47,7 +47,9 @@ async def test_one_key_decides_about_the_action_that_is_shown(waiting: FakeEngin
 async def test_a_veto_carries_its_reason(waiting: FakeEngine) -> None:
     async with opened(waiting) as console:
         await console.answer()
-        await console.pilot.press("d", *"too slow", "enter")
+        await console.pilot.press("d", *"too slow")
+        console.now += 1
+        await console.pilot.press("enter")
         await console.until(lambda: waiting.sent("decide"))
         [args] = waiting.sent("decide")
         assert (args["verdict"], args["reason"], args["params"]) == ("veto", "too slow", None)
@@ -57,6 +59,10 @@ async def test_a_veto_needs_no_reason(waiting: FakeEngine) -> None:
     async with opened(waiting) as console:
         await console.answer()
         await console.pilot.press("d", "enter")
+        await console.settle()
+        assert not waiting.sent("decide"), "enter came as a reflex"
+        console.now += 1
+        await console.pilot.press("enter")
         await console.until(lambda: waiting.sent("decide"))
         assert waiting.sent("decide")[0]["reason"] == ""
 
@@ -75,7 +81,10 @@ async def test_a_rule_is_shown_before_it_is_remembered(waiting: FakeEngine) -> N
         await console.answer()
         await console.pilot.press("A")
         assert "always sft on m6, tool-calls" in console.text()
-        assert not waiting.sent("decide")
+        await console.pilot.press("enter")
+        await console.settle()
+        assert not waiting.sent("decide"), "enter came as a reflex"
+        console.now += 1
         await console.pilot.press("enter")
         await console.until(lambda: waiting.sent("decide"))
         [args] = waiting.sent("decide")
@@ -85,7 +94,10 @@ async def test_a_rule_is_shown_before_it_is_remembered(waiting: FakeEngine) -> N
 async def test_the_rule_can_be_declined(waiting: FakeEngine) -> None:
     async with opened(waiting) as console:
         await console.answer()
-        await console.pilot.press("A", "escape", "enter")
+        await console.pilot.press("A")
+        for key in ("escape", "enter"):
+            console.now += 1
+            await console.pilot.press(key)
         await console.settle()
         assert not waiting.sent("decide")
         assert console.card.has_focus

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections import Counter
 
+import pytest
 from textual.binding import Binding
 
 from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.keys import CHAINS, KEYS
+from lamdatui.ui.keys import CHAINS, KEYS, shown
+from lamdatui.ui.legend import arranged, rows_of
 from lamdatui.ui.screens.action import ActionScreen, PickRow
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
@@ -20,7 +22,7 @@ from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
 from lamdatui.ui.screens.progress import OverviewPanel, ProgressScreen
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.widgets.activity import ActivityPane
-from lamdatui.ui.widgets.card import LEGEND, ApprovalCard
+from lamdatui.ui.widgets.card import ApprovalCard
 from lamdatui.ui.widgets.chart import ChartPanel
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logview import LogView
@@ -86,8 +88,20 @@ def test_everything_else_has_a_palette_entry() -> None:
     assert missing == []
 
 
-def test_the_legend_fits_a_narrow_card() -> None:
-    assert len(LEGEND) <= 76
+@pytest.mark.parametrize("width", [34, 36, 56, 76, 116, 196])
+@pytest.mark.parametrize("mode", ["show", "rule", "veto", "stop", "sending"])
+def test_the_legend_is_never_cut(width: int, mode: str) -> None:
+    rows = arranged(rows_of(mode, True, shown), width)
+    assert all(len(row) <= width for row in rows)
+    assert len(rows) <= (1 if width >= 116 else 2)
+    assert ("a approve" in rows[0]) == (mode == "show")
+
+
+def test_every_key_of_the_card_is_in_its_legend() -> None:
+    legend = " ".join(arranged(rows_of("show", True, shown), 76)).split()
+    for key in KEYS:
+        if key.where == "card" and not key.action.startswith(("scroll", "page")):
+            assert shown(key.id) in legend, key.id
 
 
 async def test_every_palette_command_runs(engine: FakeEngine) -> None:

@@ -22,11 +22,12 @@ from lamdatui.ui.logsources import cause
 from lamdatui.ui.logsources import keys as log_keys
 from lamdatui.ui.logsources import line as log_row
 from lamdatui.ui.pipeline import Node
-from lamdatui.ui.proposal import LABEL, params_of
+from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import ApprovalCard
+from lamdatui.ui.widgets.deciding import Deciding
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
 from lamdatui.ui.widgets.logview import LogView
@@ -85,7 +86,8 @@ class ConsoleScreen(Screen[None]):
         self.ask = ask
         self._view = view
         self._run_dir = run_dir
-        self._card = ApprovalCard(clock)
+        self._deciding = Deciding(view, clock, ask)
+        self._card = self.card = self._deciding.card
         self._planner: PlannerScreen | None = None
         self._return_to = "pipeline"
         self.active = "pipeline"
@@ -110,7 +112,7 @@ class ConsoleScreen(Screen[None]):
 
     async def _mount_rest(self) -> None:
         """What the first paint does without: it comes a third sooner so."""
-        await self.mount(self._card, Footer(compact=True))
+        await self.mount(self._deciding, Footer(compact=True))
         # A footer that comes late has missed the signal that fills it.
         self.refresh_bindings()
         self._refresh_parts(ALL_PARTS)
@@ -118,6 +120,11 @@ class ConsoleScreen(Screen[None]):
     @on(ViewChanged)
     def _view_changed(self, message: ViewChanged) -> None:
         self._refresh_parts(message.parts)
+
+    def on_screen_resume(self) -> None:
+        if self._card.is_mounted:
+            # Keys of the other screen that come late must decide nothing.
+            self._card.restart_grace()
 
     def on_resize(self, event: Resize) -> None:
         self.query_one(TabStrip).show(self.active)
@@ -165,13 +172,7 @@ class ConsoleScreen(Screen[None]):
         self._show_card()
 
     def _show_card(self) -> None:
-        waiting = self._view.waiting
-        if self._card.is_other(waiting):
-            for screen in list(self.app.screen_stack):
-                if screen.has_class("edit-screen"):
-                    screen.dismiss(None)
-                    self.notify("The proposal changed while you edited it; nothing was sent.", severity="warning")
-        self._card.show(waiting, self._view.run)
+        self._deciding.update_view()
 
     def _see(self, pane: str) -> None:
         self._view.read(pane)
@@ -205,6 +206,7 @@ class ConsoleScreen(Screen[None]):
         self._focus_pane(pane)
 
     def _focus_pane(self, pane: str) -> None:
+        self._card.fill_screen(False)
         target = self.query_one({"pipeline": "#lineage", "logs": "#log-view"}.get(pane, f"#{pane}"))
         # In narrow mode the pane is only about to be shown, and what is hidden can't be focused.
         self.call_after_refresh(target.focus)
@@ -251,9 +253,12 @@ class ConsoleScreen(Screen[None]):
         self.app.push_screen(ProgressScreen(self._view, self._run_dir), self._other_left)
 
     def action_planner(self) -> None:
+        self._open_planner(at_said=False)
+
+    def _open_planner(self, *, at_said: bool) -> None:
         from lamdatui.ui.screens.planner import PlannerScreen
 
-        self._planner = PlannerScreen(self._view, self.ask)
+        self._planner = PlannerScreen(self._view, self.ask, at_said=at_said)
         self.app.push_screen(self._planner, self._planner_left)
 
     def _planner_left(self, result: str | None) -> None:
@@ -276,31 +281,9 @@ class ConsoleScreen(Screen[None]):
     def _card_left(self) -> None:
         self._focus_pane(self._return_to)
 
-    @on(ApprovalCard.Decided)
-    def _card_decided(self, message: ApprovalCard.Decided) -> None:
-        args = {name: getattr(message, name) for name in ("number", "digest", "verdict", "params", "reason", "remember")}
-        self.post_message(self.CommandAsked("decide", args, self._card.reopen))
-
-    @on(ApprovalCard.EditAsked)
-    def _card_edit(self) -> None:
-        proposal = self._card.proposal
-        if proposal is None:
-            return
-        proposed = proposal["action"]["params"]
-        declared = params_of(proposal)
-        if not proposed or not declared:
-            self.notify("This action has no hyperparameters to edit.")
-            return
-        # Screens are imported when they are first asked for: the first paint does not wait for them.
-        from lamdatui.ui.screens.edit import EditScreen
-
-        title = f"Edit trial {self._card.number}: {proposal['action']['type']}"
-        self.app.push_screen(EditScreen(title, declared, proposed, self._card.edited or proposed), self._edited)
-
-    def _edited(self, params: dict[str, Any] | None) -> None:
-        if params is not None:
-            self._card.use(params or None)
-        self._card.grab()
+    @on(Deciding.RulesAsked)
+    def _rules_asked(self) -> None:
+        self._open_planner(at_said=True)
 
     @on(Tree.NodeSelected)
     def _node_selected(self, event: Tree.NodeSelected[Node]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,11 +15,17 @@ from lamdatui.actions import Param, Value
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.widgets.params import ParamFields
 
-Json = dict[str, Any]
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """All hyperparameters with their new values; `in_editor`: the person wants to go on in an editor."""
+
+    params: dict[str, Value]
+    in_editor: bool = False
 
 
-class EditScreen(ModalScreen[Json | None]):
-    """Gives all hyperparameters with their new values, or None when nothing was changed or it was left."""
+class EditScreen(ModalScreen[Filled | None]):
+    """Gives the values, or None when it was left."""
 
     CSS_PATH = "dialogs.tcss"
     AUTO_FOCUS = "Input"
@@ -34,7 +40,7 @@ class EditScreen(ModalScreen[Json | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
             box.border_title = self._title
-            box.border_subtitle = f"enter uses these values · {shown('edit-back')} goes back"
+            box.border_subtitle = f"enter uses these values · {shown('edit-editor')} editor · {shown('edit-back')} goes back"
             yield self._fields
             yield Static("", markup=False, id="edit-verdict")
 
@@ -47,12 +53,18 @@ class EditScreen(ModalScreen[Json | None]):
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
+        self._give(in_editor=False)
+
+    def action_editor(self) -> None:
+        self._give(in_editor=True)
+
+    def _give(self, *, in_editor: bool) -> None:
         values, problems = self._fields.read()
         if problems:
             self._check()
             self.app.bell()
             return
-        self.dismiss(values if values != self._proposed else {})
+        self.dismiss(Filled(values, in_editor))
 
     def action_cancel(self) -> None:
         self.dismiss(None)

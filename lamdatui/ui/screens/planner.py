@@ -105,11 +105,12 @@ class PlannerScreen(Screen[str]):
     VERTICAL_BREAKPOINTS = [(0, "-tiny"), (20, "-short"), (30, "-tall")]
     BINDINGS = [*bindings("planner")]
 
-    def __init__(self, view: ViewState, ask: Callable[..., Awaitable[Any]]) -> None:
+    def __init__(self, view: ViewState, ask: Callable[..., Awaitable[Any]], *, at_said: bool = False) -> None:
         super().__init__(id="planner")
         self._view = view
         self._ask = ask
         self._weighed: object = None
+        self._at_said = at_said
         self._choice = LinesPane("choice", "Who proposes", LABEL)
         self._worth = LinesPane("worth", "Is the planner worth its tokens?", LABEL)
         self._memory = LinesPane("memory", "Memory", 0)
@@ -132,6 +133,8 @@ class PlannerScreen(Screen[str]):
     def on_mount(self) -> None:
         self._choice.add_class("-active")
         attempt(self, "planner", self.update_view)
+        if self._at_said:
+            self._said.focus()
 
     def update_view(self) -> None:
         """Show the state again."""

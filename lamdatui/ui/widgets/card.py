@@ -4,49 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
-from textual.events import Click, DescendantBlur, Key, Resize
+from textual.events import Click, DescendantBlur, Focus, Key, Resize
 from textual.message import Message
 from textual.widgets import Input, Static
 
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.grace import GRACE_SECONDS, Grace
-from lamdatui.ui.keys import bindings
-from lamdatui.ui.proposal import LABEL, facts, grounds, rule_text, title, veto_text
+from lamdatui.ui.keys import bindings, shown
+from lamdatui.ui.legend import question, rows_of
+from lamdatui.ui.proposal import LABEL, facts, grounds, queue_lines, title
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.widgets.hanging import Hanging
+from lamdatui.ui.widgets.legend import Legend
 
 Json = dict[str, Any]
+Wish = Literal["edit", "editor", "other", "own", "rules"]
+Mode = Literal["show", "rule", "veto", "stop", "sending"]
 
-LEGEND = "a approve  A always…  e edit  d deny…  s skip  x stop  space full  esc back"
-AWAY = "F2 or ctrl+r to answer it; until then your keys stay where you are"
-RULE_LEGEND = "enter approve and remember this rule  ·  esc back"
-VETO_LEGEND = "enter deny (the reason may be empty)  ·  esc back"
+DECIDING = ("approve", "remember", "wish", "veto", "skip", "stop_run")
+"""Actions of keys that count only while the card shows the whole choice and its grace is over."""
 
 
 class ApprovalCard(Vertical, can_focus=True):
-    """Shows one proposal. Posts `Decided`, `EditAsked` or `Left`; the screen does the rest."""
+    """Shows one proposal. Posts `Decided`, `Wished` or `Left`; `Deciding` does the rest."""
 
     BINDINGS = [*bindings("card")]
     BINDING_GROUP_TITLE = "Approval card"
 
     @dataclass
     class Decided(Message):
-        """The person answered; `digest` is that of the action that was shown."""
+        """The person answered; `digest` is that of the action that was shown, `action` what is to run instead of it."""
 
         number: int
         digest: str
         verdict: str
-        params: Json | None = None
+        action: Json | None = None
         reason: str = ""
         remember: bool = False
 
-    class EditAsked(Message):
-        """The person wants the edit form."""
+    @dataclass
+    class Wished(Message):
+        """The person wants something that is not a decision: a form, an editor, a list."""
+
+        wish: Wish
 
     class Left(Message):
         """The person went back to where they were."""
@@ -58,9 +63,12 @@ class ApprovalCard(Vertical, can_focus=True):
         self.number = 0
         self.proposal: Json | None = None
         self.edited: Json | None = None
+        self.tried: Json | None = None
         self._state = RunState()
-        self._mode = "show"
+        self._mode: Mode = "show"
         self._grabbed = False
+        self._read = False
+        self._listed = (0, "", 0)
         self._body = VerticalScroll(
             Container(Hanging(LABEL, id="card-facts"), Hanging(LABEL, id="card-grounds"), id="card-columns"),
             id="card-body",
@@ -68,7 +76,7 @@ class ApprovalCard(Vertical, can_focus=True):
         )
         self._question = Static(markup=False, id="card-question")
         self._reason = Input(placeholder="why not? one line; it becomes a constraint", id="card-reason", max_length=400)
-        self._legend = Static(AWAY, markup=False, id="card-keys")
+        self._legend = Legend(id="card-keys")
         self.display = False
 
     def compose(self) -> ComposeResult:
@@ -88,8 +96,13 @@ class ApprovalCard(Vertical, can_focus=True):
 
     @property
     def digest(self) -> str:
-        """Digest of the action that is shown."""
+        """Digest of the action that was proposed."""
         return self.proposal["action"]["digest"] if self.proposal else ""
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a decision of this console is on its way."""
+        return self._mode == "sending"
 
     def is_other(self, trial: Trial | None) -> bool:
         """Whether another proposal than the shown one waits, or none."""
@@ -106,20 +119,25 @@ class ApprovalCard(Vertical, can_focus=True):
             self.display = False
             return
         if other:
-            self.edited = None
+            self.edited = self.tried = None
             self._reason.value = ""
             self._set_mode("show")
-            self._restart_grace()
-            self._body.scroll_home(animate=False)
+            self._begin_again()
             if self.has_focus_within:
                 self.focus()
         self.display = True
         self._draw()
 
-    def use(self, params: Json | None) -> None:
-        """Values from the edit form: shown as changes, run only when they are approved."""
-        self.edited = params
-        self._restart_grace()
+    def use(self, action: Json | None) -> None:
+        """Another action than the proposed one, or that one again: shown as changes, run only when it is approved."""
+        self.edited, self.tried = action, None
+        self._begin_again()
+        self._draw()
+
+    def forecast(self, tried: Json) -> None:
+        """What the engine said of the edited action: its estimate, its problems, or `unknown` with the reason."""
+        self.tried = tried
+        self._begin_again()
         self._draw()
 
     def grab(self) -> None:
@@ -127,7 +145,9 @@ class ApprovalCard(Vertical, can_focus=True):
         if not self.display:
             return
         self._grabbed = True
-        self._restart_grace()
+        self.restart_grace()
+        if self.screen.has_class("-tiny"):
+            self.fill_screen(True)
         (self._reason if self._mode == "veto" else self).focus()
         self._draw()
 
@@ -135,24 +155,54 @@ class ApprovalCard(Vertical, can_focus=True):
         """Give the focus up."""
         had = self.has_focus_within
         self._grabbed = False
-        self.remove_class("-full")
+        self.fill_screen(False)
         if had:
             self.post_message(self.Left())
         self._draw()
 
+    def fill_screen(self, on: bool) -> None:
+        """Give the card the whole screen, or give it back."""
+        self.set_class(on, "-full")
+        if self.is_mounted:
+            self.screen.set_class(on, "-card-full")
+            self.call_after_refresh(self._say_more)
+
     def reopen(self) -> None:
         """The decision was refused: the card can be answered again."""
-        self._set_mode("show")
-        self._restart_grace()
+        if self._mode == "sending":
+            self._set_mode("show")
+            self.restart_grace()
+
+    def restart_grace(self) -> None:
+        """From now on keys are swallowed for a moment."""
+        self.grace.restart()
+        self.add_class("-grace")
+        self.set_timer(GRACE_SECONDS + 0.02, lambda: self.set_class(self.grace.active, "-grace"))
+
+    def listed(self) -> None:
+        """The palette opens over the card and lists its keys."""
+        self._listed = self._content
+
+    def chosen(self) -> None:
+        """The person chose one of them by its name, which is no reflex, unless the card shows something else by now."""
+        if self._listed == self._content:
+            self.grace.end()
+
+    @property
+    def _content(self) -> tuple[int, str, int]:
+        return (self.number, self.digest, id(self.edited))
 
     def on_key(self, event: Key) -> None:
-        if self.grace.swallow():
+        if event.key != "escape" and self.grace.swallow():
             event.stop()
             event.prevent_default()
-            self._restart_grace()
-        elif event.key == "enter" and self._mode == "rule":
+            self.restart_grace()
+        elif event.key == "enter" and self.has_focus and self._mode in ("rule", "stop"):
             event.stop()
-            self._decide("edit" if self.edited else "approve", remember=True)
+            if self._mode == "stop":
+                self._decide("stop")
+            else:
+                self._decide("edit" if self.edited else "approve", remember=True)
 
     def on_click(self, event: Click) -> None:
         if not self.has_focus_within:
@@ -164,39 +214,47 @@ class ApprovalCard(Vertical, can_focus=True):
     def on_blur(self) -> None:
         self.call_after_refresh(self._check_focus)
 
-    def on_focus(self) -> None:
+    def on_focus(self, event: Focus) -> None:
+        # Also when the terminal's window comes back: the keys that brought it back were meant for another one.
+        self.restart_grace()
         self._draw()
 
     def on_resize(self, event: Resize) -> None:
         self.call_after_refresh(self._say_more)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Deciding keys exist only while the card shows the whole choice."""
-        deciding = action in ("approve", "remember", "edit", "veto", "skip", "stop_run")
-        return not deciding or (self._mode == "show" and self.has_focus)
+        """Deciding keys exist only while the card shows the whole choice and nobody is taken by surprise.
+
+        A key is looked up where the focus is by then, which may have come to the card after the key was pressed: so the
+        grace is asked here too, and not only where keys come in.
+        """
+        return action not in DECIDING or (self._mode == "show" and self.has_focus and not self.grace.active)
 
     def action_approve(self) -> None:
-        self._decide("edit" if self.edited else "approve")
+        if self._may_run():
+            self._decide("edit" if self.edited else "approve")
 
     def action_remember(self) -> None:
-        self._set_mode("rule")
+        if self._may_run():
+            self._ask("rule")
 
-    def action_edit(self) -> None:
-        self.post_message(self.EditAsked())
+    def action_wish(self, wish: Wish) -> None:
+        # What opens may take a moment; keys that are meant for it decide nothing.
+        self.restart_grace()
+        self.post_message(self.Wished(wish))
 
     def action_veto(self) -> None:
-        self._set_mode("veto")
+        self._ask("veto")
         self._reason.focus()
 
     def action_skip(self) -> None:
         self._decide("skip")
 
     def action_stop_run(self) -> None:
-        self._decide("stop")
+        self._ask("stop")
 
     def action_expand(self) -> None:
-        self.toggle_class("-full")
-        self.call_after_refresh(self._say_more)
+        self.fill_screen(not self.has_class("-full"))
 
     def action_scroll_down(self) -> None:
         self._body.scroll_down(animate=False)
@@ -211,8 +269,9 @@ class ApprovalCard(Vertical, can_focus=True):
         self._body.scroll_page_up(animate=False)
 
     def action_leave(self) -> None:
-        if self._mode in ("rule", "veto"):
+        if self._mode in ("rule", "veto", "stop"):
             self._set_mode("show")
+            self.restart_grace()
             self.focus()
         else:
             self.release()
@@ -220,28 +279,58 @@ class ApprovalCard(Vertical, can_focus=True):
     @on(Input.Submitted, "#card-reason")
     def _veto_with_reason(self, event: Input.Submitted) -> None:
         event.stop()
-        if not self.grace.swallow():
+        if self._mode == "veto" and not self.grace.swallow():
             self._decide("veto", reason=one_line(event.value))
+
+    @property
+    def _below(self) -> int:
+        """Lines that are below what is shown."""
+        return max(0, round(self._body.max_scroll_y - self._body.scroll_y))
+
+    def _may_run(self) -> bool:
+        """Whether all of it was shown and nothing speaks against it; else show more, or say why not."""
+        if self._below and not self._read:
+            self._show_rest()
+            return False
+        if self.edited and (problems := (self.tried or {}).get("problems")):
+            self.notify(one_line(problems[0]), title="This can't run", severity="error", markup=False)
+            return False
+        return True
+
+    def _show_rest(self) -> None:
+        """What is approved must have been on the screen: first all of the screen, then page by page."""
+        if self.has_class("-full"):
+            self._body.scroll_page_down(animate=False)
+        else:
+            self.fill_screen(True)
+        self.restart_grace()
+        self.notify("Not all of it was on the screen: read to its end, then approve.", title="Nothing was approved yet")
 
     def _decide(self, verdict: str, *, reason: str = "", remember: bool = False) -> None:
         if self.proposal is None or self._mode == "sending":
             return
-        params = self.edited if verdict == "edit" else None
-        decided = self.Decided(self.number, self.digest, verdict, params, reason, remember)
+        action = self.edited if verdict == "edit" else None
+        decided = self.Decided(self.number, self.digest, verdict, action, reason, remember)
         self._set_mode("sending")
         self.focus()
         self.post_message(decided)
 
-    def _set_mode(self, mode: str) -> None:
+    def _ask(self, mode: Mode) -> None:
+        """A second question before a decision. Its answer is no reflex of the key before."""
+        self._set_mode(mode)
+        self.restart_grace()
+
+    def _set_mode(self, mode: Mode) -> None:
         self._mode = mode
-        self._question.display = mode in ("rule", "veto")
+        self._question.display = mode in ("rule", "veto", "stop")
         self._reason.display = mode == "veto"
         self._draw()
 
-    def _restart_grace(self) -> None:
-        self.grace.restart()
-        self.add_class("-grace")
-        self.set_timer(GRACE_SECONDS + 0.02, lambda: self.set_class(self.grace.active, "-grace"))
+    def _begin_again(self) -> None:
+        """Something else is shown than before: it is to be read from its start."""
+        self._read = False
+        self._body.scroll_home(animate=False)
+        self.restart_grace()
 
     def _check_focus(self) -> None:
         if self.is_mounted and not self.has_focus_within and self.app.focused is not None:
@@ -253,25 +342,18 @@ class ApprovalCard(Vertical, can_focus=True):
         if proposal is None or not self.is_mounted:
             return
         self.border_title = title(self.number, proposal, self.edited)
-        self.query_one("#card-facts", Hanging).show(facts(self._state, proposal, self.edited))
+        lines = [*facts(self._state, proposal, self.edited, self.tried), *queue_lines(self._state)]
+        self.query_one("#card-facts", Hanging).show(lines)
         self.query_one("#card-grounds", Hanging).show(grounds(proposal))
-        self._question.update(self._question_text(proposal))
-        self._legend.update(self._legend_text())
+        self._question.update(question(self._mode, self.number, proposal, self.edited))
+        self._legend.show(rows_of(self._mode, self._grabbed, shown))
         self.set_class(self._grabbed, "-answering")
         self.call_after_refresh(self._say_more)
 
-    def _question_text(self, proposal: Json) -> str:
-        if self._mode == "rule":
-            return f"rule to remember: {rule_text(proposal)}"
-        return f"constraint: {veto_text(proposal)}" if self._mode == "veto" else ""
-
-    def _legend_text(self) -> str:
-        if self._mode == "sending":
-            return "sent, waiting for the engine…"
-        if self._mode in ("rule", "veto"):
-            return RULE_LEGEND if self._mode == "rule" else VETO_LEGEND
-        return LEGEND if self._grabbed else AWAY
-
     def _say_more(self) -> None:
-        below = round(self._body.max_scroll_y - self._body.scroll_y)
-        self.border_subtitle = f"↓ {below} more line{'s' if below > 1 else ''}, space shows all" if below > 0 else ""
+        if not self.is_mounted:
+            return
+        below = self._below
+        if not below and self.has_focus and self._body.size.height:
+            self._read = True
+        self.border_subtitle = f"↓ {below} more line{'s' if below > 1 else ''}, space shows all" if below else ""

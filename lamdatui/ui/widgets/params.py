@@ -11,6 +11,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
+from lamdatui.ui.actionform import hint
 from lamdatui.ui.sanitize import clean
 from lamdatui.ui.words import number
 
@@ -69,22 +70,3 @@ class ParamFields(VerticalScroll, can_focus=False):
             line.set_class(index in problems, "-invalid")
             changed = index not in problems and values[param.name] != self._before[param.name]
             self.query_one(f"#edit-{index}", Input).set_class(changed, "-changed")
-
-
-def hint(param: Param) -> str:
-    """`peak learning rate · default 0.001 · 1e-05 to 0.1 · search uses 0.0003, 0.001`."""
-    parts = [part for part in (param.help, f"default {number(param.default)}") if part]
-    if param.low is not None or param.high is not None:
-        low, high = (_bound(param, limit) for limit in (param.low, param.high))
-        parts.append(f"{low} to {high}{f' {param.unit}' if param.unit else ''}")
-    if param.type == "str" and (legal := param.allowed or param.choices):
-        parts.append(f"one of {', '.join(map(number, legal))}")
-    elif param.choices:
-        parts.append(f"search uses {', '.join(map(number, param.choices))}")
-    return " · ".join(parts)
-
-
-def _bound(param: Param, limit: float | None) -> str:
-    if limit is None:
-        return "any"
-    return f"{int(limit)}" if param.type == "int" else f"{limit:g}"

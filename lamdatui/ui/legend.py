@@ -1,0 +1,107 @@
+"""What the approval card's last rows say: its keys, and the question that comes before a decision. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.cells import cell_len
+
+from lamdatui.ui.proposal import rule_text, veto_text
+
+GAP = "  "
+Named = tuple[tuple[str, str], ...]
+KEYS: tuple[Named, ...] = (
+    (
+        ("card-approve", "approve"),
+        ("card-remember", "always…"),
+        ("card-edit", "edit"),
+        ("card-editor", "editor"),
+        ("card-other", "other…"),
+        ("card-own", "own"),
+    ),
+    (
+        ("card-veto", "deny…"),
+        ("card-skip", "skip"),
+        ("card-stop", "stop…"),
+        ("card-rules", "rules"),
+        ("card-expand", "all"),
+        ("card-leave", "back"),
+    ),
+)
+FEW: Named = (
+    ("card-approve", "approve"),
+    ("card-veto", "deny…"),
+    ("card-edit", "edit"),
+    ("card-skip", "skip"),
+    ("card-stop", "stop…"),
+    ("card-leave", "back"),
+    ("help", "keys"),
+)
+"""For a card that has no room for all of them."""
+AWAY = ("F2 or ctrl+r to answer it;", "until then your keys", "stay where you are")
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "rule": ("enter approve and remember", "esc back"),
+    "veto": ("enter deny (may be empty)", "esc back"),
+    "stop": ("enter stop the run", "esc back"),
+    "sending": ("sent, waiting for the engine…",),
+}
+ROWS = 2
+"""As many rows of keys as a card may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Keys in groups that begin a row of their own where they don't fit into one, and what is shown where that is too much."""
+
+    groups: tuple[tuple[str, ...], ...]
+    few: tuple[str, ...] = ()
+    gap: str = GAP
+
+
+def rows_of(mode: str, grabbed: bool, name: Callable[[str], str]) -> Groups:
+    """The keys that count now; `name` says which key an id has by now."""
+    if mode in ANSWERS:
+        return Groups((ANSWERS[mode],))
+    if not grabbed:
+        return Groups((AWAY,), gap=" ")
+    return Groups(tuple(_named(group, name) for group in KEYS), _named(FEW, name))
+
+
+def _named(group: Named, name: Callable[[str], str]) -> tuple[str, ...]:
+    return tuple(f"{name(key)} {label}" for key, label in group)
+
+
+def arranged(keys: Groups, width: int) -> list[str]:
+    """The keys as rows: one where all fit, a row a group where that fits, else the few that matter most."""
+    whole = keys.gap.join(item for group in keys.groups for item in group)
+    if cell_len(whole) <= width:
+        return [whole]
+    rows = [row for group in keys.groups for row in _wrapped(group, width, keys.gap)]
+    return rows if len(rows) <= ROWS or not keys.few else _wrapped(keys.few, width, keys.gap)[:ROWS]
+
+
+def _wrapped(items: Sequence[str], width: int, gap: str) -> list[str]:
+    rows = [""]
+    for item in items:
+        if rows[-1] and cell_len(rows[-1] + gap + item) > width:
+            rows.append(item)
+        else:
+            rows[-1] += f"{gap}{item}" if rows[-1] else item
+    return rows
+
+
+def question(mode: str, number: int, proposal: Mapping[str, Any], edited: Mapping[str, Any] | None) -> str:
+    """What is asked before the decision is sent; empty where nothing is."""
+    match mode:
+        case "rule":
+            return (
+                f"rule to remember: {rule_text(proposal, edited)}. It can be taken back: r on the card lists what is in force."
+            )
+        case "veto":
+            return f"constraint: {veto_text(proposal)}"
+        case "stop":
+            return f"Stop the run? Trial {number} does not run, and the run ends; `lamdatui run` can go on with it later."
+        case _:
+            return ""
