@@ -40,7 +40,6 @@ FEW: Named = (
     ("help", "keys"),
 )
 """For a card that has no room for all of them."""
-AWAY = ("F2 or ctrl+r to answer it;", "until then your keys", "stay where you are")
 ANSWERS: dict[str, tuple[str, ...]] = {
     "rule": ("enter approve and remember", "esc back"),
     "veto": ("enter deny (may be empty)", "esc back"),
@@ -65,7 +64,8 @@ def rows_of(mode: str, grabbed: bool, name: Callable[[str], str]) -> Groups:
     if mode in ANSWERS:
         return Groups((ANSWERS[mode],))
     if not grabbed:
-        return Groups((AWAY,), gap=" ")
+        answer = f"{name('review')} to answer it"
+        return Groups(((f"{answer};", "until then your keys stay where you are"),), (answer,), " ")
     return Groups(tuple(_named(group, name) for group in KEYS), _named(FEW, name))
 
 
@@ -79,7 +79,9 @@ def arranged(keys: Groups, width: int) -> list[str]:
     if cell_len(whole) <= width:
         return [whole]
     rows = [row for group in keys.groups for row in _wrapped(group, width, keys.gap)]
-    return rows if len(rows) <= ROWS or not keys.few else _wrapped(keys.few, width, keys.gap)[:ROWS]
+    if not keys.few or (len(rows) <= ROWS and all(cell_len(row) <= width for row in rows)):
+        return rows
+    return _wrapped(keys.few, width, keys.gap)[:ROWS]
 
 
 def _wrapped(items: Sequence[str], width: int, gap: str) -> list[str]:

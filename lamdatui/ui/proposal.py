@@ -84,7 +84,7 @@ def grounds(proposal: Mapping[str, Any]) -> list[Line]:
     lines = [labelled("why", (proposal.get("reason") or "no reason was given", "plain"))]
     by = by_text(proposal)
     if seconds := proposal.get("seconds"):
-        by += f", in {duration(seconds)}"
+        by += f", in {duration(seconds).replace(' ', chr(0xA0))}"
     lines.append(labelled("by", (by, "plain")))
     lines += _chances(proposal)
     if fallback := proposal.get("fallback"):

@@ -44,6 +44,11 @@ def words(console: Console) -> str:
     return " ".join(console.text().replace("\xa0", " ").replace("┃", " ").replace("│", " ").split())
 
 
+def toasts(console: Console) -> str:
+    """What was said in toasts."""
+    return " ".join(f"{toast.title}: {toast.message}" for toast in console.app._notifications)
+
+
 async def press(console: Console, *keys: str) -> None:
     """Press keys as a person does: one, look, the next."""
     for key in keys:
@@ -112,7 +117,7 @@ async def test_what_was_not_on_the_screen_can_not_be_approved(engine: FakeEngine
         await console.answer()
         await press(console, key)
         assert console.card.has_class("-full")
-        assert "Nothing was approved yet" in console.text()
+        assert "Nothing is approved yet" in console.text()
         for _ in range(12):
             assert not engine.sent("decide")
             if "more line" not in console.text():
@@ -251,9 +256,9 @@ async def test_a_veto_says_what_is_in_force_and_where_to_take_it_back(waiting: F
         act = console.app.view.run.trials[5].action
         waiting.emit("trial.decided", number=5, verdict="veto", by="person", reason="slow", action=act)
         waiting.emit("constraint.added", id="c5", text="never sft on m2, tool-calls: slow", match={}, by="person", trial=5)
-        await console.until(lambda: "Constraint c5: never sft on m2, tool-calls: slow." in words(console), "the toast")
-        assert "Take it back on the planner's screen" in words(console)
-        assert "another console" not in words(console)
+        await console.until(lambda: "Constraint c5: never sft on m2, tool-calls: slow." in toasts(console), "the toast")
+        assert "Take it back on the planner's screen" in toasts(console)
+        assert "another console" not in toasts(console)
 
 
 async def test_the_card_leads_to_what_is_in_force(waiting: FakeEngine) -> None:
@@ -276,7 +281,7 @@ async def test_a_decision_made_in_another_console_is_told(waiting: FakeEngine) -
         waiting.emit("trial.decided", number=5, verdict="veto", by="person", reason="no time", action=act)
         await console.until(lambda: not console.card.display)
         await console.settle()
-        assert "Trial 5 was vetoed by person in another console: no time" in words(console)
+        assert "Trial 5 was vetoed by person in another console: no time" in toasts(console)
 
 
 def test_a_rules_decision_names_the_rule() -> None:
@@ -347,7 +352,7 @@ async def test_dropped_and_unchanged_text_change_nothing(waiting: FakeEngine, mo
         await console.answer()
         for _ in range(2):
             await press(console, "ctrl+e")
-            assert "Nothing was changed." in words(console)
+            assert "Nothing was changed." in toasts(console)
         await press(console, "ctrl+e")
         await press(console, "down", "enter")
         assert console.card.edited is None and console.card.has_focus
@@ -384,7 +389,7 @@ async def test_where_there_is_no_editor_it_says_so(
     async with opened(waiting, FAR) as console:
         await console.answer()
         await press(console, "ctrl+e")
-        assert said in words(console)
+        assert said in toasts(console)
         assert console.card.has_focus
 
 

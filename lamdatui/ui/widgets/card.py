@@ -30,6 +30,11 @@ DECIDING = ("approve", "remember", "wish", "veto", "skip", "stop_run")
 """Actions of keys that count only while the card shows the whole choice and its grace is over."""
 
 
+def live_name(name: str) -> str:
+    """The key of an id, after remapping; both of those that lead to the card, because terminals take function keys."""
+    return shown(name, 2 if name == "review" else 1)
+
+
 class ApprovalCard(Vertical, can_focus=True):
     """Shows one proposal. Posts `Decided`, `Wished` or `Left`; `Deciding` does the rest."""
 
@@ -68,6 +73,7 @@ class ApprovalCard(Vertical, can_focus=True):
         self._mode: Mode = "show"
         self._grabbed = False
         self._read = False
+        self._note = ""
         self._listed = (0, "", 0)
         self._body = VerticalScroll(
             Container(Hanging(LABEL, id="card-facts"), Hanging(LABEL, id="card-grounds"), id="card-columns"),
@@ -293,7 +299,7 @@ class ApprovalCard(Vertical, can_focus=True):
             self._show_rest()
             return False
         if self.edited and (problems := (self.tried or {}).get("problems")):
-            self.notify(one_line(problems[0]), title="This can't run", severity="error", markup=False)
+            self._say(f"✗ This can't run: {one_line(problems[0])}")
             return False
         return True
 
@@ -304,7 +310,12 @@ class ApprovalCard(Vertical, can_focus=True):
         else:
             self.fill_screen(True)
         self.restart_grace()
-        self.notify("Not all of it was on the screen: read to its end, then approve.", title="Nothing was approved yet")
+        self._say("Nothing is approved yet: read to the end first. The same key scrolls, and approves at the end.")
+
+    def _say(self, note: str) -> None:
+        """Say something on the card itself: a toast would cover what is to be read."""
+        self._note = note
+        self._set_mode(self._mode)
 
     def _decide(self, verdict: str, *, reason: str = "", remember: bool = False) -> None:
         if self.proposal is None or self._mode == "sending":
@@ -322,13 +333,16 @@ class ApprovalCard(Vertical, can_focus=True):
 
     def _set_mode(self, mode: Mode) -> None:
         self._mode = mode
-        self._question.display = mode in ("rule", "veto", "stop")
+        self._question.display = mode in ("rule", "veto", "stop") or (mode == "show" and bool(self._note))
         self._reason.display = mode == "veto"
         self._draw()
 
     def _begin_again(self) -> None:
         """Something else is shown than before: it is to be read from its start."""
         self._read = False
+        if self._mode == "rule":
+            self._mode = "show"
+        self._say("")
         self._body.scroll_home(animate=False)
         self.restart_grace()
 
@@ -345,8 +359,8 @@ class ApprovalCard(Vertical, can_focus=True):
         lines = [*facts(self._state, proposal, self.edited, self.tried), *queue_lines(self._state)]
         self.query_one("#card-facts", Hanging).show(lines)
         self.query_one("#card-grounds", Hanging).show(grounds(proposal))
-        self._question.update(question(self._mode, self.number, proposal, self.edited))
-        self._legend.show(rows_of(self._mode, self._grabbed, shown))
+        self._question.update(question(self._mode, self.number, proposal, self.edited) or self._note)
+        self._legend.show(rows_of(self._mode, self._grabbed, live_name))
         self.set_class(self._grabbed, "-answering")
         self.call_after_refresh(self._say_more)
 
@@ -354,6 +368,8 @@ class ApprovalCard(Vertical, can_focus=True):
         if not self.is_mounted:
             return
         below = self._below
-        if not below and self.has_focus and self._body.size.height:
+        if not below and self.has_focus and self._body.size.height and not self._read:
             self._read = True
-        self.border_subtitle = f"↓ {below} more line{'s' if below > 1 else ''}, space shows all" if below else ""
+            self._say("")
+        more = f"↓ {below} more line{'s' if below > 1 else ''}" if below else ""
+        self.border_subtitle = f"{more}, {shown('card-expand')} shows all" if more and self._grabbed else more
