@@ -114,7 +114,9 @@ def test_a_kill_of_the_console_leaves_the_run_and_the_terminal_alone(console: Te
 
     answer(again, "d", 2)
     again.until(lambda text: "why not?" in text)
-    again.press("not yet\r")
+    again.press("not yet")
+    time.sleep(GRACE_SECONDS)
+    again.press("\r")
     state = wait_for(cli, "seen", lambda state: state.trials[2].status == "vetoed")
     assert [item["text"] for item in state.constraints.values()] == ["never dpo on m1, prefer: not yet"]
     again.until(lambda text: "Approve trial 3" in text)
