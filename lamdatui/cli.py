@@ -29,6 +29,9 @@ app.add_typer(actions_app, name="actions")
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
 Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on the screen.")]
+NoConsole = Annotated[
+    bool, typer.Option("--no-console", help="Only see to it that its engine is at work; print the run's path.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")
@@ -84,6 +87,7 @@ def run(
         Path | None, typer.Option("--fake-gpu", metavar="FILE", help="Show recorded GPU readings; nothing runs on them.")
     ] = None,
     ascii_only: Ascii = False,
+    no_console: NoConsole = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Start a search, or go on with one."""
@@ -92,17 +96,29 @@ def run(
     _use_ascii(ascii_only)
     headless = headless or as_json
     raise typer.Exit(
-        run_profile(profile, name, mode, max_trials, overrides or [], headless, as_json, runs_dir, policy, fake_gpu)
+        run_profile(
+            profile,
+            name,
+            mode,
+            max_trials,
+            overrides or [],
+            headless,
+            as_json,
+            runs_dir,
+            policy,
+            fake_gpu,
+            console=not no_console,
+        )
     )
 
 
 @app.command()
-def attach(run: Run, ascii_only: Ascii = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+def attach(run: Run, ascii_only: Ascii = False, no_console: NoConsole = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
     """Open the console on a run; an interrupted one goes on."""
     from lamdatui.commands import attach_run
 
     _use_ascii(ascii_only)
-    raise typer.Exit(attach_run(run, runs_dir))
+    raise typer.Exit(attach_run(run, runs_dir, console=not no_console))
 
 
 @app.command()
@@ -161,6 +177,7 @@ def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None
     """The runs of a directory."""
     from lamdatui import runs
     from lamdatui.show import show as describe
+    from lamdatui.show import summary
 
     rows = []
     for run_dir in runs.list_runs(runs_dir):
@@ -178,16 +195,7 @@ def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None
                 }
             )
             continue
-        winner = (found["winner"] or {}).get("model")
-        rows.append(
-            {
-                "run": run_dir.name,
-                "status": found["status"],
-                "trials": len(found["trials"]),
-                "winner": winner,
-                "path": str(run_dir),
-            }
-        )
+        rows.append(summary(found, run_dir))
     if as_json:
         _print_json(rows)
         return
@@ -257,9 +265,12 @@ def step(
 @app.command()
 def profiles(as_json: AsJson = False) -> None:
     """The profiles that can be run by name."""
-    from lamdatui.resources import files
+    from lamdatui.resources import files, profile_summary
 
-    rows = [{"name": name, "origin": origin, "path": str(path)} for name, (origin, path) in sorted(files("profiles").items())]
+    rows = [
+        {"name": name, "origin": origin, "path": str(path), "summary": profile_summary(path)}
+        for name, (origin, path) in sorted(files("profiles").items())
+    ]
     _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
 
 

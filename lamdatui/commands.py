@@ -13,6 +13,7 @@ from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, LamdatuiError
 from lamdatui.events import MODES
 from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
+from lamdatui.resources import files
 
 if TYPE_CHECKING:
     from lamdatui.planner.check import Tried
@@ -30,8 +31,13 @@ def run_profile(
     runs_dir: Path,
     policy: str | None = None,
     fake_gpu: Path | None = None,
+    *,
+    console: bool = True,
 ) -> int:
-    """Start or go on with a run, watched by the console or (headless) by a line client; the exit code."""
+    """Start or go on with a run; the exit code.
+
+    It is watched by the console, or (headless) by a line client, or (without `console`) by nobody yet: then its path is printed.
+    """
     if mode is not None and mode not in MODES:
         raise LamdatuiError(f"no mode {mode!r}", fix=f"modes: {', '.join(MODES)}")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -39,7 +45,7 @@ def run_profile(
         known_policy(policy)
     if headless and mode is None:
         raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
-    if not headless and not terminal:
+    if console and not headless and not terminal:
         raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
     if fake_gpu is not None:
         fake_gpu = _recording(fake_gpu)
@@ -67,7 +73,7 @@ def run_profile(
         from lamdatui.headless import Headless
 
         return asyncio.run(Headless(run_dir, as_json).follow())
-    return _console(run_dir)
+    return _console(run_dir) if console else _told(run_dir)
 
 
 def _recording(name: Path) -> Path:
@@ -151,13 +157,19 @@ def _console(run_dir: Path) -> int:
     return code
 
 
-def attach_run(run: str, runs_dir: Path) -> int:
+def _told(run_dir: Path) -> int:
+    """The run has its engine; its path is all that is said."""
+    print(run_dir)
+    return EXIT_DONE
+
+
+def attach_run(run: str, runs_dir: Path, *, console: bool = True) -> int:
     """Open the console on a run: an interrupted one goes on, one that has ended is only shown."""
     run_dir = runs.find_run(run, runs_dir)
-    if not sys.stdout.isatty():
+    if console and not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
     runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
-    return _console(run_dir)
+    return _console(run_dir) if console else _told(run_dir)
 
 
 def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_remote: bool, token_file: Path | None) -> int:
@@ -200,30 +212,20 @@ def stop_run(run: str, runs_dir: Path, when: str) -> None:
 
 
 def pick(runs_dir: Path) -> int:
-    """Offer the runs that are going or unfinished and the profiles; open the chosen one."""
-    from lamdatui.resources import files
-
-    choices: list[tuple[str, Any]] = []
-    for run_dir in runs.list_runs(runs_dir)[:9]:
-        try:
-            state = "running" if runs.is_alive(run_dir) else "ended" if _ended(run_dir) else "interrupted"
-        except LamdatuiError:
-            continue  # `lamdatui runs` tells what is wrong with it
-        if state != "ended":
-            choices.append((f"attach to {run_dir.name} ({state})", lambda found=run_dir: attach_run(str(found), runs_dir)))
-    for name, (origin, _) in sorted(files("profiles").items()):
-        start = lambda found=name: run_profile(found, None, None, None, [], False, False, runs_dir)  # noqa: E731
-        choices.append((f"start profile {name} ({origin})", start))
-    for number, (label, _) in enumerate(choices, 1):
-        print(f"{number:3}  {label}")
-    if not sys.stdin.isatty():
+    """The start screen: runs, profiles, this machine. Raises LamdatuiError where there is no terminal for it."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        for run_dir in runs.list_runs(runs_dir):
+            print(f"lamdatui attach {os.path.relpath(run_dir)}")
+        for name in sorted(files("profiles")):
+            print(f"lamdatui run {name}")
         raise LamdatuiError("the console needs a terminal", fix="lamdatui run PROFILE --headless --mode auto")
-    answer = input("number (empty to leave): ").strip()
-    if not answer:
-        return EXIT_DONE
-    if not answer.isdigit() or not 1 <= int(answer) <= len(choices):
-        raise LamdatuiError(f"no choice {answer!r}", fix=f"1 to {len(choices)}")
-    return choices[int(answer) - 1][1]()
+    from lamdatui import launcher
+
+    code = launcher.run(launcher.start_command(runs_dir))
+    going = [run_dir.name for run_dir in runs.list_runs(runs_dir) if runs.is_alive(run_dir)]
+    if going:
+        print(f"at work: {', '.join(going)}; come back with: lamdatui", file=sys.stderr)
+    return code
 
 
 def show_keys(as_json: bool) -> int:

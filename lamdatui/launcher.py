@@ -45,6 +45,11 @@ def console_command(run_dir: Path) -> list[str]:
     return [sys.executable, "-P", "-m", "lamdatui.ui", str(run_dir)]
 
 
+def start_command(runs_dir: Path) -> list[str]:
+    """The child that shows the start screen, and the consoles that are opened from it."""
+    return [sys.executable, "-P", "-m", "lamdatui.ui", "--start", str(runs_dir)]
+
+
 def run(argv: list[str]) -> int:
     """Run `argv` on this terminal until it ends; its exit code, or 128 + the signal that killed it.
 

@@ -60,6 +60,17 @@ def files(kind: str) -> dict[str, tuple[str, Path]]:
     return found
 
 
+def profile_summary(file: Path) -> str:
+    """What a profile is, from the comment at its top; nothing where there is none."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as handle:
+            first = handle.readline(1000).strip()
+    except OSError:
+        return ""
+    text = first.lstrip("#").strip() if first.startswith("#") else ""
+    return text.removeprefix(f"{file.stem}:").strip()
+
+
 def load_prompt(name: str) -> str:
     """The text of a prompt. Raises LamdatuiError when no folder has it."""
     known = files("prompts")

@@ -75,6 +75,23 @@ def show(run_dir: Path, alive: bool) -> dict[str, Any]:
     return describe(read_state(run_dir / "run.db"), alive)
 
 
+def summary(found: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+    """What `lamdatui runs --json` says of a run, from what `describe` says."""
+    limits = {ledger["name"]: ledger["limit"] for ledger in found["ledgers"]}
+    return {
+        "run": run_dir.name,
+        "status": found["status"],
+        "trials": len(found["trials"]),
+        "max_trials": limits.get("trials"),
+        "mode": found["mode"],
+        "profile": found["profile"].get("name", ""),
+        "winner": (found["winner"] or {}).get("model"),
+        "beats_base": found["beats_base"],
+        "engine": found["engine"]["pid"],
+        "path": str(run_dir),
+    }
+
+
 def table(found: dict[str, Any]) -> str:
     """The same for people: a few lines and a row a trial."""
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]

@@ -1,4 +1,4 @@
-"""`python -m lamdatui.ui RUN_DIR`: the console process, started by `lamdatui.launcher`."""
+"""`python -m lamdatui.ui RUN_DIR` or `--start RUNS_DIR`: the console process, started by `lamdatui.launcher`."""
 
 from __future__ import annotations
 
@@ -6,22 +6,45 @@ import gc
 import sys
 from pathlib import Path
 
-from lamdatui.errors import EXIT_FAILED, EXIT_USAGE
+from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 
 
 def main(argv: list[str]) -> int:
-    """Run the console of one run directory until the person leaves it."""
-    if len(argv) != 1:
-        print("usage: python -m lamdatui.ui RUN_DIR", file=sys.stderr)
-        return EXIT_USAGE
+    """Run the console of one run, or the start screen, until the person leaves it; the exit code."""
+    match argv:
+        case ["--start", runs_dir]:
+            return start(Path(runs_dir))
+        case [run_dir] if not run_dir.startswith("-"):
+            return console(Path(run_dir))
+    print("usage: python -m lamdatui.ui RUN_DIR | --start RUNS_DIR", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def console(run_dir: Path) -> int:
+    """The console of one run."""
     # Collecting while some hundred thousand lasting objects are made costs a tenth of the first paint; the app goes
     # back to collecting after it.
     gc.disable()
     from lamdatui.ui.app import ConsoleApp
 
-    app = ConsoleApp(Path(argv[0]))
+    app = ConsoleApp(run_dir)
     result = app.run()
     return result if result is not None else (app.return_code or EXIT_FAILED)
+
+
+def start(runs_dir: Path) -> int:
+    """The start screen; leaving the console of a run that was opened from it comes back to it."""
+    gc.disable()
+    from lamdatui.ui.startapp import StartApp
+
+    while True:
+        app = StartApp(runs_dir)
+        chosen = app.run()
+        if chosen is None:
+            return app.return_code or EXIT_DONE
+        code = console(chosen)
+        if code != EXIT_DONE:
+            return code
 
 
 if __name__ == "__main__":

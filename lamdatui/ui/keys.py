@@ -34,6 +34,7 @@ Where = Literal[
     "pick-row",
     "hardware",
     "progress",
+    "newrun",
 ]
 
 CHAINS: tuple[tuple[Where, ...], ...] = (
@@ -52,6 +53,7 @@ CHAINS: tuple[tuple[Where, ...], ...] = (
     ("page", "run", "always"),
     ("form", "pick-row", "run", "always"),
     ("pick", "run", "always"),
+    ("newrun", "always"),
 )
 """Places whose keys can be live at the same time: within one of these a key has one meaning. `always` is every screen and
 dialog, also while text is typed; `app` is every screen but the dialogs; `run` is every place but the start screen."""
@@ -415,7 +417,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "start-refresh",
-        "r,f5",
+        "r",
         "refresh",
         "Refresh",
         "Look at runs and machine again",
@@ -445,6 +447,10 @@ KEYS: tuple[Key, ...] = (
     Key("edit-editor", "ctrl+e", "editor", "Editor", "Go on in your editor", "edit", priority=True, palette="Edit: editor"),
     Key("edit-next", "down", "app.focus_next", "Next", "Next field", "edit"),
     Key("edit-previous", "up", "app.focus_previous", "Before", "Field before", "edit"),
+    Key("newrun-start", "ctrl+o", "start", "Start", "Start the run", "newrun"),
+    Key("newrun-back", "escape", "cancel", "Back", "Close without starting anything", "newrun"),
+    Key("newrun-next", "down", "app.focus_next", "Next", "Next field", "newrun"),
+    Key("newrun-previous", "up", "app.focus_previous", "Before", "Field before", "newrun"),
     Key("line-back", "escape", "cancel", "Back", "Close without sending anything", "line"),
     Key("page-back", "escape", "cancel", "Back", "Close without saving", "page", priority=True),
     Key("page-save", "ctrl+o", "save", "Save", "Save and close", "page", priority=True),

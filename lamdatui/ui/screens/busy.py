@@ -1,0 +1,61 @@
+"""A command that runs while one waits: what it says, and its error with the fix when it fails."""
+
+from __future__ import annotations
+
+from textual import work
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Static
+
+from lamdatui.ui import commandline
+from lamdatui.ui.keys import bindings, shown
+from lamdatui.ui.sanitize import one_line
+
+LINES = 6
+
+
+class BusyScreen(ModalScreen[str | None]):
+    """Gives the command's output, or None when it failed or was left; leaving ends the command."""
+
+    CSS_PATH = "dialogs.tcss"
+    BINDINGS = [*bindings("dialog")]
+
+    def __init__(self, title: str, arguments: list[str]) -> None:
+        super().__init__(classes="busy-screen")
+        self._title = title
+        self._arguments = arguments
+        self._said: list[str] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog") as box:
+            box.border_title = one_line(self._title)
+            box.border_subtitle = f"{shown('dialog-back')} gives it up"
+            yield Static("one moment…", markup=False, id="busy-text")
+
+    def on_mount(self) -> None:
+        self._run()
+
+    @work
+    async def _run(self) -> None:
+        ended = await commandline.run(*self._arguments, said=self._hear)
+        if ended.code == 0:
+            self.dismiss(ended.output.strip())
+            return
+        told = [line for line in ended.errors if line][-LINES:] or [f"it ended with status {ended.code}"]
+        box = self.query_one(".dialog", Vertical)
+        box.add_class("-failed")
+        box.border_title = f"✗ {one_line(self._title)}: failed"
+        box.border_subtitle = f"{shown('dialog-back')} goes back"
+        self.query_one("#busy-text", Static).update("\n".join(told))
+
+    def _hear(self, line: str) -> None:
+        if line.strip():
+            self._said = [*self._said, one_line(line)][-LINES:]
+            self.query_one("#busy-text", Static).update("\n".join(self._said))
+
+    def action_cancel(self) -> None:
+        self.dismiss(None)
+
+    def action_move(self, by: int) -> None:
+        """There is nothing to move in."""
