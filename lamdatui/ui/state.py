@@ -56,6 +56,8 @@ class ViewState:
     unread: dict[str, int] = field(default_factory=dict)
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     """Steps that failed while this console watched, until the screen has said so."""
+    touched: set[tuple[str, str]] = field(default_factory=set)
+    """(projection table, id) of what events changed since the pipeline pane looked."""
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=EXCHANGES))
     """The newest questions to the planner; the journal and planner.log have all of them."""
     brief: set[int] = field(default_factory=set)
@@ -198,6 +200,7 @@ def _event(view: ViewState, frame: Json) -> frozenset[Part]:
         fresh = rows(event, view.run)
     finally:
         view.run.apply(event)
+        view.touched |= view.run.touched
     if event.kind == "step.ended" and view.connection == "live" and event.data["status"] == "failed":
         view.failures.append(event.data["step"])
     if event.kind == "planner.answered":

@@ -13,20 +13,23 @@ from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.keys import CHAINS, KEYS, shown
 from lamdatui.ui.legend import arranged, rows_of
 from lamdatui.ui.screens.action import ActionScreen, PickRow
+from lamdatui.ui.screens.compare import CompareScreen
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.edit import EditScreen
 from lamdatui.ui.screens.help import HelpScreen
+from lamdatui.ui.screens.node import NodeScreen
 from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
 from lamdatui.ui.screens.progress import OverviewPanel, ProgressScreen
+from lamdatui.ui.screens.queue import QueueScreen
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import ApprovalCard
 from lamdatui.ui.widgets.chart import ChartPanel
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logview import LogView
-from lamdatui.ui.widgets.pipeline import LineageTree
+from lamdatui.ui.widgets.pipeline import FilterInput, LineageTree
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine
@@ -35,6 +38,7 @@ OURS = (
     ConsoleApp, ConsoleScreen, ChoiceScreen, TextScreen, EditScreen, ActivityPane, ApprovalCard, LogView, LineageTree,
     PlannerScreen, LinesPane, ListPane, LineScreen, PageScreen, ActionScreen, PickRow, PickScreen, HelpScreen,
     HardwarePane, ProgressScreen, OverviewPanel, ChartPanel,
+    NodeScreen, CompareScreen, QueueScreen, FilterInput,
 )  # fmt: skip
 MULTIPLEXERS = {f"ctrl+{letter}" for letter in "abshjkl"}
 

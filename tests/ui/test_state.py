@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.ui.pipeline import columns, lineage, row, tasks
 from lamdatui.ui.state import ViewState, reduce
 from lamdatui.ui.training import Progress
 from lamdatui.ui.words import bar, duration, hang, size, sparkline
@@ -199,32 +198,6 @@ def test_an_event_that_lacks_fields_becomes_a_visible_problem(history: FakeEngin
     assert view.activity[-1].head == "problem"
     reduce(view, {"type": "event", "event": {"seq": 1000, "kind": "run.paused", "wall": 0.0, "mono": 0.0, "data": {"by": "x"}}})
     assert view.run.paused
-
-
-def test_lineage_puts_children_below_their_parent(history: FakeEngine) -> None:
-    view = play(history)
-    names = [(depth, node.key) for node in lineage(view) for depth, node in node.flat()]
-    assert names == [
-        (0, "model:base"), (1, "trial:1"), (2, "trial:2"), (3, "trial:3"), (3, "trial:6"), (2, "trial:5"), (1, "trial:4"),
-    ]  # fmt: skip
-
-
-def test_a_merge_names_all_its_parents_and_the_best_is_starred(history: FakeEngine) -> None:
-    nodes = {node.trial: node for root in lineage(play(history)) for _, node in root.flat()}
-    assert "m2+m5" in nodes[6].name
-    assert [number for number, node in nodes.items() if node.best] == [6]
-    assert (nodes[3].note, nodes[4].note) == ("failed: oom-train", "vetoed: too slow for now")
-    assert nodes[6].sign.word == "cached"
-
-
-@pytest.mark.parametrize("width", [20, 34, 46, 58, 78, 120])
-def test_tree_rows_fill_their_width_exactly(history: FakeEngine, width: int) -> None:
-    view = play(history)
-    nodes = lineage(view)
-    found = columns(tasks(view.run), width, nodes, 2)
-    for root in nodes:
-        for depth, node in root.flat():
-            assert sum(len(text) for text, _ in row(node, found, width - 2 * depth)) == width - 2 * depth
 
 
 @given(st.lists(st.floats(-1e6, 1e6), max_size=200), st.integers(1, 50), st.integers(1, 5))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,14 +15,12 @@ from textual.events import Click, DescendantFocus, Resize
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, OptionList, Tree
+from textual.widgets import Footer, OptionList
 
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.logsources import cause
 from lamdatui.ui.logsources import keys as log_keys
 from lamdatui.ui.logsources import line as log_row
-from lamdatui.ui.pipeline import Node
-from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
@@ -31,7 +29,7 @@ from lamdatui.ui.widgets.deciding import Deciding
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
 from lamdatui.ui.widgets.logview import LogView
-from lamdatui.ui.widgets.pipeline import PipelinePane
+from lamdatui.ui.widgets.pipeline import LineageTree, PipelinePane
 from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
 
@@ -40,6 +38,14 @@ if TYPE_CHECKING:
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
+
+
+@runtime_checkable
+class LiveScreen(Protocol):
+    """A screen above this one that shows the state as it changes."""
+
+    def update_view(self) -> None:
+        """Show the state again."""
 
 
 def attempt(screen: Screen[Any], part: str, update: Callable[[], object]) -> None:
@@ -142,6 +148,8 @@ class ConsoleScreen(Screen[None]):
         for part in updates:
             if part in parts:
                 attempt(self, part, updates[part])
+        if parts & {"pipeline", "status"}:
+            self._update_live()
         self._see(self.active)
         self.query_one(TabStrip).show(self.active)
 
@@ -151,6 +159,11 @@ class ConsoleScreen(Screen[None]):
             step = self._view.run.steps[self._view.failures.popleft()]
             text = f"{cause(step)}. E shows its log at the error."
             self.notify(text, title=f"step {step.key} failed", severity="error", timeout=15, markup=False)
+
+    def _update_live(self) -> None:
+        for screen in self.app.screen_stack:
+            if screen.has_class("live-screen") and isinstance(screen, LiveScreen):
+                attempt(self, "node", screen.update_view)
 
     def _update_status(self) -> None:
         for screen in self.app.screen_stack:
@@ -215,7 +228,8 @@ class ConsoleScreen(Screen[None]):
         self.toggle_class("-zoom")
 
     def action_unzoom(self) -> None:
-        self.remove_class("-zoom")
+        if self.has_class("-zoom") or not self.query_one(PipelinePane).clear_filter():
+            self.remove_class("-zoom")
 
     def action_log_source(self) -> None:
         from lamdatui.ui.screens.pick import PickScreen
@@ -285,18 +299,38 @@ class ConsoleScreen(Screen[None]):
     def _rules_asked(self) -> None:
         self._open_planner(at_said=True)
 
-    @on(Tree.NodeSelected)
-    def _node_selected(self, event: Tree.NodeSelected[Node]) -> None:
-        node = event.node.data
-        if node is None:
-            return
-        if node.trial is not None:
-            self._show_trial(node.trial)
-        else:
-            from lamdatui.ui.details import model_lines
+    @on(LineageTree.Asked)
+    def _node_asked(self, message: LineageTree.Asked) -> None:
+        if message.verb == "open":
+            self._show_node(message.key)
+        elif message.verb == "compare":
+            from lamdatui.ui.screens.compare import CompareScreen
 
-            name = node.key.removeprefix("model:")
-            self._show_text(name, model_lines(self._view.run, name), LABEL)
+            marked = self.query_one(PipelinePane).pipeline.marked
+            self.app.push_screen(CompareScreen(marked, message.key, self._view, self._run_dir), self._came_back)
+        else:
+            from lamdatui.ui.screens.byhand import ByHand
+
+            ByHand(self, self._view, self.ask).do(message.verb, message.key, self._came_back)
+
+    def _show_node(self, key: str) -> None:
+        kind, _, number = key.partition("@")[0].partition(":")
+        if kind == "trial" and int(number) in self._view.brief:
+            self.post_message(self.TrialAsked(int(number), partial(self._show_whole_node, key)))
+        else:
+            self._show_whole_node(key)
+
+    def _show_whole_node(self, key: str) -> None:
+        from lamdatui.ui.screens.node import NodeScreen
+
+        pipeline = self.query_one(PipelinePane).pipeline
+        self.app.push_screen(NodeScreen(key, self._view, pipeline, self._run_dir, self.ask), self._came_back)
+
+    def _came_back(self, result: object) -> None:
+        if result == "review":
+            self.action_review()
+        else:
+            self._card_again()
 
     @on(OptionList.OptionSelected, "#activity")
     def _row_selected(self) -> None:
@@ -309,15 +343,7 @@ class ConsoleScreen(Screen[None]):
             self._show_text(row.head, [((row.detail, "plain"),)])
 
     def _show_trial(self, number: int) -> None:
-        if number in self._view.brief:
-            self.post_message(self.TrialAsked(number, partial(self._show_whole_trial, number)))
-        else:
-            self._show_whole_trial(number)
-
-    def _show_whole_trial(self, number: int) -> None:
-        from lamdatui.ui.details import trial_lines
-
-        self._show_text(f"Trial {number}", trial_lines(self._view.run, self._view.run.trials[number]), LABEL)
+        self._show_node(f"trial:{number}")
 
     def _show_text(self, title: str, lines: list[Line], indent: int = 0) -> None:
         from lamdatui.ui.screens.dialogs import TextScreen

@@ -1,0 +1,121 @@
+"""Two nodes side by side: what differs in how they were made, what they score, what they cost. Pure: state in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lamdatui.state import RunState
+from lamdatui.ui.node import SPLITS, Subject, action_fields, difference, scores_of, sign_of, table
+from lamdatui.ui.pipeline import cost_of
+from lamdatui.ui.proposal import ancestry
+from lamdatui.ui.words import Line, Span, duration, interval, score, signed
+
+Json = dict[str, Any]
+FIRST, SECOND, BOTH = "●", "○", "◉"
+
+
+def made_lines(state: RunState, one: Subject, other: Subject) -> list[Line]:
+    """How each was made, with the lines that differ marked."""
+    fields = [_fields(state, item) for item in (one, other)]
+    rows: list[tuple[str, ...]] = []
+    for name in dict.fromkeys([*fields[0], *fields[1]]):
+        values = [found.get(name, "–") for found in fields]
+        rows.append(("≠" if values[0] != values[1] else "=", name, *values))
+    different = sum(row[0] == "≠" for row in rows)
+    noun = "difference" if different == 1 else "differences"
+    return [*table(("", "", f"{FIRST} {one.name}", f"{SECOND} {other.name}"), rows), ((f"{different} {noun}", "dim"),)]
+
+
+def _fields(state: RunState, item: Subject) -> dict[str, str]:
+    sign = sign_of(item)
+    fields = {"state": f"{sign.glyph} {sign.word}"}
+    if item.trial is None:
+        return {**fields, "action": "base model"}
+    found = action_fields(item.trial.action)
+    if item.model:
+        found["lineage"] = ancestry(state, item.model, 12)
+    return {**fields, **found}
+
+
+def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:
+    """Each task on each split, the difference, and whether the intervals overlap; then the objectives."""
+    first, second = scores_of(state, one), scores_of(state, other)
+    rows: list[tuple[str, ...]] = []
+    for split in SPLITS:
+        for task in dict.fromkeys([*first, *second]):
+            pair = (first.get(task, {}).get(split), second.get(task, {}).get(split))
+            if any(pair):
+                shown = [
+                    f"{score(value.get('mean'))} {interval(value.get('interval'))}".strip() if value else "–" for value in pair
+                ]
+                rows.append((task, split, *shown, difference(pair[1], pair[0])))
+    objectives = [item.trial.objective if item.trial else None for item in (one, other)]
+    if any(value is not None for value in objectives):
+        shown = ["–" if value is None else f"{value:.3f}" for value in objectives]
+        left, right = objectives
+        apart = "" if left is None or right is None else signed(right - left)
+        rows.append(("objective", "search", *shown, apart))
+    if not rows:
+        return [(("neither is scored", "dim"),)]
+    return table(("task", "split", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} − {FIRST}"), rows)
+
+
+def cost_rows(one: Subject, other: Subject) -> list[Line]:
+    """Seconds of each part of the trials."""
+    seconds = [(item.trial.seconds if item.trial else None) or {} for item in (one, other)]
+    names = [name for name in dict.fromkeys([*seconds[0], *seconds[1]]) if name != "total"]
+    rows: list[tuple[str, ...]] = []
+    for name, values in [(name, [found.get(name) for found in seconds]) for name in names]:
+        rows.append((name, *("–" if value is None else duration(value) for value in values), _ratio(values)))
+    work = [cost_of(item.trial) if item.trial else None for item in (one, other)]
+    if any(value is not None for value in work):
+        rows.append(("work", *("–" if value is None else duration(value) for value in work), _ratio(work)))
+    if not rows:
+        return [(("neither cost anything", "dim"),)]
+    return table(("", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} / {FIRST}"), rows)
+
+
+def _ratio(values: Sequence[float | None]) -> str:
+    one, other = values
+    return f"{other / one:.2f}" if one and other is not None else ""
+
+
+def curves(series: Sequence[tuple[str, Sequence[float]]], width: int, height: int) -> list[Line]:
+    """Loss curves over each other on one scale: `●` the first, `○` the second, `◉` where they meet.
+
+    Each curve has the whole width for its steps, so that runs of another length can be compared by shape.
+    """
+    drawn = [list(values) for _, values in series]
+    known = [value for values in drawn for value in values]
+    if not known or width < 12 or height < 2:
+        return [(("no losses were written", "dim"),)]
+    low, high = min(known), max(known)
+    span = (high - low) or 1.0
+    room = width - 8
+    grid: list[list[int]] = [[0] * room for _ in range(height)]
+    for bit, values in enumerate(drawn, 1):
+        for column in range(room if values else 0):
+            value = values[min(len(values) - 1, column * len(values) // room)]
+            grid[height - 1 - round((value - low) / span * (height - 1))][column] |= bit
+    lines: list[Line] = []
+    for place, cells in enumerate(grid):
+        label = f"{high:7.3f} " if place == 0 else f"{low:7.3f} " if place == height - 1 else " " * 8
+        lines.append(((label, "dim"), *_runs(cells)))
+    names: list[Span] = [(" " * 8, "plain")]
+    for glyph, (name, values) in zip((FIRST, SECOND), series, strict=False):
+        last = f", last {values[-1]:.3f}" if values else ", no losses"
+        names.append((f"{glyph} {name}: {len(values)} steps{last}   ", "dim"))
+    return [*lines, tuple(names)]
+
+
+def _runs(cells: Sequence[int]) -> list[Span]:
+    shown: dict[int, Span] = {0: (" ", "plain"), 1: (FIRST, "run"), 2: (SECOND, "wait"), 3: (BOTH, "strong")}
+    spans: list[Span] = []
+    for cell in cells:
+        text, tone = shown[cell]
+        if spans and spans[-1][1] == tone:
+            spans[-1] = (spans[-1][0] + text, tone)
+        else:
+            spans.append((text, tone))
+    return spans

@@ -1,0 +1,147 @@
+"""The node screen: everything about one model or trial, in sections. It only reads, and asks for actions by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from textual.app import ComposeResult
+from textual.containers import VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from lamdatui.ui.evidence import Evidence, gather, places
+from lamdatui.ui.keys import bindings
+from lamdatui.ui.node import (
+    Subject,
+    action_lines,
+    data_lines,
+    file_lines,
+    head_line,
+    lineage_lines,
+    score_lines,
+    story_lines,
+    subject,
+)
+from lamdatui.ui.pipeline import Pipeline
+from lamdatui.ui.proposal import LABEL
+from lamdatui.ui.screens.byhand import ByHand
+from lamdatui.ui.state import ViewState
+from lamdatui.ui.widgets.paint import paint
+from lamdatui.ui.widgets.section import Curves, Section
+from lamdatui.ui.widgets.status import StatusRow
+from lamdatui.ui.words import Line
+
+POLL_SECONDS = 1.0
+SECTIONS = ("action", "scores", "lineage", "data", "loss", "story", "log", "files")
+TITLES = {
+    "action": "1 Action and hyperparameters",
+    "scores": "2 Scores against the base",
+    "lineage": "3 Lineage",
+    "data": "4 Data",
+    "loss": "5 Loss",
+    "story": "6 Proposed, decided, ran",
+    "log": "7 Log",
+    "files": "8 Files",
+}
+
+
+class NodeScreen(Screen[str]):
+    """Gives `review` when the person wants to go to the waiting proposal, else an empty string."""
+
+    CSS_PATH = "node.tcss"
+    AUTO_FOCUS = "#node-body"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (100, "-medium"), (160, "-wide")]
+    BINDINGS = [*bindings("node")]
+
+    def __init__(
+        self, key: str, view: ViewState, pipeline: Pipeline, run_dir: Path, ask: Callable[..., Awaitable[Any]]
+    ) -> None:
+        super().__init__(id="node", classes="live-screen")
+        self._key = key
+        self._view = view
+        self._pipeline = pipeline
+        self._run_dir = run_dir
+        self._hand = ByHand(self, view, ask)
+        self._evidence = Evidence()
+
+    def compose(self) -> ComposeResult:
+        yield StatusRow(self._view)
+        yield Static(markup=False, id="node-head")
+        with VerticalScroll(id="node-body"):
+            for name in SECTIONS:
+                yield Curves("node-loss", TITLES[name]) if name == "loss" else Section(f"node-{name}", TITLES[name], LABEL)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        self.update_view()
+        self.run_worker(self._look(), group="evidence")
+        self.set_interval(POLL_SECONDS, self._poll)
+
+    def update_view(self) -> None:
+        """Show the state again."""
+        run, item = self._view.run, self._subject()
+        if item is None:
+            self.query_one("#node-head", Static).update("This is no longer part of the run.")
+            return
+        best = self._pipeline.best is not None and self._pipeline.best.key == item.key
+        self.query_one("#node-head", Static).update(paint(head_line(run, item, best)))
+        self._show("action", action_lines(run, item))
+        self._show("scores", score_lines(run, item))
+        self._show("lineage", lineage_lines(run, item))
+        self._show("data", data_lines(run, item))
+        ran = self._evidence.ran or (item.trial.action if item.trial and item.trial.step else None)
+        self._show("story", story_lines(run, item, ran))
+        self._show("log", [((line, "plain"),) for line in self._evidence.log] or [(("no step of it has run", "dim"),)])
+        self._show("files", file_lines(self._evidence.files))
+        self.query_one("#node-loss", Curves).show([(item.name, self._evidence.losses)])
+
+    def _show(self, name: str, lines: list[Line]) -> None:
+        self.query_one(f"#node-{name}", Section).show(lines)
+
+    def _subject(self) -> Subject | None:
+        return subject(self._view.run, self._key)
+
+    def _poll(self) -> None:
+        item = self._subject()
+        if item and item.trial and item.trial.is_open:
+            self.run_worker(self._look(), group="evidence", exclusive=True)
+
+    async def _look(self) -> None:
+        item = self._subject()
+        if item is None:
+            return
+        self._evidence = await asyncio.to_thread(gather, places(self._view.run, item, self._run_dir))
+        if self.is_attached:
+            self.update_view()
+
+    def action_section(self, name: str) -> None:
+        self.query_one("#node-body").scroll_to_widget(self.query_one(f"#node-{name}"), animate=False, top=True)
+
+    def action_back(self) -> None:
+        self.dismiss("")
+
+    def action_review(self) -> None:
+        if self._view.waiting is None:
+            self.notify("No proposal waits for you.")
+        else:
+            self.dismiss("review")
+
+    def action_ask(self, verb: str) -> None:
+        self._hand.do(verb, self._key, lambda _: None)
+
+    def action_compare(self) -> None:
+        """Compare with the marked node; without one, mark this."""
+        marked = self._pipeline.marked
+        if not marked or marked == self._key:
+            self._pipeline.marked = self._key
+            self.notify("Marked; open another one, and the same key compares them.")
+            return
+        from lamdatui.ui.screens.compare import CompareScreen
+
+        self.app.push_screen(CompareScreen(marked, self._key, self._view, self._run_dir))
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one("#node-body").scroll_relative(y=by, animate=False)
