@@ -220,6 +220,8 @@ async def test_what_is_read_stays_in_place_when_rows_come_above_it(engine: FakeE
         await console.pilot.press("end", "up", "up")
         before, key = console.text().splitlines(), tree.selected
         script.emit_proposal(engine, 60, script.sft("m1"))
+        # Decided within the same batch of frames, so that no card takes rows from the pane.
+        engine.emit("trial.decided", number=60, verdict="approve", by="rule", reason="", action=script.sft("m1"))
         await console.until(lambda: tree.pipeline.place("trial:60") == 2, "the trial below m1")
         await console.settle()
         after = console.text().splitlines()
