@@ -13,6 +13,8 @@ from lamdatui.ui.words import Line, Span, duration, interval, score, signed
 
 Json = dict[str, Any]
 FIRST, SECOND, BOTH = "●", "○", "◉"
+LABELS = 10
+"""Cells of the labels beside a chart."""
 
 
 def made_lines(state: RunState, one: Subject, other: Subject) -> list[Line]:
@@ -88,11 +90,11 @@ def curves(series: Sequence[tuple[str, Sequence[float]]], width: int, height: in
     """
     drawn = [list(values) for _, values in series]
     known = [value for values in drawn for value in values]
-    if not known or width < 12 or height < 2:
+    if not known or width < LABELS + 2 or height < 2:
         return [(("no losses were written", "dim"),)]
     low, high = min(known), max(known)
     span = (high - low) or 1.0
-    room = width - 8
+    room = width - LABELS
     grid: list[list[int]] = [[0] * room for _ in range(height)]
     for bit, values in enumerate(drawn, 1):
         for column in range(room if values else 0):
@@ -100,13 +102,18 @@ def curves(series: Sequence[tuple[str, Sequence[float]]], width: int, height: in
             grid[height - 1 - round((value - low) / span * (height - 1))][column] |= bit
     lines: list[Line] = []
     for place, cells in enumerate(grid):
-        label = f"{high:7.3f} " if place == 0 else f"{low:7.3f} " if place == height - 1 else " " * 8
+        label = _label(high) if place == 0 else _label(low) if place == height - 1 else " " * LABELS
         lines.append(((label, "dim"), *_runs(cells)))
-    names: list[Span] = [(" " * 8, "plain")]
+    names: list[Span] = [(" " * LABELS, "plain")]
     for glyph, (name, values) in zip((FIRST, SECOND), series, strict=False):
         last = f", last {values[-1]:.3f}" if values else ", no losses"
         names.append((f"{glyph} {name}: {len(values)} steps{last}   ", "dim"))
     return [*lines, tuple(names)]
+
+
+def _label(value: float) -> str:
+    text = f"{value:.3g}" if len(f"{value:.3g}") < LABELS else f"{value:.0e}"
+    return f"{text:>{LABELS - 1}} "
 
 
 def _runs(cells: Sequence[int]) -> list[Span]:

@@ -7,40 +7,12 @@ multiplexers take some of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
 
 from textual.binding import Binding
 from textual.keys import format_key
 
-Where = Literal[
-    "always",
-    "app",
-    "run",
-    "start",
-    "console",
-    "pane",
-    "logs",
-    "card",
-    "planner",
-    "scroll",
-    "dialog",
-    "text",
-    "edit",
-    "line",
-    "page",
-    "form",
-    "pick",
-    "pick-row",
-    "hardware",
-    "progress",
-    "newrun",
-    "pipeline",
-    "filter",
-    "node",
-    "compare",
-    "queue",
-]
+from lamdatui.ui.key import Key, Where
+from lamdatui.ui.nodekeys import NODE_KEYS
 
 CHAINS: tuple[tuple[Where, ...], ...] = (
     ("start", "pane", "app", "always"),
@@ -67,27 +39,6 @@ CHAINS: tuple[tuple[Where, ...], ...] = (
 )
 """Places whose keys can be live at the same time: within one of these a key has one meaning. `always` is every screen and
 dialog, also while text is typed; `app` is every screen but the dialogs; `run` is every place but the start screen."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A binding: `id` is its name in a keymap, `palette` its name in the command palette."""
-
-    id: str
-    keys: str
-    action: str
-    label: str
-    tooltip: str
-    where: Where
-    show: bool = False
-    priority: bool = False
-    palette: str = ""
-
-    def binding(self) -> Binding:
-        """The Textual binding."""
-        return Binding(
-            self.keys, self.action, self.label, show=self.show, priority=self.priority, tooltip=self.tooltip, id=self.id
-        )
 
 
 KEYS: tuple[Key, ...] = (
@@ -347,167 +298,6 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("down", "j", "cursor_down", "Down", "Next row", "pane"),
     Key("up", "k", "cursor_up", "Up", "Row before", "pane"),
-    Key("tree-down", "down", "cursor_down", "Down", "Next row", "pipeline"),
-    Key("tree-up", "up", "cursor_up", "Up", "Row before", "pipeline"),
-    Key("tree-page-down", "pagedown", "page_down", "Page down", "A page down", "pipeline"),
-    Key("tree-page-up", "pageup", "page_up", "Page up", "A page up", "pipeline"),
-    Key("tree-first", "home,g", "first", "First", "Go to the first row", "pipeline"),
-    Key("tree-last", "end,G", "last", "Last", "Go to the last row", "pipeline"),
-    Key("tree-best", "b", "best", "Best", "Go to the best model", "pipeline", palette="Pipeline: go to the best model"),
-    Key("tree-open", "enter", "open", "Open", "Everything about this model or trial", "pipeline", show=True),
-    Key("tree-fold", "left", "fold", "Fold", "Fold, or go to the parent", "pipeline"),
-    Key("tree-unfold", "right", "unfold", "Unfold", "Unfold, or go to the first child", "pipeline"),
-    Key("tree-toggle", "space", "turn", "Fold", "Fold or unfold", "pipeline", show=True),
-    Key("tree-fold-all", "minus", "fold_all", "Fold all", "Fold every row", "pipeline", palette="Pipeline: fold all"),
-    Key(
-        "tree-unfold-all",
-        "plus,equals_sign",
-        "unfold_all",
-        "Unfold all",
-        "Unfold every row",
-        "pipeline",
-        palette="Pipeline: unfold all",
-    ),
-    Key(
-        "tree-filter",
-        "slash",
-        "filter",
-        "Filter",
-        "Show the rows with these words or states",
-        "pipeline",
-        show=True,
-        palette="Pipeline: filter",
-    ),
-    Key(
-        "tree-sort",
-        "s",
-        "sort",
-        "Sort",
-        "Next order: by number (tree), objective, gain, cost",
-        "pipeline",
-        show=True,
-        palette="Pipeline: next order",
-    ),
-    Key(
-        "tree-mark",
-        "c",
-        "mark",
-        "Compare",
-        "Mark this one, or compare it with the marked one",
-        "pipeline",
-        show=True,
-        palette="Pipeline: mark, or compare with the marked one",
-    ),
-    Key(
-        "tree-extend",
-        "e",
-        "ask('extend')",
-        "Extend",
-        "Propose an action that goes on from this model",
-        "pipeline",
-        palette="By hand: go on from the selected model",
-    ),
-    Key(
-        "tree-fork",
-        "f",
-        "ask('fork')",
-        "Fork",
-        "Propose another action with the same inputs",
-        "pipeline",
-        palette="By hand: fork the selected trial",
-    ),
-    Key(
-        "tree-rerun",
-        "r",
-        "ask('rerun')",
-        "Re-run",
-        "Propose the same action with another seed",
-        "pipeline",
-        palette="By hand: run the selected trial again",
-    ),
-    Key("tree-new", "n", "ask('new')", "New", "Write an action by hand", "pipeline", palette="By hand: write an action"),
-    Key(
-        "tree-queue", "u", "ask('queue')", "Queue", "Actions that wait for their turn", "pipeline", palette="By hand: the queue"
-    ),
-    Key("filter-keep", "enter,down", "keep", "Use", "Keep the filter and go back to the rows", "filter"),
-    Key("filter-leave", "escape", "leave", "Clear", "Take the filter away", "filter"),
-    Key("node-back", "escape", "back", "Back", "Back to the console", "node", show=True),
-    Key(
-        "node-review",
-        "f2,ctrl+r",
-        "review",
-        "Review",
-        "Go back to the proposal that waits",
-        "node",
-        palette="Review the waiting proposal",
-    ),
-    Key("node-action", "1", "section('action')", "Action", "Go to this section", "node", palette="Node: action"),
-    Key("node-scores", "2", "section('scores')", "Scores", "Go to this section", "node", palette="Node: scores"),
-    Key("node-lineage", "3", "section('lineage')", "Lineage", "Go to this section", "node", palette="Node: lineage"),
-    Key("node-data", "4", "section('data')", "Data", "Go to this section", "node", palette="Node: data"),
-    Key("node-loss", "5", "section('loss')", "Loss", "Go to this section", "node", palette="Node: loss"),
-    Key("node-story", "6", "section('story')", "Story", "Go to this section", "node", palette="Node: story"),
-    Key("node-log", "7", "section('log')", "Log", "Go to this section", "node", palette="Node: log"),
-    Key("node-files", "8", "section('files')", "Files", "Go to this section", "node", palette="Node: files"),
-    Key("node-down", "j,down", "scroll(1)", "Down", "Scroll", "node"),
-    Key("node-up", "k,up", "scroll(-1)", "Up", "Scroll", "node"),
-    Key(
-        "node-extend",
-        "e",
-        "ask('extend')",
-        "Extend",
-        "Propose an action that goes on from this model",
-        "node",
-        show=True,
-        palette="By hand: go on from this",
-    ),
-    Key(
-        "node-fork",
-        "f",
-        "ask('fork')",
-        "Fork",
-        "Propose another action with the same inputs",
-        "node",
-        show=True,
-        palette="By hand: fork this",
-    ),
-    Key(
-        "node-rerun",
-        "r",
-        "ask('rerun')",
-        "Re-run",
-        "Propose the same action with another seed",
-        "node",
-        show=True,
-        palette="By hand: run this again",
-    ),
-    Key("node-queue", "u", "ask('queue')", "Queue", "Actions that wait for their turn", "node", palette="By hand: the queue"),
-    Key(
-        "node-compare",
-        "c",
-        "compare",
-        "Compare",
-        "Compare with the marked one, or mark this",
-        "node",
-        show=True,
-        palette="Compare with the marked one, or mark this",
-    ),
-    Key("compare-back", "escape", "back", "Back", "Back to where you were", "compare", show=True),
-    Key(
-        "compare-swap", "x", "swap", "Swap", "The other one first", "compare", show=True, palette="Compare: the other one first"
-    ),
-    Key("compare-down", "j,down", "scroll(1)", "Down", "Scroll", "compare"),
-    Key("compare-up", "k,up", "scroll(-1)", "Up", "Scroll", "compare"),
-    Key("queue-back", "escape", "dismiss(None)", "Back", "Close", "queue"),
-    Key("queue-withdraw", "x,delete", "withdraw", "Withdraw", "Take the selected action back", "queue"),
-    Key("form-send", "ctrl+o", "send", "Send", "Use the action as it stands", "form", show=True),
-    Key("form-back", "escape", "cancel", "Back", "Close without using anything", "form", show=True),
-    Key("form-next", "down", "app.focus_next", "Next", "Next field", "form"),
-    Key("form-previous", "up", "app.focus_previous", "Before", "Field before", "form"),
-    Key("pick-open", "enter,space", "ask", "Choose", "Open the list", "pick-row"),
-    Key("pick-done", "escape", "done", "Back", "Close the list", "pick"),
-    Key("pick-down", "down", "move(1)", "Down", "Next row", "pick"),
-    Key("pick-up", "up", "move(-1)", "Up", "Row before", "pick"),
     Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
     Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
     Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card", palette="Card: approve"),
@@ -617,6 +407,7 @@ KEYS: tuple[Key, ...] = (
     Key("line-back", "escape", "cancel", "Back", "Close without sending anything", "line"),
     Key("page-back", "escape", "cancel", "Back", "Close without saving", "page", priority=True),
     Key("page-save", "ctrl+o", "save", "Save", "Save and close", "page", priority=True),
+    *NODE_KEYS,
 )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lamdatui.actions import Param
 
 Json = dict[str, Any]
+VERDICTS = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stopped"}
 SPLITS = ("search", "sealed")
 WAYS = 40
 """Lines of a lineage before the rest is left to the pipeline pane."""
@@ -272,7 +273,7 @@ def story_lines(state: RunState, item: Subject, ran: Mapping[str, Any] | None) -
     lines.append(labelled("why", (str(proposal.get("reason") or trial.reason or "no reason was given"), "plain")))
     if decision:
         reason = f": {decision['reason']}" if decision.get("reason") else ""
-        lines.append(labelled("decided", (f"{mark(verdict).word} by {decision.get('by', '?')}{reason}", "plain")))
+        lines.append(labelled("decided", (f"{VERDICTS.get(verdict, verdict)} by {decision.get('by', '?')}{reason}", "plain")))
     for key, step in state.steps.items():
         if step.trial == trial.number:
             sign = mark("cached" if step.cached else step.status)

@@ -103,9 +103,9 @@ def test_proposed_decided_and_ran_are_side_by_side_with_what_differs_marked(hist
     said = text_of(story_lines(state, the(state, "trial:7"), ran))
     [rate] = [line for line in said.splitlines() if "learning_rate" in line]
     assert rate.split() == ["≠", "learning_rate", "0.0003", "0.0001", "0.0001"]
-    assert "edit by" not in said and "by console: slower" in said
+    assert "edited and approved by console: slower" in said
     vetoed = text_of(story_lines(state, the(state, "trial:4"), None))
-    assert "decided: veto" in vetoed and "too slow for now" in vetoed
+    assert "vetoed by console: too slow for now" in vetoed and "decided:" not in vetoed
 
 
 @given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
