@@ -60,7 +60,7 @@ def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:
         rows.append(("objective", "search", *shown, apart))
     if not rows:
         return [(("neither is scored", "dim"),)]
-    return table(("task", "split", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} − {FIRST}"), rows)
+    return table(("task", "split", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} − {FIRST}, intervals"), rows)
 
 
 def cost_rows(one: Subject, other: Subject) -> list[Line]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.state import RunState
+from lamdatui.ui.loglines import log_line
 from lamdatui.ui.node import Subject
 from lamdatui.ui.sanitize import clean_json
-from lamdatui.ui.tail import Tail, read_metrics, step_folder
+from lamdatui.ui.tail import read_metrics, step_folder
 
 Json = dict[str, Any]
-LOG_LINES = 40
+LOG_LINES, LOG_BYTES = 40, 64 * 1024
 FILES = 60
 
 
@@ -61,12 +62,22 @@ def gather(found: Places) -> Evidence:
     newest = found.steps[-1]
     values = [metric.get("loss") for metric in read_metrics(newest / "metrics.jsonl")]
     losses = [float(value) for value in values if isinstance(value, int | float) and abs(value) < float("inf")]
-    return Evidence(_ran(newest), losses, Tail(newest / "log.txt").read()[-LOG_LINES:], newest / "log.txt", files)
+    return Evidence(_ran(newest), losses, _log(newest / "log.txt"), newest / "log.txt", files)
 
 
 def losses_of(found: Places) -> list[float]:
     """Only the losses of the newest attempt."""
     return gather(Places(found.steps[-1:])).losses
+
+
+def _log(path: Path) -> list[str]:
+    try:
+        with path.open("rb") as handle:
+            handle.seek(max(0, path.stat().st_size - LOG_BYTES))
+            data = handle.read(LOG_BYTES)
+    except OSError:
+        return []
+    return [log_line(line) for line in data.rstrip(b"\n").split(b"\n")[-LOG_LINES:]] if data else []
 
 
 def _ran(folder: Path) -> Json | None:

@@ -201,7 +201,7 @@ def score_lines(state: RunState, item: Subject) -> list[Line]:
     if not rows:
         return [(("not scored", "dim"),)]
     shown = rows if item.trial else [(task, split, "", mine, "") for task, split, _, mine, _ in rows]
-    lines = table(("task", "split", base or "base", item.name, "difference"), shown)
+    lines = table(("task", "split", base or "base", item.name, "difference, intervals"), shown)
     trial = item.trial
     if trial and trial.objective is not None:
         text = (
@@ -222,7 +222,7 @@ def _scored(value: Json | None) -> str:
 
 
 def difference(one: Json | None, other: Json | None) -> str:
-    """`+0.14, intervals apart`: two independent intervals say less than the paired gain, and this says no more than they do."""
+    """`+0.14 apart`, of the intervals: two independent intervals say less than the paired gain, and this says no more than they do."""
     if not one or not other:
         return ""
     mean, against = one.get("mean"), other.get("mean")
@@ -230,7 +230,7 @@ def difference(one: Json | None, other: Json | None) -> str:
         return ""
     text = signed(mean - against)
     together = overlap(one.get("interval"), other.get("interval"))
-    return text if together is None else f"{text}, intervals {'overlap' if together else 'apart'}"
+    return text if together is None else f"{text} {'overlap' if together else 'apart'}"
 
 
 def overlap(one: Any, other: Any) -> bool | None:
@@ -248,7 +248,8 @@ def table(names: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[Line]
     sizes = {place: max(cell_len(row[place]) for row in [names, *rows]) for place in kept}
 
     def line(row: tuple[str, ...], tone: Tone) -> Line:
-        return tuple((row[place] + " " * (sizes[place] - cell_len(row[place]) + 2), tone) for place in kept)
+        cells = [row[place] + " " * (sizes[place] - cell_len(row[place]) + 2) for place in kept]
+        return (("".join(cells).rstrip(), tone),)
 
     return [line(names, "dim"), *(line(row, "plain") for row in rows)]
 

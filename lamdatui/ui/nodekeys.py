@@ -107,6 +107,7 @@ NODE_KEYS: tuple[Key, ...] = (
     Key("node-story", "6", "section('story')", "Story", "Go to this section", "node", palette="Node: story"),
     Key("node-log", "7", "section('log')", "Log", "Go to this section", "node", palette="Node: log"),
     Key("node-files", "8", "section('files')", "Files", "Go to this section", "node", palette="Node: files"),
+    Key("node-pager", "o", "pager", "Pager", "Open its log in the pager", "node", show=True, palette="Node: log in the pager"),
     Key("node-down", "j,down", "scroll(1)", "Down", "Scroll", "node"),
     Key("node-up", "k,up", "scroll(-1)", "Up", "Scroll", "node"),
     Key(

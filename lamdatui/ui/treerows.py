@@ -35,7 +35,7 @@ class Columns:
 
 
 def columns(names: Iterable[str], width: int, depth: int) -> Columns:
-    """The columns that fit: gain first, then tasks, cost, and the interval where names keep twice their room."""
+    """The columns that fit: gain first, then tasks, the gain's interval, cost."""
     guides = min(2 * depth, max(6, width // 4))
     room = width - guides - LEFT - NAME
     if room < 6:
@@ -51,8 +51,8 @@ def columns(names: Iterable[str], width: int, depth: int) -> Columns:
         chosen.append((name, need))
         room -= need
     complete = len(chosen) == len(names)
-    cost = 6 if complete and room >= 6 else 0
-    return Columns(tuple(chosen), 6, 15 if complete and room - cost >= 15 + NAME else 0, cost, guides)
+    between = 15 if complete and room >= 15 else 0
+    return Columns(tuple(chosen), 6, between, 6 if complete and room - between >= 6 else 0, guides)
 
 
 def header(found: Columns, width: int, left: str) -> str:
@@ -70,7 +70,7 @@ def row_line(row: Row, pipeline: Pipeline, found: Columns, width: int) -> Line:
     best = pipeline.best is node and not reference
     gutter: list[Span] = [("◆" if node.key == pipeline.marked else " ", "wait"), _lineage(row, pipeline, best)]
     guide, hidden = _guide(row, pipeline, found.guides), pipeline.hidden(row)
-    right = _cells(facts, found) if not reference and (facts.scores or facts.gain or facts.cost is not None) else []
+    right = [] if reference else _cells(facts, found)
     room = width - GUTTER - cell_len(guide) - sum(cell_len(text) for text, _ in right)
     if reference:
         left: list[Span] = [("↳ ", "dim"), (f"{node.model or node.number} (merge)", "dim")]
@@ -118,6 +118,9 @@ def guide_cells(row: Row, found: Columns) -> int:
 
 
 def _cells(node: Facts, found: Columns) -> list[Span]:
+    """Values under the header's names; what has no scores leaves their place to its note."""
+    if not (node.scores or node.gain):
+        return [(f"{brief_seconds(node.cost):>{found.cost}}", "dim")] if found.cost and node.cost is not None else []
     cells: list[Span] = [(f"{score(node.scores.get(name)):>{size}}", "plain") for name, size in found.tasks]
     gain = node.gain or {}
     mean = gain.get("mean")

@@ -87,7 +87,7 @@ def test_scores_stand_beside_the_base_with_intervals(history: FakeEngine) -> Non
     state = state_of(history)
     said = text_of(score_lines(state, the(state, "trial:6")))
     assert "tool_use" in said and "0.21 [0.10, 0.32]" in said and "0.44 [0.33, 0.55]" in said
-    assert "+0.23, intervals apart" in said and "+0.04, intervals overlap" in said
+    assert "+0.23 apart" in said and "+0.04 overlap" in said
     history.add("evaluation.recorded", model="m6", task="tool_use", split="sealed", key="s", score=script.score(0.4))
     state = state_of(history)
     assert "sealed" in text_of(score_lines(state, the(state, "trial:6")))
@@ -127,7 +127,7 @@ def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> 
     made = text_of(made_lines(state, one, other))
     assert "≠  learning_rate  0.001" in made and "=  epochs" in made and "differences" in made
     scores = text_of(score_rows(state, one, other))
-    assert "+0.02, intervals overlap" in scores and "+0.03" in scores
+    assert "+0.02 overlap" in scores and "+0.03" in scores
     assert "execute" in text_of(cost_rows(one, other)) and "1.00" in text_of(cost_rows(one, other))
     base = the(state, "model:base")
     assert "neither cost" in text_of(cost_rows(base, base))
@@ -239,7 +239,7 @@ async def test_two_nodes_are_marked_and_compared(history: FakeEngine, run_dir: P
         await console.until(lambda: isinstance(console.app.screen, CompareScreen), "the comparison")
         await console.until(lambda: "2 steps, last 1.200" in console.text(), "both curves")
         text = console.text()
-        assert "● m1" in text and "○ m5" in text and "intervals overlap" in text and "≠" in text
+        assert "● m1" in text and "○ m5" in text and "overlap" in text and "≠" in text
         await console.pilot.press("x")
         await console.until(lambda: "● m5  against  ○ m1" in console.text(), "them swapped")
         await console.pilot.press("escape")

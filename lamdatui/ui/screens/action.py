@@ -28,7 +28,7 @@ from lamdatui.ui.actionform import (
     type_specs,
     verdict_lines,
 )
-from lamdatui.ui.keys import bindings
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.state import ViewState
@@ -102,7 +102,7 @@ class ActionScreen(ModalScreen[Draft | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form -action") as box:
             box.border_title = self._title
-            box.border_subtitle = f"enter {self._verb} · esc goes back"
+            box.border_subtitle = f"{shown('form-send')} or enter in a field {self._verb} · {shown('form-back')} goes back"
             yield Vertical(id="action-inputs")
             yield Vertical(id="action-params")
             with Vertical(id="action-rest"):

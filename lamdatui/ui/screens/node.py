@@ -137,11 +137,22 @@ class NodeScreen(Screen[str]):
         marked = self._pipeline.marked
         if not marked or marked == self._key:
             self._pipeline.marked = self._key
-            self.notify("Marked; open another one, and the same key compares them.")
+            self.notify("Marked; open another one, and the same key compares them.", timeout=3)
             return
         from lamdatui.ui.screens.compare import CompareScreen
 
         self.app.push_screen(CompareScreen(marked, self._key, self._view, self._run_dir))
+
+    def action_pager(self) -> None:
+        """The whole log of the newest attempt in the person's pager."""
+        path = self._evidence.log_path
+        if path is None:
+            self.notify("No step of it has run.")
+            return
+        from lamdatui.ui.widgets.opening import open_pager
+
+        item = self._subject()
+        open_pager(self, path, follow=bool(item and item.trial and item.trial.is_open))
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#node-body").scroll_relative(y=by, animate=False)

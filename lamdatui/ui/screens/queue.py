@@ -12,7 +12,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.ui.keys import bindings
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.node import action_fields
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ViewState
@@ -38,7 +38,7 @@ class QueueScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
             box.border_title = "Queued by hand"
-            box.border_subtitle = "x withdraws · esc goes back"
+            box.border_subtitle = f"{shown('queue-withdraw')} withdraws · {shown('queue-back')} goes back"
             yield OptionList(markup=False, id="queue-list")
             yield Static(EMPTY, markup=False, id="queue-empty")
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from textual import on
-from textual.app import ComposeResult, SuspendNotSupported
+from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.events import Key
 from textual.widgets import Input, Static
 
-from lamdatui.errors import LamdatuiError
 from lamdatui.ui.logmodel import LogModel
 from lamdatui.ui.logsources import NEWEST, Source, beside, cause, source
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.logview import LogView
 
@@ -95,22 +92,13 @@ class LogsPane(Vertical):
 
     def open_pager(self) -> None:
         """Hand the terminal to the person's pager until it ends."""
-        from lamdatui.ui.pager import pager_command, run_pager
+        from lamdatui.ui.widgets.opening import open_pager
 
         now, view = self.source, self.log_view
         if now.path is None:
             self.notify(EMPTY)
-            return
-        try:
-            command = pager_command(now.path, os.environ, line=view.place + 1, follow=view.following and now.grows)
-            with self.app.suspend():
-                run_pager(command)
-        except SuspendNotSupported:
-            self.notify(f"No program can be opened over this screen. The log is {now.path}", markup=False)
-        except LamdatuiError as error:
-            text = f"{error.what}: {error.where}" + (f"; {error.fix}" if error.fix else "")
-            self.notify(one_line(text), title="no pager", severity="error", markup=False)
-        self.app.refresh()
+        else:
+            open_pager(self, now.path, line=view.place + 1, follow=view.following and now.grows)
 
     @on(LogView.Changed)
     def _changed(self, message: LogView.Changed) -> None:

@@ -207,7 +207,9 @@ class LineageTree(ScrollView, can_focus=True):
             return
         self.pipeline.marked = "" if marked == node.key else node.key
         if self.pipeline.marked:
-            self.app.notify(f"{node.model or node.number} is marked; the same key on another one compares them.", markup=False)
+            self.app.notify(
+                f"{node.model or node.number} is marked; the same key on another one compares them.", timeout=3, markup=False
+            )
         self.refresh()
 
     def action_turn(self) -> None:
