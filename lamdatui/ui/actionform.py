@@ -172,6 +172,19 @@ def fitted(draft: Draft, spec: TypeSpec, state: RunState) -> Draft:
     return replace(draft, type=spec.name, inputs=inputs, params=params)
 
 
+def first_type(draft: Draft, specs: Mapping[str, TypeSpec], state: RunState) -> TypeSpec:
+    """The type that a form begins with: the draft's own, else one that takes all of its inputs, supervised ones first."""
+    if draft.type in specs:
+        return specs[draft.type]
+    wanted = {name for ids in draft.inputs.values() for name in ids}
+
+    def rank(spec: TypeSpec) -> tuple[bool, bool]:
+        placed = {name for ids in fitted(draft, spec, state).inputs.values() for name in ids}
+        return (not wanted <= placed, spec.family != "supervised")
+
+    return min(specs.values(), key=rank)
+
+
 def verdict_lines(reply: Any, draft: Draft) -> list[Line]:
     """What the engine says of a draft: its problems; else forecast, predicted objective, whether it was tried."""
     told: Json = reply if isinstance(reply, dict) else {}

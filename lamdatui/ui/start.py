@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.ui.pipeline import fit
+from lamdatui.ui.treerows import fit
 from lamdatui.ui.words import Line, Mark, Span, hang
 
 Json = dict[str, Any]

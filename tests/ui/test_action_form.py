@@ -12,7 +12,7 @@ from textual.widgets import Input, OptionList, Static
 from lamdatui.errors import LamdatuiError
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState
-from lamdatui.ui.actionform import Draft, draft_of, fitted, fitting, type_specs, verdict_lines
+from lamdatui.ui.actionform import Draft, draft_of, first_type, fitted, fitting, type_specs, verdict_lines
 from lamdatui.ui.screens.action import ActionScreen, PickRow
 from lamdatui.ui.screens.pick import PickScreen
 from tests.ui import script
@@ -59,6 +59,14 @@ def test_another_type_keeps_what_fits_of_inputs_and_values(offering: FakeEngine)
     assert as_dpo.inputs == {"model": ("m2",), "dataset": ("preferences",)}
     assert as_dpo.params == {"learning_rate": 0.003}
     assert fitted(draft, SPECS["merge_ties"], state).inputs == {"models": ("m2",)}
+
+
+def test_a_form_without_a_type_begins_with_one_that_takes_what_is_given(offering: FakeEngine) -> None:
+    state = state_of(offering)
+    backwards = dict(reversed(SPECS.items()))
+    assert first_type(Draft(inputs={"model": ("m2",)}), backwards, state).name == "sft"
+    assert first_type(Draft(inputs={"dataset": ("preferences",)}), SPECS, state).name == "dpo"
+    assert first_type(Draft("merge_ties"), SPECS, state).name == "merge_ties"
 
 
 @given(

@@ -9,8 +9,9 @@ import pytest
 
 from lamdatui.events import MODES
 from lamdatui.ui.grace import GRACE_SECONDS
-from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.screens.dialogs import ChoiceScreen
 from lamdatui.ui.screens.edit import EditScreen
+from lamdatui.ui.screens.node import NodeScreen
 from lamdatui.ui.widgets.activity import ActivityPane
 from tests.ui import script
 from tests.ui.conftest import opened
@@ -415,9 +416,10 @@ async def test_activity_stays_where_the_reader_is(engine: FakeEngine) -> None:
 async def test_enter_shows_the_whole_story_of_a_trial(engine: FakeEngine) -> None:
     script.add_history(engine)
     async with opened(engine) as console:
-        await console.pilot.press("down", "down", "enter")
-        await console.until(lambda: isinstance(console.app.screen, TextScreen))
-        assert "Supervised tuning on tool calls" in console.text()
+        await console.pilot.press("down", "enter")
+        await console.until(lambda: isinstance(console.app.screen, NodeScreen))
+        await console.pilot.press("6")
+        await console.until(lambda: "Supervised tuning on tool calls" in console.text(), "the reason")
         await console.pilot.press("escape")
 
 

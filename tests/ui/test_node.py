@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
-from textual.widgets import Static
+from textual.widgets import OptionList, Static
 
 from lamdatui.state import RunState
 from lamdatui.ui.compare import cost_rows, curves, made_lines, score_rows
@@ -237,9 +237,10 @@ async def test_two_nodes_are_marked_and_compared(history: FakeEngine, run_dir: P
         console.app.console_screen.query_one("#lineage").select("trial:5")  # type: ignore[attr-defined]
         await console.pilot.press("c")
         await console.until(lambda: isinstance(console.app.screen, CompareScreen), "the comparison")
-        await console.until(lambda: "2 steps, last 1.200" in console.text(), "both curves")
-        text = console.text()
-        assert "● m1" in text and "○ m5" in text and "overlap" in text and "≠" in text
+        await console.until(lambda: "● m1  against  ○ m5" in console.text(), "both")
+        assert "overlap" in console.text() and "≠" in console.text()
+        await console.pilot.press("end")
+        await console.until(lambda: "○ m5: 2 steps, last 1.200" in console.text(), "both curves")
         await console.pilot.press("x")
         await console.until(lambda: "● m5  against  ○ m1" in console.text(), "them swapped")
         await console.pilot.press("escape")
@@ -286,7 +287,7 @@ async def test_a_queued_action_is_withdrawn(history: FakeEngine) -> None:
         await console.until(lambda: "sft(m2, tool-calls)" in console.text() and "try it" in console.text(), "the actions")
         await console.pilot.press("down", "x")
         await console.until(lambda: history.sent("withdraw") == [{"id": "q2"}], "the command")
-        await console.until(lambda: "sft(m2" not in console.text(), "its end")
+        await console.until(lambda: console.app.screen.query_one(OptionList).option_count == 1, "its end")
         await console.pilot.press("x")
         await console.until(lambda: "No action waits" in console.text(), "the empty list")
 

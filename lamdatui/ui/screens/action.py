@@ -21,6 +21,7 @@ from lamdatui.ui.actionform import (
     Draft,
     SlotSpec,
     TypeSpec,
+    first_type,
     fitted,
     fitting,
     object_line,
@@ -127,8 +128,8 @@ class ActionScreen(ModalScreen[Draft | None]):
         if not self._types:
             self._say([(("✗ the engine offers no action types", "bad"),)])
             return
-        name = self._draft.type if self._draft.type in self._types else next(iter(self._types))
-        await self._show(fitted(self._draft, self._types[name], self._view.run))
+        run = self._view.run
+        await self._show(fitted(self._draft, first_type(self._draft, self._types, run), run))
 
     async def _show(self, draft: Draft, focus: str = "") -> None:
         """Lay the form out for a draft."""
