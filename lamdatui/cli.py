@@ -176,13 +176,12 @@ def show(
 def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
     """The runs of a directory."""
     from lamdatui import runs
-    from lamdatui.show import show as describe
     from lamdatui.show import summary
 
     rows = []
     for run_dir in runs.list_runs(runs_dir):
         try:
-            found = describe(run_dir, runs.is_alive(run_dir))
+            rows.append(summary(run_dir, runs.is_alive(run_dir)))
         except LamdatuiError as error:
             rows.append(
                 {
@@ -194,8 +193,6 @@ def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None
                     "problem": error.what,
                 }
             )
-            continue
-        rows.append(summary(found, run_dir))
     if as_json:
         _print_json(rows)
         return

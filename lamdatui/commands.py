@@ -108,11 +108,11 @@ def _prepare_lab(profile: Any) -> None:
 
 def _ended(run_dir: Path) -> RunState | None:
     """The state of a run that has ended, well or not; None for one that has not."""
-    from lamdatui.store.journal import read_state
+    from lamdatui.store.journal import read_run
 
     if not (run_dir / "run.db").exists():
         return None
-    state = read_state(run_dir / "run.db")
+    state, _ = read_run(run_dir / "run.db")
     return state if state.has_ended else None
 
 

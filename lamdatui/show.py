@@ -7,7 +7,7 @@ from typing import Any
 
 from lamdatui.ledger import ledgers
 from lamdatui.state import RunState, Trial
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import read_run, read_state
 from lamdatui.worth import Choice, chooser, details, proposer, told, worth
 
 TRIAL_FIELDS = (
@@ -41,12 +41,9 @@ def _trial(trial: Trial) -> dict[str, Any]:
 def describe(state: RunState, alive: bool) -> dict[str, Any]:
     """The object that `lamdatui show --json` prints."""
     base = next((model.id for model in state.pool.models if model.trial is None), None)
-    status = state.status
-    if status == "running" and not alive:
-        status = "interrupted"
     return {
         "run": state.name,
-        "status": status,
+        "status": _status(state, alive),
         "reason": state.reason,
         "mode": state.mode,
         "profile": state.profile,
@@ -75,21 +72,26 @@ def show(run_dir: Path, alive: bool) -> dict[str, Any]:
     return describe(read_state(run_dir / "run.db"), alive)
 
 
-def summary(found: dict[str, Any], run_dir: Path) -> dict[str, Any]:
-    """What `lamdatui runs --json` says of a run, from what `describe` says."""
-    limits = {ledger["name"]: ledger["limit"] for ledger in found["ledgers"]}
+def summary(run_dir: Path, alive: bool) -> dict[str, Any]:
+    """What `lamdatui runs --json` says of a run, without reading its history. Raises LamdatuiError when it is not a run."""
+    state, trials = read_run(run_dir / "run.db")
     return {
         "run": run_dir.name,
-        "status": found["status"],
-        "trials": len(found["trials"]),
-        "max_trials": limits.get("trials"),
-        "mode": found["mode"],
-        "profile": found["profile"].get("name", ""),
-        "winner": (found["winner"] or {}).get("model"),
-        "beats_base": found["beats_base"],
-        "engine": found["engine"]["pid"],
+        "status": _status(state, alive),
+        "trials": trials,
+        "max_trials": state.max_trials,
+        "mode": state.mode,
+        "profile": state.profile.get("name", ""),
+        "winner": state.winner,
+        "beats_base": state.beats_base,
+        "engine": state.engine_pid if alive else None,
         "path": str(run_dir),
     }
+
+
+def _status(state: RunState, alive: bool) -> str:
+    """The run's status; one whose engine is gone is interrupted."""
+    return "interrupted" if state.status == "running" and not alive else state.status
 
 
 def table(found: dict[str, Any]) -> str:

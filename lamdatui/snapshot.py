@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import Any
 
 from lamdatui.objects import DatasetObject, ModelObject, PoolObject
-from lamdatui.state import RunState, StepRecord, Trial
+from lamdatui.state import RunState, StepRecord, Trial, run_from_json
 
 Json = dict[str, Any]
 Row = list[Any]
@@ -160,16 +160,12 @@ class Restored:
     """
 
     def __init__(self, head: Mapping[str, Any]) -> None:
-        self.state = RunState()
+        self.state = run_from_json(head["run"])
         self.brief: set[int] = set()
         """Trials of which the heavy parts were left out."""
         self._makers = {kind: _maker(cls, head["fields"][kind]) for kind, cls in _CLASSES.items()}
         self._same: dict[Any, Any] = {}
         self._others: list[Row] = head["steps"]
-        known = set(RunState.__slots__)
-        for name, value in head["run"].items():
-            if name in known:
-                setattr(self.state, name, value)
         self._add_objects(head["objects"])
         self.state.scores.update(head["scores"])
 

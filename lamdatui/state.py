@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -158,6 +159,15 @@ class RunState:
             case "score":
                 return {"scores": self.scores[key], "keys": self.keys[key]}
         raise ValueError(f"no projection {table!r}")
+
+
+def run_from_json(data: Mapping[str, Any]) -> RunState:
+    """A state without trials, steps, objects and scores from the projection of the run; unknown fields are left out."""
+    state = RunState()
+    for name in state.__slots__:
+        if name in data:
+            setattr(state, name, data[name])
+    return state
 
 
 def _run_created(state: RunState, data: Json, _: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import apsw
 import pytest
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.store.journal import Journal, read_state
+from lamdatui.store.journal import Journal, read_run, read_state
 
 CREATED = {
     "name": "r",
@@ -162,3 +163,23 @@ def test_the_database_is_durable_by_its_settings(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run.db")
     assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_run_is_known_without_its_history(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    run, trials = read_run(tmp_path / "run.db")
+    assert trials == len(journal.state.trials) == 2
+    whole = journal.state.projection("run", "run")
+    assert {name: getattr(run, name) for name in whole} == whole
+    (tmp_path / "bad.db").write_text("not a database, " * 100)
+    with pytest.raises(LamdatuiError, match="no readable run"):
+        read_run(tmp_path / "bad.db")
+
+
+def test_lines_are_the_events_as_they_are_sent(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    events = [event.to_json() for event in journal.events()]
+    assert [json.loads(text) for _, _, text in journal.lines()] == events
+    assert [seq for seq, _, _ in journal.lines(2, 4)] == [3, 4]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.events import Event, check_fields
 from lamdatui.faults import fault
 from lamdatui.jsonio import canonical
-from lamdatui.state import RunState
+from lamdatui.state import RunState, run_from_json
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -158,16 +159,35 @@ def read_state(path: Path) -> RunState:
     Raises LamdatuiError when there is no readable journal.
     """
     state = RunState()
+    with _reading(path) as db:
+        for event in _events(db) if db else ():
+            state.apply(event)
+    return state
+
+
+def read_run(path: Path) -> tuple[RunState, int]:
+    """The run itself, without what belongs to its trials, and how many trials it has: at once, however long it is.
+
+    Raises LamdatuiError when there is no readable journal.
+    """
+    with _reading(path) as db:
+        if db is None:
+            return RunState(), 0
+        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM projections WHERE name = 'run'")]
+        trials = next(iter(db.execute("SELECT count(*) FROM projections WHERE name = 'trial'")))[0]
+    return (run_from_json(bodies[0]) if bodies else RunState()), trials
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[apsw.Connection | None]:
+    """The database for reading; None while its engine is only making the file. Raises LamdatuiError."""
     try:
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             db.execute("PRAGMA busy_timeout=5000").fetchall()
-            if next(iter(db.execute("PRAGMA user_version")))[0] == 0:
-                return state
-            for event in _events(db):
-                state.apply(event)
+            is_made = next(iter(db.execute("PRAGMA user_version")))[0] != 0
+            yield db if is_made else None
         finally:
             db.close()
     except apsw.Error as error:
         raise LamdatuiError(f"no readable run: {error}", where=str(path), fix="see `lamdatui runs`") from error
-    return state
