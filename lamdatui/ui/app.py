@@ -54,7 +54,7 @@ class ConsoleApp(ShellApp[int]):
     def on_mount(self) -> None:
         self._watch_engine()
         self.set_interval(1.0, self.call_person)
-        self.call_after_refresh(gc.enable)
+        self.call_after_refresh(self._collect_garbage)
 
     @work(group="link")
     async def _watch_engine(self) -> None:
@@ -91,14 +91,26 @@ class ConsoleApp(ShellApp[int]):
     def receive(self, frames: list[dict[str, Any]]) -> None:
         """Take a batch of frames in and tell the screen once what changed."""
         changed: set[Part] = set()
+        was = self.view.connection
         for frame in frames:
             changed |= reduce(self.view, frame)
+        if self.view.connection != was:
+            self._collect_garbage()
         self._backfill()
         if self.view.connection == "catching-up":
             # The panes are painted once, when all of it is there.
             changed &= {"status"}
         if changed:
             self.console_screen.post_message(ConsoleScreen.ViewChanged(frozenset(changed)))
+
+    def _collect_garbage(self) -> None:
+        """Not while a history comes in; and what a long one leaves, some hundred thousand objects, is not walked through again."""
+        if self.view.connection == "catching-up":
+            gc.disable()
+            return
+        if self.view.connection == "live" and self.view.brief:
+            gc.freeze()
+        gc.enable()
 
     def _backfill(self) -> None:
         """The loss of a step that ran before this console attached is in its file, not in frames."""

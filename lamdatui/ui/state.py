@@ -128,7 +128,7 @@ def reduce(view: ViewState, frame: Json) -> frozenset[Part]:
 
 
 def _hello(view: ViewState, frame: Json) -> frozenset[Part]:
-    view.connection, view.connection_detail = "catching-up", ""
+    view.connection, view.connection_detail, view.restored = "catching-up", "", None
     if frame["seq"] < view.run.last_seq:
         # A journal that is shorter than what was seen is another run in the same place.
         view.progress = None
@@ -170,7 +170,7 @@ def _live(view: ViewState, _: Json) -> frozenset[Part]:
 def _link(view: ViewState, frame: Json) -> frozenset[Part]:
     view.connection, view.connection_detail = frame["status"], frame.get("detail", "")
     if view.connection == "lost":
-        view.hardware = None
+        view.hardware = view.restored = None
     return frozenset(("status", "card", "hardware", "pipeline"))
 
 
