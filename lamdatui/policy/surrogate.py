@@ -17,6 +17,8 @@ from lamdatui.policy.base import Candidate, View
 from lamdatui.policy.features import Features, parts, parts_of, scored
 
 LEAST_TRIALS = 2
+MOST_TRIALS = 400
+"""The newest ones that are fitted, of those with a score and of those that failed: the time grows with the cube of their number."""
 PRIOR_STD = 0.15
 """Standard deviation of a task's change before anything was measured."""
 FAILED_CHANGE = -0.25
@@ -61,14 +63,15 @@ class Surrogate:
     def _measured(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         features = self.features
         rows, changes = [], []
-        for trial in scored(self._view):
+        for trial in scored(self._view)[-MOST_TRIALS:]:
             assert trial.action is not None and trial.model is not None
             above = features.parents(trial.action["inputs"])
             if above:
                 rows.append(features.vector(parts(trial.action)))
                 changes.append(features.scores(trial.model) - features.scores(above[0]))
-        for trial in self._view.trials:
-            if trial.status == "failed" and trial.action is not None and features.parents(trial.action["inputs"]):
+        failed = [trial for trial in self._view.trials if trial.status == "failed"]
+        for trial in failed[-MOST_TRIALS:]:
+            if trial.action is not None and features.parents(trial.action["inputs"]):
                 rows.append(features.vector(parts(trial.action)))
                 changes.append(np.full(len(features.tasks), FAILED_CHANGE))
         return rows, changes

@@ -50,7 +50,7 @@ class ActivityPane(OptionList):
         if new <= 0 and self.option_count:
             return
         follow = self.highlighted is None or self.highlighted >= self.option_count - 1
-        if new >= len(rows) or self.option_count + new > ACTIVITY_ROWS + 500:
+        if new >= len(rows) or self.option_count + new > 2 * ACTIVITY_ROWS:
             self.set_options([ActivityOption(row) for row in rows])
         else:
             self.add_options([ActivityOption(row) for row in rows[-new:]])

@@ -27,6 +27,13 @@ class Tab(Static):
     def __init__(self, pane: str) -> None:
         super().__init__(markup=False, id=f"tab-{pane}", classes="tab")
         self._pane = pane
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Show a text; the same one again must not lay the screen out anew."""
+        if text != self._shown:
+            self._shown = text
+            self.update(text)
 
     def on_click(self) -> None:
         self.post_message(self.Chosen(self._pane))
@@ -47,5 +54,5 @@ class TabStrip(Horizontal):
         for place, pane in enumerate(PANES, 1):
             unread = self._view.unread.get(pane, 0)
             tab = self.query_one(f"#tab-{pane}", Tab)
-            tab.update(f"{place} {NAMES[pane]}{f' {unread} new' if unread and pane != active else ''}")
+            tab.show(f"{place} {NAMES[pane]}{f' {unread} new' if unread and pane != active else ''}")
             tab.set_class(pane == active, "-active")
