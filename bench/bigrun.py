@@ -16,7 +16,7 @@ from typing import Any
 from lamdatui.clock import SystemClock
 from lamdatui.jsonio import digest
 from lamdatui.profile import Profile, find_profile, load_profile
-from lamdatui.store.journal import Journal
+from lamdatui.store.journal import Journal, read_run
 from lamdatui.workspace import bind_types
 
 Json = dict[str, Any]
@@ -203,18 +203,20 @@ class BigRun:
         }
 
 
-def make(run_dir: Path, trials: int) -> BigRun:
-    """Write a run of `trials` trials, or as many as are missing; what goes on with it."""
-    big = BigRun()
+def make(run_dir: Path, trials: int) -> None:
+    """Write a run of `trials` trials, or as many as are missing."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    journal = Journal(run_dir / "run.db", Clock())
-    written = max(journal.state.trials, default=0)
+    path = run_dir / "run.db"
+    written = read_run(path)[1] if path.exists() else 0
+    if written == trials:
+        return
+    big = BigRun()
     batches = [big.start(trials), *_batches(big, trials)]
-    first = 0 if not journal.state.last_seq else 1 + written // TRIALS_PER_COMMIT
+    journal = Journal(path, Clock())
+    first = 1 + written // TRIALS_PER_COMMIT if journal.state.last_seq else 0
     for batch in batches[first:]:
         journal.append(*batch)
     journal.close()
-    return big
 
 
 def _batches(big: BigRun, trials: int) -> Iterator[list[Fact]]:

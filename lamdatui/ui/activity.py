@@ -52,8 +52,8 @@ def _created(data: Json, _: RunState) -> list[Row]:
     return [_row("·", "run", f"{data['name']}: {data['max_trials']} trials, policy {data['policy']}, mode {data['mode']}")]
 
 
-def _engine(data: Json, before: RunState) -> list[Row]:
-    word = "engine started" if before.epoch == 0 else "engine started again"
+def _engine(data: Json, _: RunState) -> list[Row]:
+    word = "engine started" if data["epoch"] <= 1 else "engine started again"
     kind = data["device"].get("name") or data["device"].get("type") or data["device"].get("kind") or ""
     return [_row("·", word, f"{kind} (pid {data['pid']})".strip(), "dim")]
 
