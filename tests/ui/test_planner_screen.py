@@ -7,7 +7,7 @@ import re
 import pytest
 from textual.widgets import Input, OptionList, TextArea
 
-from lamdatui.engine import __main__ as engine_main
+from lamdatui.engine import people
 from lamdatui.planner.grammar import MEMORY_CHARS as ENGINE_MEMORY_CHARS
 from lamdatui.policies import SUMMARIES
 from lamdatui.ui.screens import planner as screens
@@ -360,7 +360,7 @@ async def test_details_of_another_shape_do_not_end_the_screen(engine: FakeEngine
 
 
 def test_the_limits_are_the_engines() -> None:
-    assert (screens.HINT_CHARS, screens.MEMORY_CHARS) == (engine_main.HINT_CHARS, ENGINE_MEMORY_CHARS)
+    assert (screens.HINT_CHARS, screens.MEMORY_CHARS) == (people.HINT_CHARS, ENGINE_MEMORY_CHARS)
 
 
 async def test_the_card_says_what_is_expected_and_how_likely_each_was(chosen: FakeEngine) -> None:
