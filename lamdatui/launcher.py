@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -27,15 +28,21 @@ KEEP_TITLE = "\x1b[22;0t"
 RESET = (
     "\x1b[?2026l"  # end of a synchronised update, or nothing below would be shown
     "\x1b[<u"  # pop the kitty keyboard protocol
-    "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1015l\x1b[?1006l"  # mouse reports
+    "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1015l\x1b[?1016l\x1b[?1006l"  # mouse reports
+    "\x1b]22;\x07"  # the pointer's shape
     "\x1b[?2004l"  # bracketed paste
     "\x1b[?1004l"  # focus reports
     "\x1b[?2048l"  # in-band size reports
     "\x1b7\x1b[?1049l"  # alternate screen; saved first, so that the cursor stays where no alternate screen was left
+    "\x1b[?7h"  # long lines wrap
+    "\x1b[?1l\x1b>"  # cursor and number keys, which a pager that was killed may have switched
     "\x1b[?25h"  # cursor
     "\x1b[0m"  # colours and attributes
     "\x1b[23;0t"  # title
 )
+LEFT_SECONDS = 1.0
+"""What a child that was killed had started on this terminal, an editor say, has this long to save and go."""
+PR_SET_CHILD_SUBREAPER = 36
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 IGNORED = (signal.SIGINT, signal.SIGQUIT)
 
@@ -62,9 +69,13 @@ def run(argv: list[str]) -> int:
             os.write(_output(saved[0]), KEEP_TITLE.encode())
     try:
         with _signals() as adopt:
+            _adopt_orphans()
+            before = set(_children())
             child = subprocess.Popen(argv)
             adopt(child)
             code = child.wait()
+            if code < 0:
+                _end(set(_children()) - before)
     finally:
         _restore(saved)
     return 128 - code if code < 0 else code
@@ -96,6 +107,41 @@ def _signals() -> Iterator[Any]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _adopt_orphans() -> None:
+    """Become the parent of what the child leaves behind, so that it can be found (Linux)."""
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _children() -> list[int]:
+    """Our children that use this terminal: those of our own process group. None where there is no /proc."""
+    found = []
+    for entry in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in entry.read_text().split()]
+    with contextlib.suppress(ProcessLookupError):
+        found = [pid for pid in found if os.getpgid(pid) == os.getpgrp()]
+    return found
+
+
+def _end(left: set[int]) -> None:
+    """HUP, as when a terminal is closed, then KILL: two programs on one terminal would both read what is typed."""
+    for number in (signal.SIGHUP, signal.SIGKILL):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + LEFT_SECONDS
+        while left and time.monotonic() < deadline:
+            for pid in list(left):
+                with contextlib.suppress(ChildProcessError):
+                    if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                        continue
+                left.discard(pid)
+            time.sleep(0.01)
 
 
 def _save() -> tuple[int, list[Any]] | None:

@@ -6,7 +6,7 @@ import gc
 import sys
 from pathlib import Path
 
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from lamdatui.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
 
 
 def main(argv: list[str]) -> int:
@@ -28,8 +28,12 @@ def console(run_dir: Path) -> int:
     from lamdatui.ui.app import ConsoleApp
 
     app = ConsoleApp(run_dir)
-    result = app.run()
-    return result if result is not None else (app.return_code or EXIT_FAILED)
+    try:
+        result = app.run()
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    # Without a result and without an error it was cancelled: that is what an INT from elsewhere does to it.
+    return result if result is not None else (app.return_code or EXIT_INTERRUPTED)
 
 
 def start(runs_dir: Path) -> int:

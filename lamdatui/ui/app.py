@@ -88,6 +88,10 @@ class ConsoleApp(ShellApp[int]):
         self.attention.is_on = not self.attention.is_on
         self.notify(f"Notifications are {'on' if self.attention.is_on else 'off'} in this console.")
 
+    @property
+    def way_back(self) -> str:
+        return f"the run goes on; come back with `lamdatui attach {self.run_dir}`"
+
     def receive(self, frames: list[dict[str, Any]]) -> None:
         """Take a batch of frames in and tell the screen once what changed."""
         changed: set[Part] = set()

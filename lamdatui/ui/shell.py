@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -124,6 +125,25 @@ class ShellApp(App[Result]):
         severity = "information" if copied.ways or copied.file else "error"
         self.call_from_thread(self.notify, one_line(told(copied, text)), severity=severity, markup=False)
 
+    @property
+    def way_back(self) -> str:
+        """What to do after the app has failed."""
+        return "start it again with `lamdatui`"
+
+    def _fatal_error(self) -> None:
+        """Textual would print a traceback with the values of all local variables."""
+        error = sys.exc_info()[1]
+        if error is None:
+            super()._fatal_error()
+            return
+        if self._exit_renderables:
+            return  # the first error is the cause of the next ones
+        from rich.text import Text
+
+        from lamdatui.ui.crash import report
+
+        self.panic(Text(report(error, self.way_back)))
+
     def action_save_screenshot(self) -> None:
         folder = state_dir() / "screenshots"
         name = time.strftime("%Y%m%d-%H%M%S") + ".svg"
@@ -133,7 +153,7 @@ class ShellApp(App[Result]):
         except OSError as error:
             self.notify(one_line(error), title="no screenshot", severity="error", markup=False)
             return
-        self.notify(str(folder / name), title="screenshot saved", markup=False)
+        self.notify(one_line(folder / name), title="screenshot saved", markup=False)
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         yield SystemCommand("Theme", "Change the colours", self.action_change_theme)

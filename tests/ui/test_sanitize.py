@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import unicodedata
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from lamdatui.ui.loglines import log_line
 from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, is_harmless, one_line, read_frame
+from tests.conftest import CHECKOUT
 
 ANY = st.text(st.characters(), max_size=60)
 """All code points, surrogates too."""
@@ -113,3 +115,24 @@ def test_a_log_line_of_any_bytes_is_safe(raw: bytes) -> None:
 
 def test_a_progress_bar_shows_its_last_state() -> None:
     assert log_line(b" 10%|#    |\r 20%|##   |\r") == " 20%|##   |"
+
+
+def test_no_title_is_parsed_as_markup() -> None:
+    """Textual parses a title that is a string, and text from outside with a bracket in it would end the console."""
+    found = []
+    for path in (CHECKOUT / "lamdatui" / "ui").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Assign):
+                continue
+            pairs = [(node.targets[0], node.value)]
+            if isinstance(node.targets[0], ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=True))
+            found += [
+                f"{path.name}:{node.lineno}"
+                for target, value in pairs
+                if isinstance(target, ast.Attribute)
+                and target.attr in ("border_title", "border_subtitle")
+                and not isinstance(value, ast.Constant)
+                and not (isinstance(value, ast.Call) and getattr(value.func, "id", "") == "Content")
+            ]
+    assert found == []

@@ -9,6 +9,7 @@ from typing import Any
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.events import Click
 from textual.message import Message
 from textual.screen import ModalScreen
@@ -102,8 +103,10 @@ class ActionScreen(ModalScreen[Draft | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form -action") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"{shown('form-send')} or enter in a field {self._verb} · {shown('form-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(
+                f"{shown('form-send')} or enter in a field {self._verb} · {shown('form-back')} goes back"
+            )
             yield Vertical(id="action-inputs")
             yield Vertical(id="action-params")
             with Vertical(id="action-rest"):

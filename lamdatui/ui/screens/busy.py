@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual import work
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
@@ -29,8 +30,8 @@ class BusyScreen(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = one_line(self._title)
-            box.border_subtitle = f"{shown('dialog-back')} gives it up"
+            box.border_title = Content(one_line(self._title))
+            box.border_subtitle = Content(f"{shown('dialog-back')} gives it up")
             yield Static("one moment…", markup=False, id="busy-text")
 
     def on_mount(self) -> None:
@@ -45,8 +46,8 @@ class BusyScreen(ModalScreen[str | None]):
         told = [line for line in ended.errors if line][-LINES:] or [f"it ended with status {ended.code}"]
         box = self.query_one(".dialog", Vertical)
         box.add_class("-failed")
-        box.border_title = f"✗ {one_line(self._title)}: failed"
-        box.border_subtitle = f"{shown('dialog-back')} goes back"
+        box.border_title = Content(f"✗ {one_line(self._title)}: failed")
+        box.border_subtitle = Content(f"{shown('dialog-back')} goes back")
         self.query_one("#busy-text", Static).update("\n".join(told))
 
     def _hear(self, line: str) -> None:

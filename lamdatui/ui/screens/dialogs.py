@@ -28,8 +28,8 @@ class ChoiceScreen(ModalScreen[str]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"enter chooses · {shown('dialog-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(f"enter chooses · {shown('dialog-back')} goes back")
             if self._text:
                 yield Static(self._text, markup=False, classes="dialog-text")
             yield OptionList(*(Option(Content(label), id=key) for key, label in self._choices.items()), markup=False)
@@ -59,8 +59,8 @@ class TextScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog -text") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"{shown('text-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(f"{shown('text-back')} goes back")
             yield Hanging(self._indent, self._lines)
 
     def action_scroll(self, by: int) -> None:

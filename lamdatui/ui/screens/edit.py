@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
@@ -39,8 +40,10 @@ class EditScreen(ModalScreen[Filled | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"enter uses these values · {shown('edit-editor')} editor · {shown('edit-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(
+                f"enter uses these values · {shown('edit-editor')} editor · {shown('edit-back')} goes back"
+            )
             yield self._fields
             yield Static("", markup=False, id="edit-verdict")
 

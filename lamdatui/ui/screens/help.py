@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.dom import DOMNode
 from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
@@ -36,8 +37,8 @@ class HelpScreen(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(classes="dialog -help") as box:
-            box.border_title = f"Help: {self._title}"
-            box.border_subtitle = f"{shown('text-back')} goes back"
+            box.border_title = Content(f"Help: {self._title}")
+            box.border_subtitle = Content(f"{shown('text-back')} goes back")
             if self._about:
                 yield Static(self._about, markup=False, classes="dialog-text")
             yield Hanging(indent(self._groups), help_lines(self._groups))
@@ -52,7 +53,8 @@ def _nodes(screen: Screen[Any]) -> list[DOMNode]:
 
 def name_of(node: DOMNode) -> str:
     """How a pane or screen is called on the screen."""
-    title = str(node.border_title or "") if isinstance(node, Widget) else ""
+    # What Textual gives back is markup.
+    title = Content.from_markup(node.border_title or "").plain if isinstance(node, Widget) else ""
     return title or (node.BINDING_GROUP_TITLE or "")
 
 

@@ -87,8 +87,8 @@ class NewRunScreen(ModalScreen[list[str] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
-            box.border_title = f"Start a run of {self._profile}"
-            box.border_subtitle = f"enter starts · {shown('newrun-back')} goes back"
+            box.border_title = Content(f"Start a run of {self._profile}")
+            box.border_subtitle = Content(f"enter starts · {shown('newrun-back')} goes back")
             if self._summary:
                 yield Static(self._summary, markup=False, classes="dialog-text")
             with Horizontal(classes="edit-line"):

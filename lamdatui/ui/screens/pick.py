@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
@@ -42,8 +43,8 @@ class PickScreen(ModalScreen[tuple[str, ...] | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
-            box.border_title = self._title
-            box.border_subtitle = (
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(
                 "enter adds or removes · esc keeps this" if self._most > 1 else "enter takes it · esc goes back"
             )
             yield Input(placeholder="type to narrow the list", compact=True, classes="dialog-line")

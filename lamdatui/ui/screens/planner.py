@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
+from textual.content import Content
 from textual.events import DescendantFocus
 from textual.screen import Screen
 from textual.widgets import Footer, OptionList
@@ -47,7 +48,7 @@ class LinesPane(VerticalScroll):
 
     def __init__(self, name: str, title: str, indent: int) -> None:
         super().__init__(id=f"planner-{name}", classes="planner-pane")
-        self.border_title = title
+        self.border_title = Content(title)
         self._body = Hanging(indent)
 
     def compose(self) -> ComposeResult:
@@ -73,7 +74,7 @@ class ListPane(OptionList, Generic[Item]):
 
     def __init__(self, name: str, title: str, empty: str, line: Callable[[Item], Line]) -> None:
         super().__init__(id=f"planner-{name}", classes="planner-pane", markup=False)
-        self.border_title = title
+        self.border_title = Content(title)
         self._empty = empty
         self._line = line
         self._items: list[Item] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -38,7 +39,7 @@ class QueueScreen(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
             box.border_title = "Queued by hand"
-            box.border_subtitle = f"{shown('queue-withdraw')} withdraws · {shown('queue-back')} goes back"
+            box.border_subtitle = Content(f"{shown('queue-withdraw')} withdraws · {shown('queue-back')} goes back")
             yield OptionList(markup=False, id="queue-list")
             yield Static(EMPTY, markup=False, id="queue-empty")
 

@@ -46,7 +46,7 @@ class Rows(OptionList, Generic[Item]):
 
     def __init__(self, name: str, title: str, lay_out: Callable[[Item, int], list[Line]], empty: str) -> None:
         super().__init__(id=name, classes="start-pane", markup=False)
-        self.border_title = title
+        self.border_title = Content(title)
         self.items: list[Item] = []
         self._lay_out = lay_out
         self._empty = empty
@@ -130,7 +130,7 @@ class StartScreen(Screen[None]):
         first = not self._runs.items
         self._runs.show(found, NO_RUNS)
         going = sum(run.is_going for run in found)
-        self._runs.border_subtitle = f"{going} going" if going else ""
+        self._runs.border_subtitle = Content(f"{going} going" if going else "")
         if first and found and self._profiles.has_focus and self._profiles.highlighted == 0:
             self._runs.focus()
 
@@ -146,7 +146,7 @@ class StartScreen(Screen[None]):
             self._machine.border_subtitle = ""
         self._machine.show(found)
         missing = sum(item["status"] != "ok" for item in found)
-        self._machine.border_subtitle = f"{missing} missing" if missing else "nothing missing"
+        self._machine.border_subtitle = Content(f"{missing} missing" if missing else "nothing missing")
 
     @on(OptionList.OptionSelected, "#start-runs")
     def _run_chosen(self) -> None:

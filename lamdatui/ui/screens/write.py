@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
@@ -28,8 +29,8 @@ class LineScreen(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"enter sends · {shown('line-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(f"enter sends · {shown('line-back')} goes back")
             yield Static(self._text, markup=False, classes="dialog-text")
             yield Input(self._value, max_length=self._limit, compact=True, classes="dialog-line")
 
@@ -60,8 +61,8 @@ class PageScreen(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -page") as box:
-            box.border_title = self._title
-            box.border_subtitle = f"{shown('page-save')} saves · {shown('page-back')} goes back"
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(f"{shown('page-save')} saves · {shown('page-back')} goes back")
             yield Static(self._text, markup=False, classes="dialog-text")
             yield TextArea(self._value, soft_wrap=True, compact=True)
             yield Static("", markup=False, id="page-verdict")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Container, Vertical, VerticalScroll
+from textual.content import Content
 from textual.events import Click, DescendantBlur, Focus, Key, Resize
 from textual.message import Message
 from textual.widgets import Input, Static
@@ -355,7 +356,7 @@ class ApprovalCard(Vertical, can_focus=True):
         proposal = self.proposal
         if proposal is None or not self.is_mounted:
             return
-        self.border_title = title(self.number, proposal, self.edited)
+        self.border_title = Content(title(self.number, proposal, self.edited))
         lines = [*facts(self._state, proposal, self.edited, self.tried), *queue_lines(self._state)]
         self.query_one("#card-facts", Hanging).show(lines)
         self.query_one("#card-grounds", Hanging).show(grounds(proposal))
@@ -372,4 +373,4 @@ class ApprovalCard(Vertical, can_focus=True):
             self._read = True
             self._say("")
         more = f"↓ {below} more line{'s' if below > 1 else ''}" if below else ""
-        self.border_subtitle = f"{more}, {shown('card-expand')} shows all" if more and self._grabbed else more
+        self.border_subtitle = Content(f"{more}, {shown('card-expand')} shows all" if more and self._grabbed else more)

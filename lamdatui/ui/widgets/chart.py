@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.segment import Segment
 from textual.app import ComposeResult, RenderResult
 from textual.containers import Grid, VerticalScroll
+from textual.content import Content
 from textual.events import Resize
 from textual.strip import Strip
 from textual.widgets import Static
@@ -136,7 +137,7 @@ class ChartPanel(VerticalScroll):
         chart = self._chart
         if chart is None:
             return
-        self.border_title = chart.title
+        self.border_title = Content(chart.title)
         room = self.container_size if self.size.width == 0 else self.size
         drawn = bool(chart.series) and not self._wants_table and room.width >= LEAST_WIDTH and room.height >= LEAST_HEIGHT
         self._plot.display, self._table.display = drawn, not drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
+from textual.content import Content
 from textual.events import Resize
 from textual.widgets import Static
 
@@ -22,7 +23,7 @@ class HardwarePane(VerticalScroll):
 
     def __init__(self, view: ViewState) -> None:
         super().__init__(id="hardware", classes="pane")
-        self.border_title = TITLE
+        self.border_title = Content(TITLE)
         self._view = view
         self._detail: Detail = "auto"
         self._body = Static(markup=False, id="hardware-body")
@@ -43,7 +44,7 @@ class HardwarePane(VerticalScroll):
     def action_detail(self) -> None:
         """The next level of detail."""
         self._detail = DETAILS[(DETAILS.index(self._detail) + 1) % len(DETAILS)]
-        self.border_title = TITLE if self._detail == "auto" else f"{TITLE} · {self._detail}"
+        self.border_title = Content(TITLE if self._detail == "auto" else f"{TITLE} · {self._detail}")
         self.update_view()
         self.scroll_home(animate=False)
         if self._detail == "auto":

@@ -7,6 +7,7 @@ from pathlib import Path
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.events import Key
 from textual.widgets import Input, Static
 
@@ -147,7 +148,7 @@ class LogsPane(Vertical):
         place = " · ".join([*self._search_says(model), self._place_says(model)]) if model else EMPTY
         if (title, place) != self._said:
             self._said = (title, place)
-            self.border_title, self.border_subtitle = f"3 Logs · {title}", place
+            self.border_title, self.border_subtitle = Content(f"3 Logs · {title}"), Content(place)
             # Its height never changes: no reason to lay the screen out again, fifteen times a second.
             self._head.update(f"{title} · {place}", layout=False)
 

@@ -9,6 +9,7 @@ from rich.style import Style
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.content import Content
 from textual.events import Click, Resize
 from textual.geometry import Region, Size
 from textual.message import Message
@@ -326,4 +327,4 @@ class PipelinePane(Vertical):
         if self.pipeline.query:
             parts.append(f"/{self.pipeline.query}: {len(self.pipeline.matching or ())} of {len(self.pipeline.nodes)}")
         line.update(header(tree.columns, tree.row_width, " · ".join(parts) or "model"))
-        self.border_subtitle = "★ best  ┃ its lineage" + ("  ◆ marked" if self.pipeline.marked else "")
+        self.border_subtitle = Content("★ best  ┃ its lineage" + ("  ◆ marked" if self.pipeline.marked else ""))

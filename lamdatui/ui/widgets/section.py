@@ -19,7 +19,7 @@ class Section(Hanging):
     def __init__(self, name: str, title: str, indent: int) -> None:
         super().__init__(indent, id=name)
         self.add_class("section")
-        self.border_title = title
+        self.border_title = Content(title)
 
 
 class Curves(Widget):
@@ -27,7 +27,7 @@ class Curves(Widget):
 
     def __init__(self, name: str, title: str) -> None:
         super().__init__(id=name, classes="section -curves")
-        self.border_title = title
+        self.border_title = Content(title)
         self._series: list[tuple[str, Sequence[float]]] = []
 
     def show(self, series: list[tuple[str, Sequence[float]]]) -> None:
