@@ -16,6 +16,7 @@ from lamdatui.ui.screens.action import ActionScreen
 from lamdatui.ui.screens.dialogs import ChoiceScreen
 from lamdatui.ui.screens.edit import EditScreen
 from lamdatui.ui.screens.planner import PlannerScreen
+from lamdatui.ui.widgets.deciding import Deciding
 from lamdatui.ui.words import Line
 from tests.ui import script
 from tests.ui.conftest import Console, opened
@@ -282,6 +283,22 @@ async def test_a_decision_made_in_another_console_is_told(waiting: FakeEngine) -
         await console.until(lambda: not console.card.display)
         await console.settle()
         assert "Trial 5 was vetoed by person in another console: no time" in toasts(console)
+
+
+async def test_who_was_faster_is_told_when_both_decide(waiting: FakeEngine) -> None:
+    async with opened(waiting, FAR) as console:
+        await console.answer()
+        act = console.app.view.run.trials[5].action
+
+        async def too_late(command: str, **args: Any) -> Any:
+            waiting.emit("trial.decided", number=5, verdict="skip", by="person", reason="", action=act)
+            await console.until(lambda: not console.card.display)
+            raise LamdatuiError("no proposal is waiting for a decision")
+
+        console.app.console_screen.query_one(Deciding)._request = too_late
+        await console.pilot.press("a")
+        await console.until(lambda: "Trial 5 was skipped by person in another console" in toasts(console), "the toast")
+        assert "no proposal is waiting for a decision" in toasts(console)
 
 
 def test_a_rules_decision_names_the_rule() -> None:

@@ -13,6 +13,7 @@ import pytest
 from textual import events
 
 from lamdatui.ui.grace import GRACE_SECONDS
+from lamdatui.ui.widgets.deciding import Deciding
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
@@ -138,7 +139,7 @@ async def test_bursts_of_keys_decide_nothing_by_accident(
     script.add_choices(engine)
     async with opened(engine, dice.choice([(80, 24), (120, 40), (200, 60), (60, 16)])) as console:
         watch = Watch(console, dice)
-        console.card.ancestors[0]._request = watch.request
+        console.app.console_screen.query_one(Deciding)._request = watch.request
         number = 0
         for _ in range(BURSTS):
             number = await watch.happen(number)

@@ -100,6 +100,10 @@ class Deciding(Container):
             self._decided = None
             self._refuse("decide", error)
             self.card.reopen()
+            trial = self._view.run.trials.get(message.number)
+            if trial and trial.decision and self.card.number != message.number:
+                # Somebody else was faster, and their decision came in before this refusal.
+                self.notify(decided_text(trial), title="Decided elsewhere", markup=False)
 
     @on(ApprovalCard.Wished)
     def _card_wished(self, message: ApprovalCard.Wished) -> None:
