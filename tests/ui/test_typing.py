@@ -46,10 +46,9 @@ class Watch:
     """When the card was last asked for."""
     changed: float = -1.0
     """When the proposal, the screen or the question on the card last changed."""
-    before: float = -1.0
-    """When the key before the newest one was pressed."""
     decided: list[dict[str, Any]] = field(default_factory=list)
     allowed: bool = False
+    """Whether the newest key may decide."""
     digest: str = ""
 
     async def request(self, command: str, **args: Any) -> Any:
@@ -80,8 +79,6 @@ class Watch:
         rested = now - max(self.asked, self.changed) >= GRACE_SECONDS
         self.allowed = on_card and self.asked >= 0 and rested and key in ("a", "s", "enter")
         await self.console.pilot.press(key)
-        await self.console.pilot.pause()
-        self.allowed = False
         if key in ASKS:
             self.asked = now
         if self.situation != situation:
