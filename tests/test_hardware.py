@@ -163,6 +163,21 @@ async def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
     assert (await probe.Probe(tmp_path / "gone").read())["host"]["error"]
 
 
+async def test_a_reading_that_fails_is_told_and_the_next_one_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers: list[Any] = [RuntimeError("odd"), ([{"index": 0, "processes": []}], "")]
+
+    def read() -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(probe, "read_gpus", read)
+    one = probe.Probe(tmp_path)
+    assert (await one.read())["reason"] == "the GPUs can't be read: RuntimeError odd"
+    assert (await one.read())["gpus"][0]["index"] == 0
+
+
 def test_a_process_ends_while_its_driver_hangs(tmp_path: Path) -> None:
     code = """
         import asyncio, threading

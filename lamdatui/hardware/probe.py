@@ -118,6 +118,8 @@ class Probe:
             return await self._gpus.take(read)
         except Late as late:
             return [], f"the NVIDIA driver has not answered for {late.seconds:.0f} s"
+        except Exception as error:  # noqa: BLE001 (one reading that fails must not end the readings)
+            return [], f"the GPUs can't be read: {type(error).__name__} {error}"
 
     async def _read_host(self, owners: Owners) -> Json:
         def read() -> Json:
@@ -127,7 +129,7 @@ class Probe:
             self._last_host = await self._host.take(read)
         except Late as late:
             return {**self._last_host, "late_seconds": round(late.seconds)}
-        except OSError as error:
-            # The run directory was removed, or its file system is gone.
-            return {**self._last_host, "error": f"{error.strerror or error}"}
+        except Exception as error:  # noqa: BLE001 (the run directory may be gone; the next reading may work)
+            told = error.strerror if isinstance(error, OSError) else ""
+            return {**self._last_host, "error": told or f"{type(error).__name__} {error}"}
         return self._last_host
