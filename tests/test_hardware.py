@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -16,6 +17,8 @@ from typing import Any
 
 import pynvml
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lamdatui.commands import run_profile
 from lamdatui.errors import EXIT_USAGE, LamdatuiError
@@ -241,6 +244,30 @@ def test_a_bad_recording_is_one_clear_error(tmp_path: Path, text: str, told: str
         run_profile("lab", None, "auto", None, [], True, False, tmp_path / "runs", fake_gpu=path)
     assert told in caught.value.what and str(path) in caught.value.where and caught.value.exit_code == EXIT_USAGE
     assert not (tmp_path / "runs").exists()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["at", "gpus", "index", "util", "processes", "pid", "reason"]), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.binary(max_size=60) | st.lists(JSON, max_size=3).map(lambda rows: "\n".join(map(json.dumps, rows)).encode()))
+def test_no_file_is_more_than_one_clear_error(text: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any.jsonl"
+        path.write_bytes(text)
+        try:
+            gpus, reason = load_recording(path)()
+        except LamdatuiError as error:
+            assert error.exit_code == EXIT_USAGE and str(path) in error.where
+        else:
+            assert all(isinstance(gpu["index"], int) for gpu in gpus) and isinstance(reason, str)
 
 
 def test_a_recording_that_is_not_there_is_told_with_the_way_to_make_one(tmp_path: Path) -> None:
