@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from rich.style import Style
 from rich.text import Text
 from textual.content import Content
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import OptionList, Tree
+from textual.widgets import OptionList
 
 
 def text_to_copy(screen: Screen[Any]) -> str:
@@ -32,16 +31,13 @@ def _row(widget: Widget) -> str:
         return str(own())
     if isinstance(widget, OptionList) and widget.highlighted_option:
         return _plain(widget.highlighted_option.prompt)
-    if isinstance(widget, Tree) and widget.cursor_node:
-        node = cast(Any, widget.cursor_node)
-        return " ".join(widget.render_label(node, Style.null(), Style.null()).plain.split())
     return ""
 
 
 def _shown(widget: Widget) -> str:
     """The texts of what is displayed in a container, one below the other."""
     leaves = [child for child in widget.query("*").results(Widget) if child.display and not child.children]
-    texts = [_plain(leaf.render()) for leaf in leaves or [widget] if not isinstance(leaf, OptionList | Tree)]
+    texts = [_plain(leaf.render()) for leaf in leaves or [widget] if not isinstance(leaf, OptionList)]
     return "\n".join(text for text in texts if text)
 
 

@@ -240,6 +240,13 @@ async def test_a_click_on_the_sign_folds_and_a_second_click_on_a_row_opens_it(hi
         await console.until(lambda: console.app.screen.id == "node", "the node screen")
 
 
+async def test_y_copies_the_whole_row_whatever_the_width(history: FakeEngine) -> None:
+    async with opened(history, (60, 16)) as console:
+        await console.pilot.press("b")
+        copied = tree_of(console).copy_text()
+        assert "m6 merge_ties m2+m5 best" in copied and "[+0.07, +0.20] 19s" in copied
+
+
 async def test_the_filter_is_typed_kept_and_taken_away(history: FakeEngine) -> None:
     async with opened(history) as console:
         tree = tree_of(console)

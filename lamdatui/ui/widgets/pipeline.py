@@ -25,6 +25,8 @@ from lamdatui.ui.words import Tone
 
 EMPTY = "Nothing yet: the base models are measured first, then a trial is proposed."
 NO_ENGINE = "No engine answers yet; the pipeline is shown as soon as one does."
+COPIED = 200
+"""Cells that a row is laid out for when it is copied."""
 _STYLED: tuple[Tone, ...] = ("dim", "good", "bad", "wait", "run", "strong")
 
 
@@ -149,6 +151,14 @@ class LineageTree(ScrollView, can_focus=True):
         place = self.pipeline.nearest(key)
         if place is not None:
             self.move_to(place)
+
+    def copy_text(self) -> str:
+        """The row under the cursor with all its columns, for `y`."""
+        if not self._rows:
+            return ""
+        found = columns(self.pipeline.tasks, COPIED, self.pipeline.depth)
+        line = row_line(self._rows[self._place()], self.pipeline, found, COPIED)
+        return " ".join("".join(text for text, _ in line).split())
 
     def on_click(self, event: Click) -> None:
         place = event.y + self.scroll_offset.y
