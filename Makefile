@@ -66,8 +66,9 @@ test-models: $(STAMP)
 	@$(LAMDATUI) models fetch quickstart-data >/dev/null
 	@$(LAMDATUI) models fetch smollm2-135m-gguf >/dev/null
 
+# Two at a time: most tests wait for a process or a screen. A file stays on one worker, so what its tests share is made once.
 test: lint test-models
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-dev test-models
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 3600
