@@ -31,7 +31,7 @@ PROTOCOL = 2
 FRAME_BYTES = 4 * 1024 * 1024
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "attach": ("role", "after", "snapshot"),
+    "attach": ("role", "name", "after", "snapshot"),
     "trial": ("number",),
     "worth": (),
     "decide": ("number", "digest", "verdict", "params", "action", "reason", "remember"),
@@ -49,7 +49,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "stop": ("when",),
     "revoke": ("id",),
 }
-"""Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`; `attach.after`: events up to this one are not sent;
+"""Command → arguments. `attach.role`: `console` (may approve), `headless` or `viewer`; `attach.name`:
+who acts, as `USER@TERMINAL`: what is recorded as `by` (`person` without it); `attach.after`: events up to this one are not sent;
 `attach.snapshot`: true for a snapshot in place of old events. `trial` gives the whole of a trial, `worth` the lines of the report on the
 planner; both may be asked by viewers and after the run's end. `decide.digest` is the digest of
 the action that was shown: a decision about another one is refused; `decide.action` {"type", "inputs", "params", "seed"} is what runs in its

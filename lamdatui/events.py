@@ -71,6 +71,11 @@ class Event:
         return {"seq": self.seq, "kind": self.kind, "wall": self.wall, "mono": self.mono, "data": self.data}
 
 
+def by_person(by: str) -> bool:
+    """Whether an event's author is a person: `person`, or a named one as `USER@TERMINAL`."""
+    return by == "person" or "@" in by
+
+
 def event_from_json(data: dict[str, Any]) -> Event:
     """The event that `Event.to_json` wrote. Raises KeyError or TypeError on another shape."""
     return Event(data["seq"], data["kind"], data["wall"], data["mono"], data["data"])

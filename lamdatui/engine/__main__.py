@@ -17,6 +17,7 @@ import psutil
 
 from lamdatui import __version__
 from lamdatui.clock import SystemClock, boot_id
+from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import Machine
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.people import People, more_trials, types_json
@@ -264,7 +265,7 @@ class Engine:
                 raise LamdatuiError("this run has ended; ask for more trials first")
         return None
 
-    def command(self, command: str, args: dict[str, Any], role: str) -> Any:
+    def command(self, command: str, args: dict[str, Any], role: str, by: str = PERSON) -> Any:
         """Do what a client asks. Raises LamdatuiError when it can't be done."""
         if role == "viewer" and command not in QUESTIONS:
             raise LamdatuiError("a viewer can't steer")
@@ -273,7 +274,7 @@ class Engine:
         if role == "console":
             # Somebody is there now, also when the run was started without a screen.
             self.loop.approvals.unattended = False
-        return self.people.command(command, args)
+        return self.people.command(command, args, by)
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from lamdatui.actions import Action, BoundType, make_action
 from lamdatui.engine.candidates import Machine, blocked, matches
 from lamdatui.engine.orders import OWN, fresh, judge, read_order
 from lamdatui.errors import LamdatuiError
-from lamdatui.events import VERDICTS
+from lamdatui.events import VERDICTS, by_person
 from lamdatui.policy.base import Proposal
 from lamdatui.state import RunState
 
@@ -46,8 +46,8 @@ class Approvals:
         action = proposal.action
         if state.mode == "read-only":
             return Decision("rejected", "mode read-only", "nothing runs in this mode", action)
-        if proposal.proposed_by == PERSON:
-            return Decision("approve", PERSON, OWN, action)
+        if by_person(proposal.proposed_by):
+            return Decision("approve", proposal.proposed_by, OWN, action)
         if state.mode == "auto":
             return Decision("approve", "mode auto", "", action)
         for rule in state.rules.values():

@@ -65,17 +65,19 @@ class People:
     def __init__(self, loop: Loop, closing: asyncio.Event) -> None:
         self._loop = loop
         self._closing = closing
+        self._by = PERSON
 
     @property
     def _state(self) -> RunState:
         return self._loop.state
 
-    def command(self, command: str, args: Json) -> Any:
-        """Do what is asked; the answer, or a coroutine that gives it. Raises LamdatuiError when it can't be done."""
+    def command(self, command: str, args: Json, by: str = PERSON) -> Any:
+        """Do what `by` asks; the answer, or a coroutine that gives it. Raises LamdatuiError when it can't be done."""
+        self._by = by
         loop = self._loop
         match command:
             case "decide":
-                return loop.approvals.decide(self._state, args, PERSON)
+                return loop.approvals.decide(self._state, args, by)
             case "actions":
                 return types_json(loop.workspace.types)
             case "try_action":
@@ -87,20 +89,20 @@ class People:
             case "more":
                 self._more(more_trials(args))
             case "pause":
-                loop.record(("run.paused", {"by": PERSON}))
+                loop.record(("run.paused", {"by": self._by}))
             case "resume":
-                loop.record(("run.unpaused", {"by": PERSON}))
+                loop.record(("run.unpaused", {"by": self._by}))
             case "mode":
                 self._mode(args["mode"])
             case "stop":
                 self._stop(args["when"])
             case "policy":
                 loop.selection.switch(str(args["name"]))
-                loop.record(("policy.changed", {"name": args["name"], "by": PERSON}))
+                loop.record(("policy.changed", {"name": args["name"], "by": self._by}))
             case "hint":
                 loop.record(("hint.added", self._hint(str(args["text"]))))
             case "memory":
-                loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": PERSON}))
+                loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": self._by}))
             case "revoke":
                 self._revoke(args["id"])
         loop.woken.set()
@@ -139,13 +141,13 @@ class People:
         left = state.max_trials - state.counted - len(state.queue)
         note = one_line(str(args.get("note") or ""), NOTE_CHARS)
         name = f"q{state.last_seq + 1}"
-        loop.record(("action.queued", {"id": name, "action": action.to_json(), "note": note, "by": PERSON}))
+        loop.record(("action.queued", {"id": name, "action": action.to_json(), "note": note, "by": self._by}))
         return {"id": name, "action": action.to_json(), "trials_left": max(0, left)}
 
     def _withdraw(self, name: str) -> None:
         if name not in self._state.queue:
             raise LamdatuiError(f"no action {name!r} is queued; a trial may have taken it")
-        self._loop.record(("action.withdrawn", {"id": name, "by": PERSON}))
+        self._loop.record(("action.withdrawn", {"id": name, "by": self._by}))
 
     # --- the run -------------------------------------------------------------------------------------------------
 
@@ -156,12 +158,12 @@ class People:
         elif state.stopping:
             raise LamdatuiError("the run is stopping; ask for more trials when it has ended")
         else:
-            self._loop.record(("budget.changed", {"max_trials": state.max_trials + trials, "by": PERSON}))
+            self._loop.record(("budget.changed", {"max_trials": state.max_trials + trials, "by": self._by}))
 
     def _mode(self, mode: str) -> None:
         if mode not in MODES:
             raise LamdatuiError(f"a mode is one of {', '.join(MODES)}, not {mode!r}")
-        self._loop.record(("mode.changed", {"mode": mode, "by": PERSON}))
+        self._loop.record(("mode.changed", {"mode": mode, "by": self._by}))
         if mode == "auto":
             self._loop.approvals.release("mode auto")
 
@@ -171,7 +173,7 @@ class People:
         if self._state.status != "running":
             self._closing.set()
             return
-        self._loop.record(("run.stopping", {"when": when, "by": PERSON}))
+        self._loop.record(("run.stopping", {"when": when, "by": self._by}))
         self._loop.approvals.release("stop")
         if when == "now":
             self._loop.runner.stop()
@@ -184,12 +186,12 @@ class People:
         if not said:
             raise LamdatuiError("a hint says something")
         trial = self._state.open_trial
-        return {"id": f"h{self._state.last_seq + 1}", "text": said, "by": PERSON, "trial": trial.number if trial else None}
+        return {"id": f"h{self._state.last_seq + 1}", "text": said, "by": self._by, "trial": trial.number if trial else None}
 
     def _revoke(self, name: str) -> None:
         state = self._state
         for kind, known in (("constraint", state.constraints), ("rule", state.rules), ("hint", state.hints)):
             if name in known:
-                self._loop.record((f"{kind}.revoked", {"id": name, "by": PERSON}))
+                self._loop.record((f"{kind}.revoked", {"id": name, "by": self._by}))
                 return
         raise LamdatuiError(f"no rule, no constraint and no hint {name!r}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import re
 import socket
 import struct
 import traceback
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.client import COMMANDS, FRAME_BYTES, PROTOCOL, decode, encode
+from lamdatui.engine.approval import PERSON
 from lamdatui.errors import LamdatuiError
 from lamdatui.snapshot import CHUNK_BYTES, Snapshots, Taken
 from lamdatui.store.journal import Journal
@@ -27,7 +29,9 @@ RECENT_CALLS = 20
 CALLS_WITHIN = 4000
 """The newest questions to the planner come with it too, as far as they are among this many events."""
 
-Handler = Callable[[str, dict[str, Any], str], Any]
+Handler = Callable[[str, dict[str, Any], str, str], Any]
+"""Command, arguments, the peer's role, and who is recorded as its author."""
+NAME = re.compile(r"[\w.+-]{1,32}@[\w./:-]{1,32}")
 
 
 @dataclass(eq=False)
@@ -37,6 +41,7 @@ class Peer:
     writer: asyncio.StreamWriter
     queue: asyncio.Queue[dict[str, Any]] = field(default_factory=lambda: asyncio.Queue(BACKLOG))
     role: str = "viewer"
+    by: str = PERSON
     sender: asyncio.Task[None] | None = None
 
 
@@ -115,7 +120,9 @@ class Server:
         after = args.get("after", 0)
         if not isinstance(after, int):
             raise LamdatuiError(f"attach.after is the number of an event, not {after!r}")
-        peer.role = str(args["role"])
+        if (name := args.get("name")) is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+            raise LamdatuiError(f"attach.name is USER@TERMINAL, not {name!r}")
+        peer.role, peer.by = str(args["role"]), name or PERSON
         if peer.sender is None:
             past = self._snapshot() if args.get("snapshot") else self._events(after, self._journal.state.last_seq)
             peer.sender = asyncio.create_task(self._send(peer, past))
@@ -168,7 +175,7 @@ class Server:
             elif command in ("trial", "worth"):
                 reply["result"] = self._look(command, args)
             else:
-                result = self._handler(command, args, peer.role)
+                result = self._handler(command, args, peer.role, peer.by)
                 reply["result"] = await result if inspect.isawaitable(result) else result
         except LamdatuiError as error:
             reply |= {"ok": False, "error": error.what}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from lamdatui.events import by_person
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
 from lamdatui.planner.settings import MOST_OPTIONS, PlannerSettings
@@ -100,7 +101,7 @@ async def remember(session: PlannerSession, view: View, trial: Trial, name: str)
     match session.memory_mode:
         case "planner":
             return Outcome(await session.remember(view, trial), f"{name} ({session.model})")
-        case "facts" if view.memory_by != "person" or not view.memory:
+        case "facts" if not by_person(view.memory_by) or not view.memory:
             # The view was taken before this trial was closed.
             return Outcome(brief.findings(replace(view, trials=(*view.trials, trial))), "facts")
     return Outcome(by=name)

@@ -10,6 +10,7 @@ from typing import Any
 from lamdatui.client import Client
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.ui.sanitize import read_frame
+from lamdatui.ui.who import who
 
 Json = dict[str, Any]
 
@@ -82,7 +83,7 @@ class EngineLink:
         after = seen if seen <= newest else 0
         past: Json = {"snapshot": True} if newest - after > SNAPSHOT_EVENTS else {"after": after}
         try:
-            await client.command("attach", role="console", **past)
+            await client.command("attach", role="console", name=who(), **past)
         except LamdatuiError as error:
             self._take({"type": "link", "status": "refused", "detail": error.what})
         except (ConnectionError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from lamdatui.events import by_person
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.sanitize import one_line
@@ -253,7 +254,7 @@ def decided_text(trial: Trial) -> str:
     decision = trial.decision or {}
     verdict, by = str(decision.get("verdict", "?")), one_line(decision.get("by", "?"))
     words = {"approve": "approved", "edit": "changed and approved", "veto": "vetoed", "skip": "skipped", "stop": "stopped"}
-    where = " in another console" if by == "person" else ""
+    where = " in another console" if by_person(by) else ""
     text = f"Trial {trial.number} was {words.get(verdict, verdict)} by {by}{where}"
     return text + (f": {one_line(decision['reason'])}" if decision.get("reason") else "")
 

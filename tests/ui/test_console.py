@@ -12,6 +12,7 @@ from lamdatui.ui.grace import GRACE_SECONDS
 from lamdatui.ui.screens.dialogs import ChoiceScreen
 from lamdatui.ui.screens.edit import EditScreen
 from lamdatui.ui.screens.node import NodeScreen
+from lamdatui.ui.who import who
 from lamdatui.ui.widgets.activity import ActivityPane
 from tests.ui import script
 from tests.ui.conftest import opened
@@ -30,7 +31,7 @@ def waiting(engine: FakeEngine) -> FakeEngine:
 async def test_it_attaches_as_a_console(engine: FakeEngine) -> None:
     script.add_history(engine)
     async with opened(engine):
-        assert engine.sent("attach") == [{"role": "console", "after": 0}]
+        assert engine.sent("attach") == [{"role": "console", "name": who(), "after": 0}]
 
 
 @pytest.mark.parametrize(("key", "verdict"), [("a", "approve"), ("s", "skip")])

@@ -36,7 +36,7 @@ def shown(console: Console) -> Any:
 
 def attached(engine: FakeEngine) -> list[dict[str, Any]]:
     """With what consoles have attached."""
-    return engine.sent("attach")
+    return [{key: value for key, value in args.items() if key != "name"} for args in engine.sent("attach")]
 
 
 async def test_a_snapshot_shows_what_a_replay_shows(
