@@ -24,10 +24,12 @@ class Asked:
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, dict[str, Any], str]] = []
+        self.by = ""
 
-    def __call__(self, command: str, args: dict[str, Any], role: str) -> str:
+    def __call__(self, command: str, args: dict[str, Any], role: str, by: str) -> str:
         if command == "pause":
             raise LamdatuiError("not now")
+        self.by = by
         self.commands.append((command, args, role))
         return "done"
 
@@ -178,3 +180,33 @@ async def test_a_client_that_never_reads_is_cut_off_and_nobody_waits(served) -> 
             await asyncio.sleep(0)
     assert server.peers == set()
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [(None, "person"), ("ana@pts/3", "ana@pts/3"), ("a.b+c@pid-7", "a.b+c@pid-7")], ids=["none", "tty", "pid"]
+)
+async def test_what_a_client_asks_carries_its_name(served, name: str | None, by: str) -> None:
+    folder, _, _, asked = served
+    client = await Client.connect(folder)
+    reading = asyncio.create_task(_drain(client))
+    await client.command("attach", role="console", **({"name": name} if name else {}))
+    await client.command("hint", text="x")
+    assert asked.by == by
+    reading.cancel()
+    await client.close()
+
+
+@pytest.mark.parametrize("name", ["mode auto", "facts", "a@b\x1b[2J", "a" * 40 + "@b", "@b", 7, "ana@pts/3\n"])
+async def test_a_name_that_could_be_taken_for_something_else_is_refused(served, name: object) -> None:
+    folder, _, _, _ = served
+    client = await Client.connect(folder)
+    reading = asyncio.create_task(_drain(client))
+    with pytest.raises(LamdatuiError, match="USER@TERMINAL"):
+        await client.command("attach", role="console", name=name)
+    reading.cancel()
+    await client.close()
+
+
+async def _drain(client: Client) -> None:
+    async for _ in client.frames():
+        pass

@@ -17,7 +17,7 @@ from textual.screen import Screen
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import MODES
 from lamdatui.ui.attention import Attention
-from lamdatui.ui.keys import bindings
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.link import EngineLink
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen
@@ -205,7 +205,7 @@ class ConsoleApp(ShellApp[int]):
         from lamdatui.ui.details import budget_text
 
         choices = {"": "No, go on asking", "auto": "Yes, run without asking"}
-        text = f"In auto everything that is legal runs without asking: {budget_text(self.view.run)}. F9 takes it back."
+        text = f"In auto everything that is legal runs without asking: {budget_text(self.view.run)}. {shown('hold')} takes it back."
         self._choose("Switch to auto?", text, choices, self._auto_chosen)
 
     def _auto_chosen(self, choice: str | None) -> None:

@@ -12,7 +12,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from lamdatui.ui.keys import bindings
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import Line, Span
 
@@ -45,7 +45,9 @@ class PickScreen(ModalScreen[tuple[str, ...] | None]):
         with Vertical(classes="dialog -form") as box:
             box.border_title = Content(self._title)
             box.border_subtitle = Content(
-                "enter adds or removes · esc keeps this" if self._most > 1 else "enter takes it · esc goes back"
+                f"enter adds or removes · {shown('pick-done')} keeps this"
+                if self._most > 1
+                else f"enter takes it · {shown('pick-done')} goes back"
             )
             yield Input(placeholder="type to narrow the list", compact=True, classes="dialog-line")
             yield OptionList(markup=False, id="pick-list")

@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.policies import SUMMARIES
-from lamdatui.ui.keys import bindings
+from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.planner import Said, choice_lines, exchange_line, exchange_lines, memory_lines, report_lines, said, worth_lines
 from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
@@ -222,7 +222,7 @@ class PlannerScreen(Screen[str]):
             self.notify("There is nothing to revoke.")
         elif not self._said.has_focus:
             self._said.focus()
-            self.notify("Go to what you want to revoke, then press x again.")
+            self.notify(f"Go to what you want to revoke, then press {shown('planner-revoke')} again.")
         else:
             self._send("revoke", {"id": item.id})
 
