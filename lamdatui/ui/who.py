@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 
@@ -11,6 +10,9 @@ _OTHER = re.compile(r"[^\w./:+-]")
 
 def who() -> str:
     """User and terminal; without a terminal (a browser, a pipe) the process stands for it."""
+    # Imported here: the first paint does without it.
+    import getpass
+
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
