@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.dom import DOMNode
-from textual.filter import LineFilter
+from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 
 from lamdatui.errors import LamdatuiError
@@ -42,6 +42,7 @@ class ShellApp(App[Result]):
         self.settings, keymap = self._settings()
         use_keymap(keymap)
         self.set_keymap(keymap)
+        self._plain = NoColor()
         self._ascii = ascii.AsciiFilter(enabled=ascii.wanted(self.settings.ui.ascii))
         if not self.settings.ui.animation:
             self.animation_level = "none"
@@ -92,6 +93,9 @@ class ShellApp(App[Result]):
 
     def get_line_filters(self) -> list[LineFilter]:
         filters = list(super().get_line_filters())
+        if self.native_ansi_color:
+            # The toolkit chooses when the app is made, and its greys would draw a terminal's own colours black on black.
+            filters = [self._plain if isinstance(item, Monochrome) else item for item in filters]
         return [*filters, self._ascii] if self._ascii.enabled else filters
 
     def action_help(self) -> None:

@@ -172,3 +172,16 @@ async def test_the_mouse_reaches_tabs_panes_card_and_footer(engine: FakeEngine) 
         await console.settle()
         await console.pilot.click("#tab-logs")
         await console.until(lambda: console.app.focused is not None and console.app.focused.id == "logs", "logs by its tab")
+
+
+async def test_no_color_with_a_terminals_own_colours_is_not_black_on_black(
+    engine: FakeEngine, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    (home / "config").mkdir(parents=True)
+    (home / "config" / "config.toml").write_text('[ui]\ntheme = "ansi-dark"\n')
+    script.add_history(engine)
+    async with opened(engine) as console:
+        strips = console.app.screen._compositor.render_strips()
+        colours = {str(part.style.color) for strip in strips for part in strip if part.style and part.style.color}
+        assert not any("#000000" in colour for colour in colours), colours
