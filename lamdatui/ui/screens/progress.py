@@ -39,6 +39,7 @@ from lamdatui.ui.widgets.paint import paint_lines
 from lamdatui.ui.widgets.status import StatusRow
 
 REFRESH_SECONDS = 0.5
+STEPS_BACK = 30
 NAMES = {"overview": "Overview", "loss": "Loss", "reward": "Reward", "rate": "Rate", "best": "Best", "cost": "Cost"}
 STEP_CHARTS = ("loss", "reward", "rate")
 RUN_CHARTS = ("best", "cost")
@@ -132,13 +133,15 @@ class ProgressScreen(Screen[str]):
         self.call_after_refresh(self._refresh)
 
     def _load_last_step(self) -> None:
-        """The curves of a step that ended before this console attached are in its file."""
-        step = self._view.shown_step
-        if self._view.progress is not None or step is None:
+        """The curves of the newest step that trained, when it ended before this console attached: they are in its file."""
+        if self._view.progress is not None:
             return
-        folder = step_folder(self._run_dir, step.key)
-        if folder and (metrics := read_metrics(folder / "metrics.jsonl")):
-            self._view.backfill(step.key, metrics)
+        for key in list(reversed(self._view.run.steps))[:STEPS_BACK]:
+            folder = step_folder(self._run_dir, key)
+            metrics = read_metrics(folder / "metrics.jsonl") if folder else []
+            if any("loss" in metric for metric in metrics):
+                self._view.backfill(key, metrics)
+                return
 
     def _refresh(self) -> None:
         attempt(self, "progress", self._update)
