@@ -29,7 +29,7 @@ GRACE_SECONDS = 0.6
 """The card's grace period is part of the product, so it is waited for."""
 
 ESCAPE, ENTER = "\x1b", "\r"
-F1, F2, F4, F5, QUIT, PALETTE = "\x1bOP", "\x1bOQ", "\x1bOS", "\x1b[15~", "\x11", "\x10"
+F1, F2, F5, QUIT, PALETTE = "\x1bOP", "\x1bOQ", "\x1b[15~", "\x11", "\x10"
 F10, F11 = "\x1b[21~", "\x1b[23~"
 Steps = tuple[tuple[str, str], ...]
 CARD: Steps = ((F2, "a approve"),)
@@ -40,7 +40,7 @@ SCREENS: dict[str, Steps] = {
     "rule to remember": (*CARD, ("A", "rule to remember")),
     "veto, input focused": (*CARD, ("d", "why not")),
     "edit form": (*CARD, ("e", "changed")),
-    "activity row": ((F4, "Activity"), (ENTER, "esc goes back")),
+    "node screen": ((ENTER, "Scores against the base"),),
     "quit dialog": ((QUIT, "Quit the console?"),),
     "planner's screen": PLANNER,
     "hint, input focused": (*PLANNER, ("h", "Hint to the planner")),
@@ -49,10 +49,14 @@ SCREENS: dict[str, Steps] = {
     "progress": ((F11, "Table"),),
     "logs, search line": ((F5, "Search"), ("/", "enter keeps it")),
     "pager": ((F5, "Search"), ("o", "PAGER READY")),
+    "editor": (*CARD, ("e", "changed"), ("\x05", "PAGER READY")),
     "help": ((F1, "esc"),),
     "palette": ((PALETTE, "Search"),),
 }
 """Screen → keys that lead there, each with what must be seen after it."""
+
+SUSPENDED = ("pager", "editor")
+"""Another program has the terminal there; INT and QUIT are its business, and the console goes on until it is left."""
 
 CAUSES: dict[str, signal.Signals] = {
     "exit": signal.SIGUSR2,
@@ -127,7 +131,14 @@ class Run:
     def __init__(self, run_dir: Path) -> None:
         command = [sys.executable, "-P", "-c", HOOKED, *console_command(run_dir)[4:]]
         pager = shlex.join([sys.executable, "-c", PAGER])
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "PAGER": pager}
+        environment = {
+            **os.environ,
+            "TERM": "xterm-256color",
+            "COLORTERM": "truecolor",
+            "PAGER": pager,
+            "VISUAL": pager,
+            "EDITOR": pager,
+        }
         self.child = pexpect.spawn(
             sys.executable, ["-c", SHELL, json.dumps(command)], env=environment, dimensions=(ROWS, COLUMNS)
         )
@@ -187,9 +198,12 @@ def cell(run_dir: Path, screen: str, cause: str) -> Cell:
         console.send_signal(CAUSES[cause])
         with contextlib.suppress(psutil.NoSuchProcess):
             console.send_signal(signal.SIGCONT)
-        if screen == "pager" and cause in ("exit", "exception", "INT"):
-            # The console waits for its pager.
+        if screen in SUSPENDED and cause in ("exit", "exception", "INT", "QUIT"):
+            # The console waits for the program that it has given the terminal to.
             run.child.send("q")
+            if cause in ("INT", "QUIT"):
+                run.until(lambda: run.raw.rfind(b"?1049h") > run.raw.rfind(b"PAGER READY"), "the console again")
+                console.send_signal(CAUSES["exit"])
         told, before = run.report()
     except (AssertionError, psutil.Error, IndexError) as error:
         return Cell(screen, cause, None, (f"not reached: {error}",))
