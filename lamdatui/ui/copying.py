@@ -20,9 +20,9 @@ def text_to_copy(screen: Screen[Any]) -> str:
     for node in nodes:
         if text := _row(node):
             return text
-        if node.has_class("pane") or node.has_class("dialog") or node.id == "card" or node is screen:
+        if node.has_class("pane") or node.has_class("dialog") or node.id == "card":
             return _shown(node)
-    return ""
+    return _shown(nodes[0])
 
 
 def _row(widget: Widget) -> str:

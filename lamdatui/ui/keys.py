@@ -393,6 +393,7 @@ KEYS: tuple[Key, ...] = (
     Key("dialog-down", "j", "move(1)", "Down", "Next answer", "dialog"),
     Key("dialog-up", "k", "move(-1)", "Up", "Answer before", "dialog"),
     Key("text-back", "escape,q,enter", "dismiss(None)", "Back", "Close", "text"),
+    Key("text-copy", "y", "app.copy", "Copy", "Copy the selection, else the text", "text"),
     Key("text-down", "j,down", "scroll(1)", "Down", "Scroll", "text"),
     Key("text-up", "k,up", "scroll(-1)", "Up", "Scroll", "text"),
     Key("edit-back", "escape", "cancel", "Back", "Close without changing anything", "edit"),

@@ -221,8 +221,12 @@ class ConsoleScreen(Screen[None]):
     def _focus_pane(self, pane: str) -> None:
         self._card.fill_screen(False)
         target = self.query_one({"pipeline": "#lineage", "logs": "#log-view"}.get(pane, f"#{pane}"))
-        # In narrow mode the pane is only about to be shown, and what is hidden can't be focused.
-        self.call_after_refresh(target.focus)
+        if all(node.display for node in target.ancestors_with_self if isinstance(node, Widget)):
+            # At once: a key that is typed right behind this one is meant for the pane.
+            self.set_focus(target)
+        else:
+            # In narrow mode the pane is only about to be shown, and what is hidden can't be focused.
+            self.call_after_refresh(target.focus)
 
     def action_zoom(self) -> None:
         self.toggle_class("-zoom")
