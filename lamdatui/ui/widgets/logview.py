@@ -13,7 +13,7 @@ from rich.style import Style
 from rich.text import Text
 from textual.actions import SkipAction
 from textual.events import Click, Resize
-from textual.geometry import Size
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
@@ -74,6 +74,7 @@ class LogView(ScrollView, can_focus=True):
         self._wants_error = False
         self._page: list[Piece] = []
         self._page_key: tuple[object, ...] = ()
+        self._painted: list[Piece] | None = None
         self._styles_of: dict[str, Style] = {}
 
     def on_mount(self) -> None:
@@ -221,19 +222,29 @@ class LogView(ScrollView, can_focus=True):
                 self.call_later(self._set_extent, model.rows)
         return self._page
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        # What is the same for all rows is worked out once.
+        self._painted = self.page()
+        try:
+            return super().render_lines(crop)
+        finally:
+            self._painted = None
+
     def render_line(self, y: int) -> Strip:
-        page = self.page()
+        page = self.page() if self._painted is None else self._painted
         width = self.size.width
         if y >= len(page) or self.model is None:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self._style(""))
         piece = page[y]
         marked = piece.number == self.model.mark
-        base = self.rich_style + self._style("mark") if marked else self.rich_style
+        base = self._style("") + self._style("mark") if marked else self._style("")
         tone = base + self._style(piece.line.level) if piece.line.level else base
-        text = self._text(piece, tone)
         left = self.scroll_offset.x if not self.model.wrap else 0
-        body = Strip(text.render(self.app.console), None)
-        body = body.crop_extend(left, left + width - self._left, base).apply_offsets(piece.begin + left, piece.row)
+        body = (
+            self._body(piece, tone)
+            .crop_extend(left, left + width - self._left, base)
+            .apply_offsets(piece.begin + left, piece.row)
+        )
         return Strip.join([self._gutter(piece, marked, base, tone), body])
 
     def _gutter(self, piece: Piece, marked: bool, base: Style, tone: Style) -> Strip:
@@ -245,24 +256,33 @@ class LogView(ScrollView, can_focus=True):
             segments.append(Segment(stamp if first else " " * TIME_WIDTH, base + self._style("dim")))
         return Strip(segments, self._left)
 
-    def _text(self, piece: Piece, style: Style) -> Text:
-        text = Text(piece.line.text[piece.begin : piece.end], style, no_wrap=True, end="")
+    def _body(self, piece: Piece, style: Style) -> Strip:
+        shown = piece.line.text[piece.begin : piece.end]
+        marks = self._marks(piece)
+        if not marks:
+            return Strip([Segment(shown, style)], len(shown) if shown.isascii() else None)
+        text = Text(shown, style, no_wrap=True, end="")
+        for begin, end, mark in marks:
+            text.stylize(mark, max(0, begin - piece.begin), max(0, end - piece.begin))
+        return Strip(text.render(self.app.console))
+
+    def _marks(self, piece: Piece) -> list[tuple[int, int, Style]]:
+        """Which characters of the line stand out: hits of the search, the selection."""
+        found: list[tuple[int, int, Style]] = []
         model = self.model
-        if model and model.search and model.search.needle:
-            part = "current-match" if piece.number == model.mark else "match"
-            for begin, end in model.search.matches(piece.line.text):
-                text.stylize(self._style(part), max(0, begin - piece.begin), max(0, end - piece.begin))
+        if model and model.search:
+            style = self._style("current-match" if piece.number == model.mark else "match")
+            found = [(begin, end, style) for begin, end in model.search.matches(piece.line.text)]
         selection = self.text_selection
         if selection is not None and (span := selection.get_span(piece.row)) is not None:
-            begin, end = span
-            end = len(piece.line.text) if end == -1 else end
-            chosen = self.screen.get_component_rich_style("screen--selection")
-            text.stylize(chosen, max(0, begin - piece.begin), max(0, end - piece.begin))
-        return text
+            end = len(piece.line.text) if span[1] == -1 else span[1]
+            found.append((span[0], end, self.screen.get_component_rich_style("screen--selection")))
+        return found
 
     def _style(self, part: str) -> Style:
         if part not in self._styles_of:
-            self._styles_of[part] = self.get_component_rich_style(f"log-view--{part}", partial=True)
+            named = self.get_component_rich_style(f"log-view--{part}", partial=True) if part else self.rich_style
+            self._styles_of[part] = named
         return self._styles_of[part]
 
     def notify_style_update(self) -> None:
