@@ -81,7 +81,9 @@ class NodeScreen(Screen[str]):
         self.set_interval(POLL_SECONDS, self._poll)
 
     def update_view(self) -> None:
-        """Show the state again."""
+        """Show the state again; nothing while the screen is not whole, because it was left as soon as it was opened."""
+        if not self.query("#node-loss"):
+            return
         run, item = self._view.run, self._subject()
         if item is None:
             self.query_one("#node-head", Static).update("This is no longer part of the run.")
