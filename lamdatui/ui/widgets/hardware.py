@@ -27,6 +27,7 @@ class HardwarePane(VerticalScroll):
         self._view = view
         self._detail: Detail = "auto"
         self._body = Static(markup=False, id="hardware-body")
+        self._lines = 0
 
     def compose(self) -> ComposeResult:
         yield self._body
@@ -36,7 +37,10 @@ class HardwarePane(VerticalScroll):
         room = self.scrollable_content_region
         # Room for a scrollbar is always left: bars that fill the pane must not wrap when one appears.
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
-        self._body.update(paint_lines(hardware_lines(self._view, max(1, width), room.height, self._detail)))
+        lines = hardware_lines(self._view, max(1, width), room.height, self._detail)
+        # As many lines as before lay nothing out anew.
+        self._body.update(paint_lines(lines), layout=len(lines) != self._lines)
+        self._lines = len(lines)
 
     def on_resize(self, event: Resize) -> None:
         self.update_view()

@@ -289,6 +289,7 @@ class PipelinePane(Vertical):
     def __init__(self, view: ViewState) -> None:
         super().__init__(id="pipeline", classes="pane")
         self.border_title = "1 Pipeline"
+        self._headed = False
         self._view = view
         self.pipeline = Pipeline()
 
@@ -331,10 +332,13 @@ class PipelinePane(Vertical):
     def _title(self) -> None:
         tree, line = self.query_one(LineageTree), self.query_one("#lineage-header", Static)
         if not self.pipeline.nodes:
+            self._headed = False
             line.update(NO_ENGINE if self._view.connection in ("connecting", "lost") else EMPTY)
             return
         parts = [] if self.pipeline.order == "number" else [f"by {self.pipeline.order}"]
         if self.pipeline.query:
             parts.append(f"/{self.pipeline.query}: {len(self.pipeline.matching or ())} of {len(self.pipeline.nodes)}")
-        line.update(header(tree.columns, tree.row_width, " · ".join(parts) or "model"))
+        # One row after one row lays nothing out anew.
+        line.update(header(tree.columns, tree.row_width, " · ".join(parts) or "model"), layout=not self._headed)
+        self._headed = True
         self.border_subtitle = Content("★ best  ┃ its lineage" + ("  ◆ marked" if self.pipeline.marked else ""))
