@@ -274,6 +274,8 @@ class ConsoleScreen(Screen[None]):
         self._open_planner(at_said=False)
 
     def _open_planner(self, *, at_said: bool) -> None:
+        if self.app.screen is not self:
+            return
         from lamdatui.ui.screens.planner import PlannerScreen
 
         self._planner = PlannerScreen(self._view, self.ask, at_said=at_said)
@@ -325,6 +327,9 @@ class ConsoleScreen(Screen[None]):
             self._show_whole_node(key)
 
     def _show_whole_node(self, key: str) -> None:
+        if self.app.screen is not self:
+            # A second enter came before the first one's screen was drawn.
+            return
         from lamdatui.ui.screens.node import NodeScreen
 
         pipeline = self.query_one(PipelinePane).pipeline
