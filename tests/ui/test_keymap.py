@@ -58,24 +58,24 @@ def settings(home: Path, text: str) -> None:
 
 
 async def test_chosen_keys_work_and_are_shown(engine: FakeEngine, home: Path) -> None:
-    settings(home, '[keymap]\npause = "f12,w"\nreview = "f11,v"\ncard-approve = "d"\ncard-veto = "a"\n')
+    settings(home, '[keymap]\npause = "f12,Q"\nreview = "f13,V"\ncard-approve = "d"\ncard-veto = "a"\n')
     script.add_history(engine)
     script.add_waiting(engine)
     async with opened(engine) as console:
         await console.pilot.press("p")
         await console.settle()
         assert not engine.sent("pause"), "the old key must be free"
-        await console.pilot.press("w")
+        await console.pilot.press("Q")
         await console.until(lambda: engine.sent("pause"), "pause by its new key")
-        assert shown("review", 2) == "F11 or v"
+        assert shown("review", 2) == "F13 or V"
         assert "f12" in " ".join(str(key) for key in console.app.screen.active_bindings)
         assert any("f12" in str(key.key) for key in console.app.screen.query_one(Footer).query("FooterKey"))
         await console.pilot.press("f1")
         await console.until(lambda: isinstance(console.app.screen, HelpScreen), "help")
         await console.settle()
         lines = ["".join(text for text, _ in line) for line in console.app.screen.query_one(Hanging)._lines]
-        assert any(" ".join(line.split()).startswith("F12 w Pause") for line in lines)
-        await console.pilot.press("escape", "v")
+        assert any(" ".join(line.split()).startswith("F12 Q Pause") for line in lines)
+        await console.pilot.press("escape", "V")
         await console.until(lambda: console.card.has_focus_within, "the card")
         console.now += 1
         await console.pilot.press("d")
