@@ -28,7 +28,7 @@ ABOUT = {
     "planner": "The planner: who proposes, what it was told, and whether it is worth its tokens.",
     "start": "Runs, profiles and this machine.",
 }
-"""Widget or screen id → what it is, in a line or two."""
+"""Id of a widget, or name of a screen → what it is, in a line or two."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeVar
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.dom import DOMNode
@@ -68,6 +69,12 @@ class ShellApp(App[Result]):
             name = ""
         name = name or choice.remembered_theme()
         return name if name in self.available_themes else DARK.name
+
+    async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent) and not self.screen_stack:
+            # What was typed before the end comes after the last screen.
+            return
+        await super().on_event(event)
 
     def on_mount(self) -> None:
         self._remembering = True

@@ -33,6 +33,7 @@ from lamdatui.ui.actionform import (
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.pick import PickScreen
+from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint_lines
 from lamdatui.ui.widgets.params import ParamFields
@@ -100,6 +101,7 @@ class ActionScreen(ModalScreen[Draft | None]):
         self._tried: tuple[Draft, Any] | None = None
         self._timer: Timer | None = None
         self._sending = False
+        self._used: Draft | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form -action") as box:
@@ -157,7 +159,7 @@ class ActionScreen(ModalScreen[Draft | None]):
         slot = message.row.slot
         if slot is None:
             screen = PickScreen("Which action?", list(self._types), self._type_line, (self._draft.type,))
-            self.app.push_screen(screen, self._type_picked)
+            open_over(self, screen, self._type_picked)
             return
 
         def picked(names: tuple[str, ...] | None) -> None:
@@ -167,7 +169,7 @@ class ActionScreen(ModalScreen[Draft | None]):
 
         run, now = self._view.run, self._draft.inputs.get(slot.name, ())
         title = f"{slot.name}: {slot.text}"
-        self.app.push_screen(PickScreen(title, fitting(run, slot), lambda name: object_line(run, name), now, slot.most), picked)
+        open_over(self, PickScreen(title, fitting(run, slot), lambda name: object_line(run, name), now, slot.most), picked)
 
     def _type_line(self, name: str) -> Line:
         spec = self._types[name]
@@ -213,7 +215,7 @@ class ActionScreen(ModalScreen[Draft | None]):
 
     def action_send(self) -> None:
         """Hand the draft over when the engine finds it legal."""
-        if self._types and not self._sending:
+        if self._types and not self._sending and self._used is None:
             self._sending = True
             self.run_worker(self._send(), group="send")
 
@@ -230,10 +232,16 @@ class ActionScreen(ModalScreen[Draft | None]):
             return
         finally:
             self._sending = False
-        self.dismiss(draft)
+        self._used = draft
+        self.on_screen_resume()
+
+    def on_screen_resume(self) -> None:
+        # Where help or a question covers the form when its draft is taken, it closes after that.
+        if self._used is not None:
+            leave(self, self._used)
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
     def _read(self) -> tuple[Draft, list[str]]:
         """The draft as the fields say it, and what can't be used in them."""

@@ -12,6 +12,7 @@ from textual.widgets import Static
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import leave
 
 LINES = 6
 
@@ -27,6 +28,7 @@ class BusyScreen(ModalScreen[str | None]):
         self._title = title
         self._arguments = arguments
         self._said: list[str] = []
+        self._output: str | None = None
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog") as box:
@@ -41,7 +43,8 @@ class BusyScreen(ModalScreen[str | None]):
     async def _run(self) -> None:
         ended = await commandline.run(*self._arguments, said=self._hear)
         if ended.code == 0:
-            self.dismiss(ended.output.strip())
+            self._output = ended.output.strip()
+            self.on_screen_resume()
             return
         told = [line for line in ended.errors if line][-LINES:] or [f"it ended with status {ended.code}"]
         box = self.query_one(".dialog", Vertical)
@@ -50,13 +53,18 @@ class BusyScreen(ModalScreen[str | None]):
         box.border_subtitle = Content(f"{shown('dialog-back')} goes back")
         self.query_one("#busy-text", Static).update("\n".join(told))
 
+    def on_screen_resume(self) -> None:
+        # Where help or a question covers it when the command ends, it closes after that.
+        if self._output is not None:
+            leave(self, self._output)
+
     def _hear(self, line: str) -> None:
         if line.strip():
             self._said = [*self._said, one_line(line)][-LINES:]
             self.query_one("#busy-text", Static).update("\n".join(self._said))
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
     def action_move(self, by: int) -> None:
         """There is nothing to move in."""

@@ -11,6 +11,7 @@ from lamdatui.errors import LamdatuiError
 from lamdatui.ui.actionform import Draft, draft_of
 from lamdatui.ui.node import Subject, subject
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.words import call_text
 
@@ -30,7 +31,7 @@ class ByHand:
         if verb == "queue":
             from lamdatui.ui.screens.queue import QueueScreen
 
-            self._screen.app.push_screen(QueueScreen(self._view, self._ask), closed)
+            open_over(self._screen, QueueScreen(self._view, self._ask), closed)
             return
         item = subject(self._view.run, key) if key else None
         found = ("Next trial by hand", Draft()) if verb == "new" else self._draft(verb, item)
@@ -41,7 +42,7 @@ class ByHand:
 
         title, draft = found
         screen = ActionScreen(title, draft, self._view, self._ask, self._propose, verb="queues it as the next trial")
-        self._screen.app.push_screen(screen, closed)
+        open_over(self._screen, screen, closed)
 
     def _draft(self, verb: str, item: Subject | None) -> tuple[str, Draft] | None:
         if item is None:

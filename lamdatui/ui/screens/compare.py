@@ -15,6 +15,7 @@ from lamdatui.ui.evidence import losses_of, places
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.node import subject
 from lamdatui.ui.proposal import LABEL
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.section import Curves, Section
@@ -30,7 +31,7 @@ class CompareScreen(Screen[str]):
     BINDINGS = [*bindings("compare")]
 
     def __init__(self, one: str, other: str, view: ViewState, run_dir: Path) -> None:
-        super().__init__(id="compare", classes="live-screen")
+        super().__init__(classes="live-screen")
         self._keys = (one, other)
         self._view = view
         self._run_dir = run_dir
@@ -79,7 +80,7 @@ class CompareScreen(Screen[str]):
         self.update_view()
 
     def action_back(self) -> None:
-        self.dismiss("")
+        leave(self, "")
 
     def action_scroll(self, by: int) -> None:
         self.query_one("#compare-body").scroll_relative(y=by, animate=False)

@@ -22,6 +22,7 @@ from lamdatui.ui.logsources import cause
 from lamdatui.ui.logsources import keys as log_keys
 from lamdatui.ui.logsources import line as log_row
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.card import ApprovalCard
@@ -241,7 +242,7 @@ class ConsoleScreen(Screen[None]):
         pane, view = self.query_one(LogsPane), self._view
         names = log_keys(view.run, self._run_dir)
         screen = PickScreen("Choose a log", names, lambda key: log_row(key, view), [pane.key])
-        self.app.push_screen(screen, self._log_chosen)
+        open_over(self, screen, self._log_chosen)
 
     def _log_chosen(self, picked: tuple[str, ...] | None) -> None:
         if picked:
@@ -268,18 +269,17 @@ class ConsoleScreen(Screen[None]):
     def action_progress(self) -> None:
         from lamdatui.ui.screens.progress import ProgressScreen
 
-        self.app.push_screen(ProgressScreen(self._view, self._run_dir), self._other_left)
+        open_over(self, ProgressScreen(self._view, self._run_dir), self._other_left)
 
     def action_planner(self) -> None:
         self._open_planner(at_said=False)
 
     def _open_planner(self, *, at_said: bool) -> None:
-        if self.app.screen is not self:
-            return
         from lamdatui.ui.screens.planner import PlannerScreen
 
-        self._planner = PlannerScreen(self._view, self.ask, at_said=at_said)
-        self.app.push_screen(self._planner, self._planner_left)
+        screen = PlannerScreen(self._view, self.ask, at_said=at_said)
+        if open_over(self, screen, self._planner_left):
+            self._planner = screen
 
     def _planner_left(self, result: str | None) -> None:
         self._planner = None
@@ -313,7 +313,7 @@ class ConsoleScreen(Screen[None]):
             from lamdatui.ui.screens.compare import CompareScreen
 
             marked = self.query_one(PipelinePane).pipeline.marked
-            self.app.push_screen(CompareScreen(marked, message.key, self._view, self._run_dir), self._came_back)
+            open_over(self, CompareScreen(marked, message.key, self._view, self._run_dir), self._came_back)
         else:
             from lamdatui.ui.screens.byhand import ByHand
 
@@ -327,13 +327,10 @@ class ConsoleScreen(Screen[None]):
             self._show_whole_node(key)
 
     def _show_whole_node(self, key: str) -> None:
-        if self.app.screen is not self:
-            # A second enter came before the first one's screen was drawn.
-            return
         from lamdatui.ui.screens.node import NodeScreen
 
         pipeline = self.query_one(PipelinePane).pipeline
-        self.app.push_screen(NodeScreen(key, self._view, pipeline, self._run_dir, self.ask), self._came_back)
+        open_over(self, NodeScreen(key, self._view, pipeline, self._run_dir, self.ask), self._came_back)
 
     def _came_back(self, result: object) -> None:
         if result == "review":
@@ -357,4 +354,4 @@ class ConsoleScreen(Screen[None]):
     def _show_text(self, title: str, lines: list[Line], indent: int = 0) -> None:
         from lamdatui.ui.screens.dialogs import TextScreen
 
-        self.app.push_screen(TextScreen(title, lines, indent))
+        open_over(self, TextScreen(title, lines, indent))

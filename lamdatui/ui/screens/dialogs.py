@@ -10,6 +10,7 @@ from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from lamdatui.ui.keys import bindings, shown
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.words import Line
 
@@ -35,14 +36,14 @@ class ChoiceScreen(ModalScreen[str]):
             yield OptionList(*(Option(Content(label), id=key) for key, label in self._choices.items()), markup=False)
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
-        self.dismiss(event.option.id or "")
+        leave(self, event.option.id or "")
 
     def action_move(self, by: int) -> None:
         choices = self.query_one(OptionList)
         (choices.action_cursor_down if by > 0 else choices.action_cursor_up)()
 
     def action_cancel(self) -> None:
-        self.dismiss("")
+        leave(self, "")
 
 
 class TextScreen(ModalScreen[None]):

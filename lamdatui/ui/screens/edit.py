@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 
 from lamdatui.actions import Param, Value
 from lamdatui.ui.keys import bindings, shown
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.widgets.params import ParamFields
 
 
@@ -67,10 +68,10 @@ class EditScreen(ModalScreen[Filled | None]):
             self._check()
             self.app.bell()
             return
-        self.dismiss(Filled(values, in_editor))
+        leave(self, Filled(values, in_editor))
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
     def _check(self) -> None:
         values, problems = self._fields.read()

@@ -28,9 +28,9 @@ class HelpScreen(ModalScreen[None]):
     BINDINGS = [*bindings("text")]
 
     def __init__(self, of: Screen[Any]) -> None:
-        super().__init__(id="help")
+        super().__init__()
         focused = of.focused
-        ids = [node.id for node in (focused.ancestors_with_self if focused else (of,)) if node.id]
+        ids = [found for node in (focused.ancestors_with_self if focused else (of,)) if (found := node.id or node.name)]
         self._title = one_line(next((found for node in _nodes(of) if (found := name_of(node))), "this screen"))
         self._about = about(ids)
         self._groups = groups(of)

@@ -20,6 +20,7 @@ from lamdatui.events import MODES
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.start import finding_lines, is_made_first, merged, verdict
 from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.words import Line
@@ -153,10 +154,10 @@ class NewRunScreen(ModalScreen[list[str] | None]):
             self._wanted, self._warned = False, True
             self._say(f"{verdict(self._findings)}; again to start anyway", bad=True)
         else:
-            self.dismiss(self._arguments())
+            leave(self, self._arguments())
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
     def _problem(self) -> str:
         name, trials = self._value("name"), self._value("trials")

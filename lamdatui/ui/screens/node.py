@@ -28,6 +28,7 @@ from lamdatui.ui.node import (
 from lamdatui.ui.pipeline import Pipeline
 from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.screens.byhand import ByHand
+from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.section import Curves, Section
@@ -59,7 +60,7 @@ class NodeScreen(Screen[str]):
     def __init__(
         self, key: str, view: ViewState, pipeline: Pipeline, run_dir: Path, ask: Callable[..., Awaitable[Any]]
     ) -> None:
-        super().__init__(id="node", classes="live-screen")
+        super().__init__(classes="live-screen")
         self._key = key
         self._view = view
         self._pipeline = pipeline
@@ -123,13 +124,13 @@ class NodeScreen(Screen[str]):
         self.query_one("#node-body").scroll_to_widget(self.query_one(f"#node-{name}"), animate=False, top=True)
 
     def action_back(self) -> None:
-        self.dismiss("")
+        leave(self, "")
 
     def action_review(self) -> None:
         if self._view.waiting is None:
             self.notify("No proposal waits for you.")
         else:
-            self.dismiss("review")
+            leave(self, "review")
 
     def action_ask(self, verb: str) -> None:
         self._hand.do(verb, self._key, lambda _: None)
@@ -143,7 +144,7 @@ class NodeScreen(Screen[str]):
             return
         from lamdatui.ui.screens.compare import CompareScreen
 
-        self.app.push_screen(CompareScreen(marked, self._key, self._view, self._run_dir))
+        open_over(self, CompareScreen(marked, self._key, self._view, self._run_dir))
 
     def action_pager(self) -> None:
         """The whole log of the newest attempt in the person's pager."""

@@ -13,6 +13,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from lamdatui.ui.keys import bindings, shown
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import Line, Span
 
@@ -76,11 +77,11 @@ class PickScreen(ModalScreen[tuple[str, ...] | None]):
         (rows.action_cursor_down if by > 0 else rows.action_cursor_up)()
 
     def action_done(self) -> None:
-        self.dismiss(tuple(self._picked) if self._most > 1 else None)
+        leave(self, tuple(self._picked) if self._most > 1 else None)
 
     def _take(self, name: str) -> None:
         if self._most == 1:
-            self.dismiss((name,))
+            leave(self, (name,))
             return
         if name in self._picked:
             self._picked.remove(name)

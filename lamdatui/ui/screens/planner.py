@@ -23,6 +23,7 @@ from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen, attempt
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.state import Exchange, ViewState
 from lamdatui.ui.widgets.hanging import Hanging
@@ -107,7 +108,7 @@ class PlannerScreen(Screen[str]):
     BINDINGS = [*bindings("planner")]
 
     def __init__(self, view: ViewState, ask: Callable[..., Awaitable[Any]], *, at_said: bool = False) -> None:
-        super().__init__(id="planner")
+        super().__init__(name="planner")
         self._view = view
         self._ask = ask
         self._weighed: object = None
@@ -181,21 +182,21 @@ class PlannerScreen(Screen[str]):
     @on(OptionList.OptionSelected, "#planner-said")
     def _said_selected(self) -> None:
         if item := self._said.selected:
-            self.app.push_screen(TextScreen(f"{item.kind} {item.id}", [((item.text, "plain"),), ((item.by, "dim"),)]))
+            open_over(self, TextScreen(f"{item.kind} {item.id}", [((item.text, "plain"),), ((item.by, "dim"),)]))
 
     @on(OptionList.OptionSelected, "#planner-exchanges")
     def _exchange_selected(self) -> None:
         if item := self._exchanges.selected:
-            self.app.push_screen(TextScreen("Question to the planner", exchange_lines(item), LABEL))
+            open_over(self, TextScreen("Question to the planner", exchange_lines(item), LABEL))
 
     def action_back(self) -> None:
-        self.dismiss("")
+        leave(self, "")
 
     def action_review(self) -> None:
         if self._view.waiting is None:
             self.notify("No proposal waits for you.")
         else:
-            self.dismiss("review")
+            leave(self, "review")
 
     def action_hint(self) -> None:
         if self._can_steer():
@@ -212,7 +213,7 @@ class PlannerScreen(Screen[str]):
         # The first answer is the default, and that must change nothing.
         names = sorted(SUMMARIES, key=lambda name: name != now)
         choices = {name: f"{name}{' (now)' if name == now else ''}: {SUMMARIES[name]}" for name in names}
-        self.app.push_screen(ChoiceScreen("Who proposes?", "From the next trial on.", choices), self._policy_chosen)
+        open_over(self, ChoiceScreen("Who proposes?", "From the next trial on.", choices), self._policy_chosen)
 
     def action_revoke(self) -> None:
         if not self._can_steer():

@@ -32,6 +32,7 @@ from lamdatui.ui.charts import (
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.progress import overview_lines
 from lamdatui.ui.screens.console import attempt
+from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.tail import read_metrics, step_folder
 from lamdatui.ui.widgets.chart import ChartPanel
@@ -104,7 +105,7 @@ class ProgressScreen(Screen[str]):
     BINDINGS = [*bindings("progress")]
 
     def __init__(self, view: ViewState, run_dir: Path) -> None:
-        super().__init__(id="progress")
+        super().__init__()
         self._view = view
         self._run_dir = run_dir
         self._overview = OverviewPanel(view)
@@ -224,10 +225,10 @@ class ProgressScreen(Screen[str]):
         self._go("reward")
 
     def action_back(self) -> None:
-        self.dismiss("")
+        leave(self, "")
 
     def action_review(self) -> None:
         if self._view.waiting is None:
             self.notify("No proposal waits for you.")
         else:
-            self.dismiss("review")
+            leave(self, "review")

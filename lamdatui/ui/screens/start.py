@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -21,6 +21,7 @@ from lamdatui.resources import files, profile_summary
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.start import (
     FETCH,
     NO_RUNS,
@@ -34,6 +35,9 @@ from lamdatui.ui.start import (
 )
 from lamdatui.ui.widgets.paint import paint_lines
 from lamdatui.ui.words import Line
+
+if TYPE_CHECKING:
+    from lamdatui.ui.screens.busy import BusyScreen
 
 Json = dict[str, Any]
 Item = TypeVar("Item")
@@ -158,7 +162,7 @@ class StartScreen(Screen[None]):
         from lamdatui.ui.screens.newrun import NewRunScreen
 
         if profile := self._profiles.selected:
-            self.app.push_screen(NewRunScreen(profile.name, profile.summary, self._runs_dir), self._run_wanted)
+            open_over(self, NewRunScreen(profile.name, profile.summary, self._runs_dir), self._run_wanted)
 
     def _run_wanted(self, arguments: list[str] | None) -> None:
         if arguments is not None:
@@ -167,7 +171,11 @@ class StartScreen(Screen[None]):
     def _open(self, title: str, arguments: list[str]) -> None:
         from lamdatui.ui.screens.busy import BusyScreen
 
-        self.app.push_screen(BusyScreen(title, [*arguments, "--runs-dir", str(self._runs_dir)]), self._opened)
+        self._open_busy(BusyScreen(title, [*arguments, "--runs-dir", str(self._runs_dir)]), self._opened)
+
+    def _open_busy(self, screen: BusyScreen, ended: Callable[[str | None], None]) -> None:
+        if not open_over(self, screen, ended):
+            self.notify("Another screen was opened meanwhile; nothing was started.", severity="warning")
 
     def _opened(self, output: str | None) -> None:
         if output and (lines := output.split("\n")):
@@ -185,18 +193,18 @@ class StartScreen(Screen[None]):
         fix = str(item.get("fix") or "")
         if not fix.startswith(FETCH):
             lines = finding_lines(item, 400)
-            self.app.push_screen(TextScreen(one_line(item["subject"]), lines, 2))
+            open_over(self, TextScreen(one_line(item["subject"]), lines, 2))
             return
         choices = {"": "Not now", "run": f"Run it now: {fix}"}
         text = f"{item['detail']}. The fix needs the network."
-        self.app.push_screen(ChoiceScreen(one_line(item["subject"]), text, choices), partial(self._fix_chosen, fix))
+        open_over(self, ChoiceScreen(one_line(item["subject"]), text, choices), partial(self._fix_chosen, fix))
 
     def _fix_chosen(self, fix: str, choice: str | None) -> None:
         if choice:
             from lamdatui.ui.screens.busy import BusyScreen
 
             arguments = ["models", "fetch", fix.removeprefix(FETCH)]
-            self.app.push_screen(BusyScreen(fix, arguments), self._fixed)
+            self._open_busy(BusyScreen(fix, arguments), self._fixed)
 
     def _fixed(self, output: str | None) -> None:
         self._look_at_machine()
@@ -210,7 +218,7 @@ class StartScreen(Screen[None]):
 
         choices = {"": "Leave it running", "stop": "Stop after its step"}
         text = f"It can go on later: enter on it, or {shown('start-new')} for a new one."
-        self.app.push_screen(ChoiceScreen(f"Stop {run.name}?", text, choices), partial(self._stop_chosen, run))
+        open_over(self, ChoiceScreen(f"Stop {run.name}?", text, choices), partial(self._stop_chosen, run))
 
     def _stop_chosen(self, run: Run, choice: str | None) -> None:
         if choice:

@@ -11,6 +11,7 @@ from textual.widgets import Input, Static, TextArea
 
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import leave
 
 
 class LineScreen(ModalScreen[str | None]):
@@ -37,12 +38,12 @@ class LineScreen(ModalScreen[str | None]):
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
         if said := one_line(event.value):
-            self.dismiss(said)
+            leave(self, said)
         else:
             self.app.bell()
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
 
 class PageScreen(ModalScreen[str | None]):
@@ -87,10 +88,10 @@ class PageScreen(ModalScreen[str | None]):
         if len(text) > self._limit:
             self.app.bell()
             return
-        self.dismiss(text)
+        leave(self, text)
 
     def action_cancel(self) -> None:
-        self.dismiss(None)
+        leave(self, None)
 
     def _count(self) -> None:
         used = len(one_line(self.query_one(TextArea).text))

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from lamdatui.errors import LamdatuiError
 from lamdatui.ui.proposal import alternatives, decided_text, described, in_force_text, params_of, rivals, runnable, weighed_text
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.card import ApprovalCard
 
@@ -55,8 +56,8 @@ class Deciding(Container):
         waiting = self._view.waiting
         if self.card.is_other(waiting):
             self._say_who_decided()
-            if self._dialog is not None and self._dialog.is_current:
-                self._dialog.dismiss(None)
+            if self._dialog is not None and self._dialog.is_active:
+                leave(self._dialog, None)
                 self.notify("The proposal changed while you looked at it; nothing was sent.", severity="warning")
         self.card.show(waiting, self._view.run)
         self._say_what_is_in_force()
@@ -159,7 +160,6 @@ class Deciding(Container):
     def _ask(self, screen: Screen[Result], chosen: Callable[[Result | None], None]) -> None:
         """Open a screen about the shown proposal. What it gives counts only while that is still the one."""
         shown = (self.card.number, self.card.digest)
-        self._dialog = screen
 
         def left(result: Result | None) -> None:
             self._dialog = None
@@ -172,7 +172,8 @@ class Deciding(Container):
             else:
                 self.notify(NOT_FOUND, severity="warning")
 
-        self.app.push_screen(screen, left)
+        if open_over(self.screen, screen, left):
+            self._dialog = screen
 
     def _open_form(self) -> None:
         action, proposal = self._shown, self.card.proposal or {}
@@ -217,6 +218,9 @@ class Deciding(Container):
 
     def _edit(self, text: str, action: Json, types: Types) -> None:
         """Open the editor, read what it leaves, and go on at the card or at the list of what is wrong."""
+        if not self.screen.is_active:
+            self.notify("Another screen was opened meanwhile; the editor was not.", severity="warning")
+            return
         from lamdatui.ui.actiontext import read
         from lamdatui.ui.editor import edit
 
