@@ -17,8 +17,15 @@ _TOKEN = re.compile(
     rb"|(?P<c0>[\x00-\x1f\x7f])"
     rb"|(?P<text>[^\x00-\x1f\x7f]+)"
 )
+_BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|P[^\x1b]*\x1b?|[ -/]*)\Z")
 _COLOUR = re.compile(r"[34]8;(?:2;(?P<rgb>\d{1,3};\d{1,3};\d{1,3})|5;(?P<index>\d{1,3}))(?:;|$)")
 _ATTRIBUTES = frozenset(map(str, range(30)))
+OURS = re.compile(
+    r"text|c0 b'\\[rn]'(, then csi (N;NH|\?[0-9]+[hl]|<u))?|esc b'[78>=]'"
+    r"|csi ((?:\+?(?:[12]?[0-9]|[34]8;[25]N))*m|N;NH|N;Nt|[<>][0-9]*u|\?[0-9]+\$p|\?(1|7|25|1000|1002|1003|1004|1006|1015|1016|1049|2004|2026|2048)[hl])"
+    r"|osc (2;TEXT|9;TEXT|22;SHAPE|52;b'c';BASE64)"
+)
+"""The forms of what a console writes. A line ends where the next one is told its place, never within a text."""
 LONGEST = 4096
 """A sequence that is not complete after so many bytes is none."""
 
@@ -44,7 +51,7 @@ def _csi_form(body: str) -> str:
     if body.endswith("m"):
         return f"{_sgr_form(body[:-1])}m"
     # The numbers of modes are what they mean; other numbers are places.
-    return body if body[:1] in "?><=" else re.sub(r"\d{1,4}", "N", body)
+    return body if body[:1] in "?><=" else re.sub(r"\d{1,3}", "N", body)
 
 
 def _sgr_form(body: str) -> str:
@@ -113,16 +120,16 @@ class Watch:
         self._rest = data[cut:] if len(data) - cut < LONGEST else b""
         data = data[:cut] if self._rest else data
         for token in tokens(data):
-            self.forms[token.form] += 1
+            # A line that ends goes on in a place that is told; a line break in a text does not.
+            self.forms[f"c0 b'\\n', then {token.form}" if self._before == "\n" else token.form] += 1
             if token.kind == "text":
                 self.found.update(f"text with {name}" for name in acting(token.raw))
-            self._before = token.kind
+            self._before = token.raw.decode("latin-1") if token.kind == "c0" else token.kind
 
     def _cut(self, data: bytes) -> int:
         """Where what may be incomplete begins."""
-        start = data.rfind(b"\x1b")
-        if start >= 0 and _TOKEN.match(data, start) and _TOKEN.match(data, start)["c0"]:  # type: ignore[index]
-            return start
+        if begun := _BEGUN.search(data, max(0, len(data) - LONGEST)):
+            return begun.start()
         for back in range(1, min(4, len(data)) + 1):
             lead = data[-back]
             if lead >= 0xC0:
@@ -132,10 +139,10 @@ class Watch:
                 break
         return len(data)
 
-    def against(self, clean: Watch) -> Counter[str]:
-        """What this stream has and one without hostile text has not, with how often."""
-        strange = Counter({form: count for form, count in self.forms.items() if form not in clean.forms})
-        return strange + self.found
+    @property
+    def strange(self) -> Counter[str]:
+        """What a console has no reason to write, with how often."""
+        return Counter({form: count for form, count in self.forms.items() if not OURS.fullmatch(form)}) + self.found
 
 
 def modes_left_on(data: bytes) -> set[str]:

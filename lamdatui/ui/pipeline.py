@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from lamdatui.objects import ModelObject
 from lamdatui.state import RunState, Trial
+from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.words import Mark, mark
 
@@ -373,7 +374,7 @@ def _inputs(action: Json | None) -> list[str]:
 
 
 def _base_facts(node: Node) -> Facts:
-    name = node.model or ""
+    name = one_line(node.model or "")
     means = _means(node.run.scores.get(name, {}))
     sign = Mark("●", "base model", "plain")
     return Facts(sign, name, name, "" if means else "base model", means, text=f"{name} base model".lower())
@@ -385,11 +386,11 @@ def _trial_facts(node: Node, trial: Trial) -> Facts:
     who = trial.model or trial.dataset or str(trial.number)
     merged = "+".join(models)
     sign = mark("cached" if trial.cached and trial.status == "done" else trial.status)
-    note = _note(trial, sign)
-    full = " ".join(part for part in (who, kind, merged, data) if part)
+    note = one_line(_note(trial, sign))
+    full = one_line(" ".join(part for part in (who, kind, merged, data) if part))
     return Facts(
         sign,
-        " ".join(part for part in (who, kind, merged if len(models) > 1 else "", data) if part),
+        one_line(" ".join(part for part in (who, kind, merged if len(models) > 1 else "", data) if part)),
         full,
         note,
         _means(trial.scores or {}) or _means(node.run.scores.get(trial.model or "", {})),

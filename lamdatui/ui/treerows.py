@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 from lamdatui.ui.pipeline import Facts, Pipeline, Row
+from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.words import Line, Span, Tone, interval, score, signed
 
 GUTTER = 2
@@ -57,11 +58,11 @@ def columns(names: Iterable[str], width: int, depth: int) -> Columns:
 
 def header(found: Columns, width: int, left: str) -> str:
     """The line above the rows: what they are, and names of the columns, right-aligned like their values."""
-    text = "".join(f" {_short(name, size - 1):>{size - 1}}" for name, size in found.tasks)
+    text = "".join(f" {_right(_short(name, size - 1), size - 1)}" for name, size in found.tasks)
     for name, size in (("gain", found.gain), ("95% interval", found.interval), ("cost", found.cost)):
         text += f"{name:>{size}}" if size else ""
-    room = max(0, width - len(text))
-    return f"{_short(f'   {left}', room):<{room}}{text}"[:width]
+    room = max(0, width - cell_len(text))
+    return set_cell_size(set_cell_size(f"   {_short(left, room - 3)}", room) + text, width)
 
 
 def row_line(row: Row, pipeline: Pipeline, found: Columns, width: int) -> Line:
@@ -73,7 +74,7 @@ def row_line(row: Row, pipeline: Pipeline, found: Columns, width: int) -> Line:
     right = [] if reference else _cells(facts, found)
     room = width - GUTTER - cell_len(guide) - sum(cell_len(text) for text, _ in right)
     if reference:
-        left: list[Span] = [("↳ ", "dim"), (f"{node.model or node.number} (merge)", "dim")]
+        left: list[Span] = [("↳ ", "dim"), (one_line(f"{node.model or node.number} (merge)"), "dim")]
         return (*gutter, (guide, "dim"), *fit(left, room))
     faint = pipeline.matching is not None and node.key not in pipeline.matching
     name = facts.name if pipeline.order == "number" else facts.full
@@ -148,8 +149,13 @@ def brief_seconds(seconds: float | None) -> str:
     return f"{hours:.1f}h" if hours < 99.5 else f"{hours:.0f}h"
 
 
+def _right(text: str, width: int) -> str:
+    return " " * (width - cell_len(text)) + text
+
+
 def _short(name: str, width: int) -> str:
-    return name if len(name) <= width else f"{name[: width - 1]}…" if width > 0 else ""
+    name = one_line(name)
+    return name if cell_len(name) <= width else f"{set_cell_size(name, width - 1)}…" if width > 0 else ""
 
 
 def fit(spans: list[Span], width: int) -> list[Span]:
