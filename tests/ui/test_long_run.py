@@ -81,8 +81,8 @@ async def test_a_trial_that_can_not_be_fetched_is_shown_in_brief(long_run: FakeE
     async with opened(long_run) as console:
         console.app.console_screen._show_trial(2)
         await console.until(lambda: len(console.app.screen_stack) == 2, "the trial's screen")
-        await console.settle()
-        assert "Preference pairs" in console.text()
+        assert 2 in console.app.view.brief
+        assert [note.title for note in console.app._notifications] == ["trial 2 is shown in brief"]
 
 
 async def test_a_console_that_comes_back_asks_only_for_what_is_new(long_run: FakeEngine) -> None:
