@@ -221,6 +221,7 @@ class LineageTree(ScrollView, can_focus=True):
             self.app.notify(
                 f"{node.model or node.number} is marked; the same key on another one compares them.", timeout=3, markup=False
             )
+        self.post_message(self.Arranged())
         self.refresh()
 
     def action_turn(self) -> None:
