@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from lamdatui.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
+from lamdatui.said import complain, say, say_json
 
 app = typer.Typer(
     name="lamdatui",
@@ -37,10 +37,6 @@ Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs
 DEFAULT_RUNS = Path("lamdatui-runs")
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
-
-
 def _use_ascii(asked: bool) -> None:
     if asked:
         # The console is another process.
@@ -63,7 +59,7 @@ def start(
     if version:
         from lamdatui import __version__
 
-        print(f"lamdatui {__version__}")
+        say(f"lamdatui {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         from lamdatui.commands import pick
@@ -166,10 +162,10 @@ def show(
 
     run_dir = runs.find_run(run, runs_dir)
     if planner and not as_json:
-        print(planner_report(run_dir))
+        say(planner_report(run_dir))
         return
     found = describe(run_dir, runs.is_alive(run_dir))
-    _print_json(found) if as_json else print(table(found))
+    say_json(found) if as_json else say(table(found))
 
 
 @app.command("runs")
@@ -194,12 +190,12 @@ def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None
                 }
             )
     if as_json:
-        _print_json(rows)
+        say_json(rows)
         return
     for row in rows:
-        print(f"{row['run']:24} {row['status']:12} {row['trials']:3} trials  winner {row['winner'] or '-'}")
+        say(f"{row['run']:24} {row['status']:12} {row['trials']:3} trials  winner {row['winner'] or '-'}")
     if not rows:
-        print(f"no runs in {runs_dir}; start one with `lamdatui run lab`", file=sys.stderr)
+        complain(f"no runs in {runs_dir}; start one with `lamdatui run lab`")
 
 
 @app.command()
@@ -213,7 +209,7 @@ def check(
     from lamdatui.checks import check_profile
 
     findings = check_profile(profile, overrides or [], runs_dir)
-    _print_json([finding.to_json() for finding in findings]) if as_json else print("\n".join(map(str, findings)))
+    say_json([finding.to_json() for finding in findings]) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(2)
 
@@ -224,7 +220,7 @@ def doctor(as_json: AsJson = False) -> None:
     from lamdatui.checks import check_machine
 
     findings = check_machine()
-    _print_json([finding.to_json() for finding in findings]) if as_json else print("\n".join(map(str, findings)))
+    say_json([finding.to_json() for finding in findings]) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 
@@ -240,8 +236,8 @@ def export(
     from lamdatui import runs
     from lamdatui.export import export_model
 
-    export_model(runs.find_run(run, runs_dir), to, model, lambda text: print(text, file=sys.stderr))
-    print(to)
+    export_model(runs.find_run(run, runs_dir), to, model, complain)
+    say(to)
 
 
 @app.command()
@@ -268,7 +264,7 @@ def profiles(as_json: AsJson = False) -> None:
         {"name": name, "origin": origin, "path": str(path), "summary": profile_summary(path)}
         for name, (origin, path) in sorted(files("profiles").items())
     ]
-    _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+    say_json(rows) if as_json else say("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
 
 
 @app.command()
@@ -277,7 +273,7 @@ def prompts(as_json: AsJson = False) -> None:
     from lamdatui.resources import files
 
     rows = [{"name": name, "origin": origin, "path": str(path)} for name, (origin, path) in sorted(files("prompts").items())]
-    _print_json(rows) if as_json else print("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+    say_json(rows) if as_json else say("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
 
 
 @app.command()
@@ -286,7 +282,7 @@ def policies(as_json: AsJson = False) -> None:
     from lamdatui.policies import DEFAULT, SUMMARIES
 
     rows = [{"name": name, "default": name == DEFAULT, "summary": summary} for name, summary in SUMMARIES.items()]
-    _print_json(rows) if as_json else print("\n".join(f"{row['name']:12} {row['summary']}" for row in rows))
+    say_json(rows) if as_json else say("\n".join(f"{row['name']:12} {row['summary']}" for row in rows))
 
 
 @actions_app.callback(invoke_without_command=True)
@@ -296,9 +292,9 @@ def actions(context: typer.Context, as_json: AsJson = False) -> None:
         from lamdatui.actiondocs import declarations, listing
 
         rows, problems = declarations()
-        _print_json(rows) if as_json else print(listing(rows))
+        say_json(rows) if as_json else say(listing(rows))
         for problem in problems:
-            print(f"problem: {problem}", file=sys.stderr)
+            complain(f"problem: {problem}")
 
 
 @actions_app.command("show")
@@ -307,7 +303,7 @@ def show_action(name: Annotated[str, typer.Argument(help="An action type's name.
     from lamdatui.actiondocs import declarations, description
 
     rows, _ = declarations(only=name)
-    _print_json(rows[0]) if as_json else print(description(rows[0]))
+    say_json(rows[0]) if as_json else say(description(rows[0]))
 
 
 @actions_app.command("new")
@@ -318,8 +314,8 @@ def new_action(
     """Write an action file of your own to start from: a small one that works, or a copy of a shipped one."""
     from lamdatui.authoring import new_file
 
-    print(new_file(name, like))
-    print(f"next: lamdatui actions check {name}; then add {name} to a profile's actions", file=sys.stderr)
+    say(new_file(name, like))
+    complain(f"next: lamdatui actions check {name}; then add {name} to a profile's actions")
 
 
 @actions_app.command("check")
@@ -331,7 +327,7 @@ def check_actions(
     from lamdatui.authoring import check
 
     found = check(names or [])
-    _print_json([item.to_json() for item in found]) if as_json else print("\n".join(map(str, found)))
+    say_json([item.to_json() for item in found]) if as_json else say("\n".join(map(str, found)))
     if any(item.problems for item in found):
         raise typer.Exit(EXIT_FAILED)
 
@@ -343,7 +339,7 @@ def models(context: typer.Context, as_json: AsJson = False) -> None:
         from lamdatui.commands import catalogue_rows
 
         rows = catalogue_rows()
-        _print_json(rows) if as_json else print(
+        say_json(rows) if as_json else say(
             "\n".join(f"{r['name']:20} {'here' if r['path'] else '-':5} {r['licence']:12} {r['summary']}" for r in rows)
         )
 
@@ -353,7 +349,7 @@ def fetch_model(name: Annotated[str, typer.Argument(help="A catalogue name, or h
     """Fetch (and convert or build) a named entry; what is there already is not fetched again."""
     from lamdatui.catalogue.fetch import fetch
 
-    print(fetch(name, lambda text: print(text, file=sys.stderr, flush=True)))
+    say(fetch(name, complain))
 
 
 @planner_app.command("check")
@@ -367,7 +363,7 @@ def check_planner(
     from lamdatui.commands import try_planner_of
 
     tried = try_planner_of(profile, overrides or [], situations)
-    _print_json(tried.to_json()) if as_json else print("\n".join(tried.lines()))
+    say_json(tried.to_json()) if as_json else say("\n".join(tried.lines()))
 
 
 @planner_app.command("servers")
@@ -379,9 +375,9 @@ def planner_servers(as_json: AsJson = False) -> None:
     from lamdatui.planner.discover import discover
 
     found = asyncio.run(discover())
-    _print_json([asdict(one) for one in found]) if as_json else print("\n".join(map(str, found)))
+    say_json([asdict(one) for one in found]) if as_json else say("\n".join(map(str, found)))
     if not found and not as_json:
-        print(
+        say(
             "no server answers; start one (vLLM, llama-server, Ollama, LM Studio), or use the embedded planner", file=sys.stderr
         )
 
@@ -399,12 +395,12 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except LamdatuiError as error:
-        print(error, file=sys.stderr)
+        complain(error)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        print(f"error: {error.strerror or error}\n  where: {error.filename or 'this machine'}", file=sys.stderr)
+        complain(f"error: {error.strerror or error}\n  where: {error.filename or 'this machine'}")
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

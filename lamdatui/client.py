@@ -26,6 +26,7 @@ from typing import Any
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.paths import socket_path
+from lamdatui.surrogates import escaped
 
 PROTOCOL = 2
 FRAME_BYTES = 4 * 1024 * 1024
@@ -64,7 +65,7 @@ hint by its id."""
 
 def encode(frame: dict[str, Any]) -> bytes:
     """One frame as bytes. Raises ValueError above the length cap."""
-    data = json.dumps(frame, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    data = escaped(json.dumps(frame, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
     if len(data) > FRAME_BYTES:
         raise ValueError(f"frame of {len(data)} bytes; at most {FRAME_BYTES}")
     return data

@@ -14,6 +14,7 @@ from lamdatui.events import MODES
 from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
 from lamdatui.resources import files
+from lamdatui.said import complain, say, say_json
 
 if TYPE_CHECKING:
     from lamdatui.planner.check import Tried
@@ -55,7 +56,7 @@ def run_profile(
     run_dir = runs.prepare_run(profile, name or runs.new_name(profile, runs_dir), runs_dir)
     finished = _finished(run_dir, max_trials)
     if finished and headless:
-        print(f"the run {run_dir.name} is finished; give a larger --max-trials to go on", file=sys.stderr)
+        complain(f"the run {run_dir.name} is finished; give a larger --max-trials to go on")
         return EXIT_DONE
     if not finished:
         _release(run_dir)
@@ -66,9 +67,9 @@ def run_profile(
     if going and policy:
         asyncio.run(_command(run_dir, "policy", name=policy))
     if going and max_trials:
-        print("the run is going: --max-trials is taken when it is started again", file=sys.stderr)
+        complain("the run is going: --max-trials is taken when it is started again")
     if going and fake_gpu:
-        print("the run is going: --fake-gpu is taken when its engine is started again", file=sys.stderr)
+        complain("the run is going: --fake-gpu is taken when its engine is started again")
     if headless:
         from lamdatui.headless import Headless
 
@@ -102,8 +103,8 @@ def _prepare_lab(profile: Any) -> None:
 
     references = [spec.path for section in (profile.models, profile.datasets, profile.tasks) for spec in section.values()]
     if any(text.startswith("catalogue:lab-bases") for text in references) and local("lab-bases") is None:
-        print("making the lab's two tiny bases (once, about two minutes)", file=sys.stderr)
-        fetch("lab-bases", lambda text: print(text, file=sys.stderr, flush=True))
+        complain("making the lab's two tiny bases (once, about two minutes)")
+        fetch("lab-bases", complain)
 
 
 def _ended(run_dir: Path) -> RunState | None:
@@ -153,13 +154,13 @@ def _console(run_dir: Path) -> int:
 
     code = launcher.run(launcher.console_command(run_dir))
     if runs.is_alive(run_dir) and not _ended(run_dir):
-        print(f"the run goes on; come back with: lamdatui attach {os.path.relpath(run_dir)}", file=sys.stderr)
+        complain(f"the run goes on; come back with: lamdatui attach {os.path.relpath(run_dir)}")
     return code
 
 
 def _told(run_dir: Path) -> int:
     """The run has its engine; its path is all that is said."""
-    print(run_dir)
+    say(run_dir)
     return EXIT_DONE
 
 
@@ -208,40 +209,38 @@ def stop_run(run: str, runs_dir: Path, when: str) -> None:
     if not runs.is_alive(run_dir):
         raise LamdatuiError("no engine is at work on this run", where=str(run_dir), exit_code=EXIT_FAILED)
     asyncio.run(_command(run_dir, "stop", when=when))
-    print("stopping", "after the running step" if when == "after-step" else "now", file=sys.stderr)
+    complain(f"stopping {'after the running step' if when == 'after-step' else 'now'}")
 
 
 def pick(runs_dir: Path) -> int:
     """The start screen: runs, profiles, this machine. Raises LamdatuiError where there is no terminal for it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         for run_dir in runs.list_runs(runs_dir):
-            print(f"lamdatui attach {os.path.relpath(run_dir)}")
+            say(f"lamdatui attach {os.path.relpath(run_dir)}")
         for name in sorted(files("profiles")):
-            print(f"lamdatui run {name}")
+            say(f"lamdatui run {name}")
         raise LamdatuiError("the console needs a terminal", fix="lamdatui run PROFILE --headless --mode auto")
     from lamdatui import launcher
 
     code = launcher.run(launcher.start_command(runs_dir))
     going = [run_dir.name for run_dir in runs.list_runs(runs_dir) if runs.is_alive(run_dir)]
     if going:
-        print(f"at work: {', '.join(going)}; come back with: lamdatui", file=sys.stderr)
+        complain(f"at work: {', '.join(going)}; come back with: lamdatui")
     return code
 
 
 def show_keys(as_json: bool) -> int:
     """Print the key table under the user's keymap; exit code 2 where two keys clash. Raises LamdatuiError for bad settings."""
-    import json
-
     from lamdatui.settings import load_settings
     from lamdatui.ui.keymap import rows, spelled, table
 
     settings = load_settings()
     found = rows(spelled(settings.keymap, str(settings.path)))
-    print(json.dumps([row.to_json() for row in found], indent=1) if as_json else table(found))
+    say_json([row.to_json() for row in found]) if as_json else say(table(found))
     clashing = [row.id for row in found if row.conflict]
     if not clashing:
         return EXIT_DONE
-    print(f"error: keys clash: {', '.join(clashing)}\n  where: {settings.path}, [keymap]", file=sys.stderr)
+    complain(f"error: keys clash: {', '.join(clashing)}\n  where: {settings.path}, [keymap]")
     return EXIT_USAGE
 
 
@@ -295,7 +294,7 @@ def try_planner_of(profile_text: str, overrides: list[str], situations: int) -> 
         if shown:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         elif ": 0 of" not in text:
-            print(text, file=sys.stderr)
+            complain(text)
 
     with tempfile.TemporaryDirectory(prefix="lamdatui-planner-") as folder:
         session = PlannerSession(settings, load_prompt, Path(folder) / "planner.log")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from lamdatui.client import Client
 from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
 from lamdatui.events import event_from_json
+from lamdatui.said import complain, say_json
 from lamdatui.state import RunState, Trial
 
 _CODES = {"done": EXIT_DONE, "stopped": EXIT_DONE, "refused": EXIT_REFUSED, "planner": EXIT_PLANNER, "failed": EXIT_FAILED}
@@ -95,7 +94,7 @@ class Headless:
         event = event_from_json(raw)
         self.state.apply(event)
         if self.as_json:
-            print(json.dumps(raw, ensure_ascii=False), flush=True)
+            say_json(raw, indent=None, flush=True)
         else:
             self._tell(event.kind, event.data)
         ended = event.kind == "run.ended" and self._live
@@ -103,7 +102,7 @@ class Headless:
 
     def _say(self, text: str) -> None:
         if not self.as_json or not self._live:
-            print(f"{time.monotonic() - self._began:7.1f} s  {text}", file=sys.stderr, flush=True)
+            complain(f"{time.monotonic() - self._began:7.1f} s  {text}")
 
     def _tell(self, kind: str, data: dict[str, Any]) -> None:
         match kind:

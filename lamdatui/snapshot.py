@@ -20,6 +20,7 @@ from typing import Any
 
 from lamdatui.objects import DatasetObject, ModelObject, PoolObject
 from lamdatui.state import RunState, StepRecord, Trial, run_from_json
+from lamdatui.surrogates import escaped
 
 Json = dict[str, Any]
 Row = list[Any]
@@ -146,7 +147,7 @@ def _object_row(item: PoolObject) -> Row:
 
 
 def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return escaped(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def _trials_frame(lines: Sequence[bytes]) -> bytes:

@@ -19,6 +19,7 @@ from lamdatui.engine.approval import PERSON
 from lamdatui.errors import LamdatuiError
 from lamdatui.snapshot import CHUNK_BYTES, Snapshots, Taken
 from lamdatui.store.journal import Journal
+from lamdatui.surrogates import without
 from lamdatui.worth import told, worth
 
 BACKLOG = 20_000
@@ -162,7 +163,7 @@ class Server:
             return
 
     async def _command(self, peer: Peer, line: bytes) -> None:
-        frame = decode(line)
+        frame = without(decode(line))
         reply: dict[str, Any] = {"type": "reply", "id": frame.get("id"), "ok": True, "result": None}
         try:
             command, args = frame.get("command"), frame.get("args", {})

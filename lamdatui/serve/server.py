@@ -27,6 +27,7 @@ from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
 from lamdatui.errors import EXIT_DONE, LamdatuiError
+from lamdatui.said import complain, say
 from lamdatui.serve.guard import Guard
 
 MAX_TABS = 16
@@ -260,13 +261,12 @@ def serve(offer: Offer, guard: Guard, door: socket.socket, token_file: Path | No
     host, port = door.getsockname()[:2]
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     if guard.remote:
-        print(
+        complain(
             "warning: other machines can reach this port, and what they send and see is not encrypted;\n"
-            "         who has the token can steer the run",
-            file=sys.stderr,
+            "         who has the token can steer the run"
         )
-    print(f"{offer.title} in a browser; ctrl+c ends this, never the run", file=sys.stderr)
-    print(f"{base}?token={guard.token}" if token_file is None else f"{base}?token=(what {token_file} holds)", flush=True)
+    complain(f"{offer.title} in a browser; ctrl+c ends this, never the run")
+    say(f"{base}?token={guard.token}" if token_file is None else f"{base}?token=(what {token_file} holds)", flush=True)
     asyncio.run(_until_stopped(ConsoleServer(offer, guard), door))
     return EXIT_DONE
 

@@ -21,6 +21,7 @@ from lamdatui.pipeline import ModelReference
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
 from lamdatui.store.artifacts import Store
+from lamdatui.surrogates import escaped
 from lamdatui.tasks.scorers import score
 
 # transformers decorates these classes in ways that a type checker takes for something else.
@@ -325,12 +326,12 @@ class StepContext:
             raise StepError("bug", f"the rows are not of format {form}")
         with (self.staged / DATA).open("w", encoding="utf-8") as handle:
             for row in clean:
-                handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+                handle.write(escaped(json.dumps(row, ensure_ascii=False)) + "\n")
         about = {**to_plain(provenance), "seed": self.seed, "action": self.request["action"]}
         write_json(self.staged / PROVENANCE, about)
         chars = sum(map(row_chars, clean)) // len(clean)
         self.result = {"kind": "dataset", "format": form, "rows": len(clean), "chars": chars}
-        self.say(f"{len(clean)} rows; {json.dumps(to_plain(provenance), ensure_ascii=False)[:500]}")
+        self.say(f"{len(clean)} rows; {escaped(json.dumps(to_plain(provenance), ensure_ascii=False))[:500]}")
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""

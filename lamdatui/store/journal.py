@@ -19,6 +19,7 @@ from lamdatui.events import Event, check_fields
 from lamdatui.faults import fault
 from lamdatui.jsonio import canonical
 from lamdatui.state import RunState, run_from_json
+from lamdatui.surrogates import escaped
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -94,7 +95,7 @@ class Journal:
                         event.kind,
                         event.wall,
                         event.mono,
-                        json.dumps(event.data, ensure_ascii=False, allow_nan=False),
+                        escaped(json.dumps(event.data, ensure_ascii=False, allow_nan=False)),
                     ),
                 )
                 self.state.apply(event)
@@ -182,6 +183,7 @@ def read_run(path: Path) -> tuple[RunState, int]:
 def _reading(path: Path) -> Iterator[apsw.Connection | None]:
     """The database for reading; None while its engine is only making the file. Raises LamdatuiError."""
     try:
+        str(path).encode()
         db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
         try:
             db.execute("PRAGMA busy_timeout=5000").fetchall()
@@ -189,5 +191,7 @@ def _reading(path: Path) -> Iterator[apsw.Connection | None]:
             yield db if is_made else None
         finally:
             db.close()
+    except UnicodeEncodeError as error:
+        raise LamdatuiError("the path of a run must be UTF-8", where=str(path), fix="rename the folder") from error
     except apsw.Error as error:
         raise LamdatuiError(f"no readable run: {error}", where=str(path), fix="see `lamdatui runs`") from error
