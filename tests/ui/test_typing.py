@@ -18,11 +18,15 @@ from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
 
-LETTERS = [*"aAeowdsxrjkgGzml1234Ph?u"]
 KEYS = [
-    *LETTERS, "enter", "space", "tab", "shift+tab", "escape", "up", "down", "left", "pagedown", "backspace", "f2", "ctrl+r",
-    "f3", "f10", "ctrl+e", "ctrl+g", "ctrl+o",
+    *"aAeowdsxrjkgGzml1234Ph?uCcnfbEtN", "enter", "space", "tab", "shift+tab", "escape", "up", "down", "left", "pagedown",
+    "backspace", "slash", "f2", "ctrl+r", "f3", "f5", "f10", "f11", "ctrl+e", "ctrl+g", "ctrl+o",
 ]  # fmt: skip
+AT_ONCE = [
+    "f2", "f2", "f2", "ctrl+r", "tab", "escape", "escape", "enter", "enter", "space", "up", "down", "slash", "f1", "f3", "f5",
+    "f10", "f11", *"aAsxdoewrcCunflE",
+]  # fmt: skip
+"""Without what leaves the console: the quit dialog's first answer does, and enter takes it."""
 ASKS = ("f2", "ctrl+r")
 PURPOSES = (
     ["a"],
@@ -33,7 +37,8 @@ PURPOSES = (
     ["o", "down", "enter", "a"],
     ["e", "enter", "a"],
 )
-SESSIONS, BURSTS = 4, 54
+SEEDS = [(0, 16), *(pytest.param(seed, 32, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+"""Seeds, and how many bursts each has."""
 
 
 @dataclass
@@ -126,26 +131,27 @@ class Watch:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(SESSIONS))
+@pytest.mark.parametrize(("seed", "bursts"), SEEDS)
 async def test_bursts_of_keys_decide_nothing_by_accident(
-    engine: FakeEngine, seed: int, monkeypatch: pytest.MonkeyPatch
+    engine: FakeEngine, seed: int, bursts: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("VISUAL", raising=False)
     monkeypatch.delenv("EDITOR", raising=False)
     dice = random.Random(seed)
     script.add_choices(engine)
+    script.answer_orders(engine)
     async with opened(engine, dice.choice([(80, 24), (120, 40), (200, 60), (60, 16)])) as console:
         watch = Watch(console, dice)
         console.app.console_screen.query_one(Deciding)._request = watch.request
         number = 0
-        for _ in range(BURSTS):
+        for _ in range(bursts):
             number = await watch.happen(number)
             if dice.random() < 0.3:
                 # On purpose, slowly enough: so it is seen that decisions do get through.
-                keys = ["escape", "escape", "escape", "f2", *dice.choice(PURPOSES)]
+                keys = [*["escape"] * (len(console.app.screen_stack) + 1), "f2", *dice.choice(PURPOSES)]
                 gaps = [GRACE_SECONDS * 2] * len(keys)
             else:
-                keys = [dice.choice(KEYS) for _ in range(dice.randint(4, 12))]
+                keys = [dice.choice(KEYS) for _ in range(dice.randint(3, 8))]
                 gaps = [dice.choice([0.0, 0.1, 0.3, GRACE_SECONDS * 0.9, GRACE_SECONDS * 1.5]) for _ in keys]
             for key, gap in zip(keys, gaps, strict=True):
                 if dice.random() < 0.07:
@@ -154,18 +160,35 @@ async def test_bursts_of_keys_decide_nothing_by_accident(
         assert watch.decided, "nobody could decide anything"
 
 
-@pytest.mark.parametrize("seed", range(4))
-async def test_keys_that_come_all_at_once_decide_nothing(engine: FakeEngine, seed: int) -> None:
+async def all_done(console: Console) -> None:
+    """Wait until nothing that was typed is under way any more: before that the clock must stand still."""
+    for _ in range(2):
+        await console.pilot.pause(0.05)
+        await console.until(lambda: not any(node.message_queue_size for node in (console.app, *console.app._registry)))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("seed", "bursts"), SEEDS)
+async def test_keys_that_come_all_at_once_decide_nothing(engine: FakeEngine, seed: int, bursts: int) -> None:
     """A paste, a stuck key, a slow link: the keys are queued before the first of them has moved the focus."""
     dice = random.Random(100 + seed)
     script.add_choices(engine)
     script.add_weighed(engine, 5)
-    async with opened(engine, (120, 40)) as console:
-        for _ in range(12):
-            await console.pilot.press("escape", "escape", "escape")
+    script.answer_orders(engine)
+    seen: set[type[object]] = set()
+    async with opened(engine, dice.choice([(80, 24), (120, 40)])) as console:
+        app = console.app
+        for _ in range(bursts):
+            while len(app.screen_stack) > 1:
+                await console.pilot.press("escape")
             console.now += 1
-            keys = [dice.choice(["f2", "f2", "ctrl+r", "tab", "escape", "f10", "space", *"aAsxdo", "enter"]) for _ in range(20)]
-            for key in keys:
-                console.app.post_message(events.Key(key, key if len(key) == 1 else None))
-            await console.pilot.pause(0.1)
+            keys = [dice.choice(AT_ONCE) for _ in range(dice.randint(2, 12))]
+            for key in ["escape", *keys]:
+                app.post_message(events.Key(key, key if len(key) == 1 else None))
+            await all_done(console)
+            kinds = [type(screen) for screen in app.screen_stack]
+            seen.update(kinds)
+            assert len(set(kinds)) == len(kinds), f"a screen twice after {keys}: {kinds}"
+            assert app.is_running, f"{keys} ended the console"
             assert not engine.sent("decide"), keys
+    assert len(seen) >= 4, f"only these screens were seen: {seen}"
