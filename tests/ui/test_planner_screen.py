@@ -364,11 +364,11 @@ def test_the_limits_are_the_engines() -> None:
 
 
 async def test_the_card_says_what_is_expected_and_how_likely_each_was(chosen: FakeEngine) -> None:
-    async with opened(chosen, FAR) as console:
+    async with opened(chosen, (120, 50)) as console:
         await console.answer()
         await console.pilot.press("space")
         await console.settle()
         shown = words(console)
         assert "hybrid (its planner SmolLM2-135M-Instruct chose, share 24%), in 2.4 s" in shown
-        assert "objective 0.372 ± 0.031, the planner gave it 45%" in shown
+        assert "objective 0.372, 95% from 0.311 to 0.433" in shown and "the planner gave it 45%" in shown
         assert "dpo(m2, preferences; beta=0.1) 31%, 0.391 ± 0.031" in shown
