@@ -18,6 +18,7 @@ from lamdatui.state import RunState, StepRecord, Trial
 from lamdatui.ui.activity import Row, rows
 from lamdatui.ui.history import History
 from lamdatui.ui.sanitize import Clean, clean_json, one_line
+from lamdatui.ui.shapes import check, check_hardware
 from lamdatui.ui.training import Progress
 
 Json = dict[str, Any]
@@ -97,7 +98,9 @@ class ViewState:
         return self.run.trials.get(self.run.best) if self.run.best is not None else None
 
     def complete(self, number: int, found: Json) -> None:
-        """The whole of a brief trial, as the command `trial` gave it."""
+        """The whole of a brief trial, as the command `trial` gave it. Raises KeyError or TypeError where that can't be shown."""
+        check("trial.proposed", {"proposal": found["proposal"]})
+        check("shadows.recorded", {"shadows": found["shadows"]})
         trial = self.run.trials[number]
         trial.proposal, trial.shadows = found["proposal"], found["shadows"]
         self.brief.discard(number)
@@ -175,8 +178,9 @@ def _link(view: ViewState, frame: Json) -> frozenset[Part]:
 
 
 def _hardware(view: ViewState, frame: Json) -> frozenset[Part]:
-    view.hardware = frame
+    check_hardware(frame)
     view.history.take(frame)
+    view.hardware = frame
     return frozenset(("hardware", "status"))
 
 
@@ -196,6 +200,7 @@ def _event(view: ViewState, frame: Json) -> frozenset[Part]:
     event: Event = event_from_json(frame["event"])
     if event.seq <= view.run.last_seq:
         return frozenset()
+    check(event.kind, event.data)
     try:
         fresh = rows(event, view.run)
     finally:

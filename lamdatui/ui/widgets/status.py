@@ -8,6 +8,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from lamdatui.ui.state import ViewState
+from lamdatui.ui.training import finite
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import MODE_BADGES, Span, count, size
 
@@ -93,9 +94,10 @@ def gpu_text(view: ViewState) -> str:
     gpus = frame.get("gpus") or []
     if gpus:
         first = gpus[0]
-        used = f"{(first.get('memory_used') or 0) / 1e9:.0f}/{size(first.get('memory_total'))}"
+        used = f"{(finite(first.get('memory_used')) or 0) / 1e9:.0f}/{size(finite(first.get('memory_total')))}"
         more = f" +{len(gpus) - 1}" if len(gpus) > 1 else ""
         recorded = " (recorded)" if frame.get("recorded") else ""
         return f"GPU{recorded} {first.get('util') if first.get('util') is not None else '?'}% {used}{more}"
-    percents = (frame.get("host") or {}).get("cpu_percent") or []
+    host = frame.get("host") or {}
+    percents = [value for core in host.get("cpu_percent") or [] if (value := finite(core)) is not None]
     return f"no GPU, CPU {sum(percents) / len(percents):.0f}%" if percents else ""
