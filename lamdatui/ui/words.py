@@ -133,7 +133,8 @@ def hang(line: Line, width: int, indent: int) -> list[Line]:
         for text, tone in word:
             rest = text
             while cell_len(rest) > max(1, width - used):
-                part = chop_cells(rest, max(1, width - used))[0]
+                # A wide character goes on even where there is one cell.
+                part = chop_cells(rest, max(1, width - used))[0] or rest[0]
                 rows[-1].append((part, tone))
                 rows.append([(" " * indent, "plain")])
                 used, rest = indent, rest[len(part) :]

@@ -238,3 +238,10 @@ def test_a_name_is_not_parted_from_its_value() -> None:
 def test_unknown_costs_are_said_out_loud() -> None:
     assert (duration(None), size(None)) == ("unknown time", "unknown")
     assert (duration(38), duration(3900), size(2_100_000_000)) == ("38 s", "65 min", "2.1 GB")
+
+
+@pytest.mark.parametrize("width", [-1, 0, 1, 2, 3, 5])
+def test_wide_characters_in_a_narrow_place_are_wrapped_and_not_lost(width: int) -> None:
+    text = "no GPU: \uff21\u4e2d[on \u6587e"
+    rows = hang(((text, "plain"),), width, 2)
+    assert "".join(part for row in rows for part, _ in row).replace(" ", "") == text.replace(" ", "")
