@@ -20,7 +20,7 @@ import pexpect
 import psutil
 import pyte
 
-from lamdatui.launcher import console_command
+from lamdatui.launcher import console_command, start_command
 from tests.tty import modes_left_on
 
 COLUMNS, ROWS = 120, 40
@@ -50,10 +50,17 @@ SCREENS: dict[str, Steps] = {
     "logs, search line": ((F5, "Search"), ("/", "enter keeps it")),
     "pager": ((F5, "Search"), ("o", "PAGER READY")),
     "editor": (*CARD, ("e", "changed"), ("\x05", "PAGER READY")),
+    "compare": (("c", "is marked"), ("jc", "  against  ")),
+    "queue": (("u", "Queued by hand"),),
     "help": ((F1, "esc"),),
     "palette": ((PALETTE, "Search"),),
+    "start screen": (),
+    "start: form of a run": (("\t", ""), ("n", "Start a run of")),
 }
 """Screen → keys that lead there, each with what must be seen after it."""
+
+STARTED = ("start screen", "start: form of a run")
+"""Those of `lamdatui` without a command; the others are a run's console."""
 
 SUSPENDED = ("pager", "editor")
 """Another program has the terminal there; INT and QUIT are its business, and the console goes on until it is left."""
@@ -84,15 +91,20 @@ os.write(1, b"\\x1b[?1l\\x1b>\\x1b[?1049l")
 
 HOOKED = """
 import asyncio, signal, sys
-from lamdatui.ui import app
-class Hooked(app.ConsoleApp):
+from lamdatui.ui import app, startapp
+class Hooks:
+    left_with = None
     def on_mount(self):
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGUSR1, lambda: self.call_later(self.fail))
-        loop.add_signal_handler(signal.SIGUSR2, lambda: self.exit(0))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: self.exit(self.left_with))
     def fail(self):
         raise RuntimeError("failed on purpose \\x1b[31mred \\x9b2J")
-app.ConsoleApp = Hooked
+class HookedConsole(Hooks, app.ConsoleApp):
+    left_with = 0
+class HookedStart(Hooks, startapp.StartApp):
+    pass
+app.ConsoleApp, startapp.StartApp = HookedConsole, HookedStart
 from lamdatui.ui.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -128,8 +140,9 @@ class Cell:
 class Run:
     """A launcher with a console below it."""
 
-    def __init__(self, run_dir: Path) -> None:
-        command = [sys.executable, "-P", "-c", HOOKED, *console_command(run_dir)[4:]]
+    def __init__(self, run_dir: Path, *, started: bool) -> None:
+        line = start_command(run_dir.parent) if started else console_command(run_dir)
+        command = [sys.executable, "-P", "-c", HOOKED, *line[4:]]
         pager = shlex.join([sys.executable, "-c", PAGER])
         environment = {
             **os.environ,
@@ -182,9 +195,9 @@ class Run:
 
 def cell(run_dir: Path, screen: str, cause: str) -> Cell:
     """Bring a console to a screen, type, end it, look."""
-    run = Run(run_dir)
+    run = Run(run_dir, started=screen in STARTED)
     try:
-        run.shows("Approve trial")
+        run.shows("Commands" if screen in STARTED else "Approve trial")
         for keys, word in SCREENS[screen]:
             if keys in ("A", "d", "e"):
                 time.sleep(GRACE_SECONDS)

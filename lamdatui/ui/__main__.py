@@ -43,9 +43,12 @@ def start(runs_dir: Path) -> int:
 
     while True:
         app = StartApp(runs_dir)
-        chosen = app.run()
+        try:
+            chosen = app.run()
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
         if chosen is None:
-            return app.return_code or EXIT_DONE
+            return EXIT_INTERRUPTED if app.return_code is None else app.return_code
         code = console(chosen)
         if code != EXIT_DONE:
             return code
