@@ -65,6 +65,10 @@ class ConsoleApp(ShellApp[int]):
             self.attention.touched()
         await super().on_event(event)
 
+    def on_key(self, event: events.Key) -> None:
+        # A key that no widget took is looked up where the focus is by now.
+        self.console_screen.card.grace.came(event.time)
+
     def on_app_focus(self) -> None:
         self.attention.focus(True)
 

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from textual.events import Key
 
 from lamdatui.events import MODES
 from lamdatui.ui.grace import GRACE_SECONDS
@@ -220,6 +221,21 @@ async def test_keys_in_the_grace_period_are_swallowed_and_prolong_it(waiting: Fa
             await console.pilot.press("a")
         assert not waiting.sent("decide")
         console.now += GRACE_SECONDS * 1.1
+        await console.pilot.press("a")
+        await console.until(lambda: waiting.sent("decide"))
+
+
+@pytest.mark.parametrize("way", ["to the card", "to where the focus was"])
+async def test_a_key_that_came_before_the_card_was_asked_for_decides_nothing(waiting: FakeEngine, way: str) -> None:
+    async with opened(waiting) as console:
+        await console.answer()
+        # A console that was busy for five seconds: the key waited all the time.
+        key = Key("a", "a")
+        key.time -= 5
+        (console.card if way == "to the card" else console.app.console_screen).post_message(key)
+        await console.settle()
+        assert not waiting.sent("decide")
+        console.now += 1
         await console.pilot.press("a")
         await console.until(lambda: waiting.sent("decide"))
 

@@ -200,6 +200,7 @@ class ApprovalCard(Vertical, can_focus=True):
         return (self.number, self.digest, id(self.edited))
 
     def on_key(self, event: Key) -> None:
+        self.grace.came(event.time)
         if event.key != "escape" and self.grace.swallow():
             event.stop()
             event.prevent_default()
