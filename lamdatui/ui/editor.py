@@ -71,9 +71,11 @@ def _run(command: list[str]) -> str:
 
 @contextlib.contextmanager
 def _interrupts_are_the_editors() -> Iterator[None]:
-    """Ctrl+c in the editor reaches every process of the terminal. A handler, not SIG_IGN: that would be inherited."""
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    """Ctrl+c and ctrl+\\ in the editor reach every process of the terminal. A handler, not SIG_IGN: that would be inherited."""
+    numbers = (signal.SIGINT, signal.SIGQUIT)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
