@@ -192,6 +192,8 @@ class ActionScreen(ModalScreen[Draft | None]):
 
     async def _try(self) -> bool:
         """Ask the engine about the draft and show what it says; whether it is legal."""
+        if not self._stands:
+            return False
         draft, problems = self._read()
         if problems:
             self._say([((f"✗ {text}", "bad"),) for text in problems])
@@ -224,6 +226,8 @@ class ActionScreen(ModalScreen[Draft | None]):
             if not await self._try():
                 self.app.bell()
                 return
+            if not self._stands:
+                return
             draft = self._read()[0]
             await self._use(draft)
         except LamdatuiError as error:
@@ -242,6 +246,11 @@ class ActionScreen(ModalScreen[Draft | None]):
 
     def action_cancel(self) -> None:
         leave(self, None)
+
+    @property
+    def _stands(self) -> bool:
+        """Whether the fields are there: when the form is left they go before what waits for the engine ends."""
+        return bool(self.query("#action-seed"))
 
     def _read(self) -> tuple[Draft, list[str]]:
         """The draft as the fields say it, and what can't be used in them."""

@@ -9,7 +9,6 @@ from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from lamdatui.ui.evidence import Evidence, gather, places
@@ -28,7 +27,7 @@ from lamdatui.ui.node import (
 from lamdatui.ui.pipeline import Pipeline
 from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.screens.byhand import ByHand
-from lamdatui.ui.screens.stack import leave, open_over
+from lamdatui.ui.screens.stack import OverConsole, open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.section import Curves, Section
@@ -49,7 +48,7 @@ TITLES = {
 }
 
 
-class NodeScreen(Screen[str]):
+class NodeScreen(OverConsole):
     """Gives `review` when the person wants to go to the waiting proposal, else an empty string."""
 
     CSS_PATH = "node.tcss"
@@ -122,15 +121,6 @@ class NodeScreen(Screen[str]):
 
     def action_section(self, name: str) -> None:
         self.query_one("#node-body").scroll_to_widget(self.query_one(f"#node-{name}"), animate=False, top=True)
-
-    def action_back(self) -> None:
-        leave(self, "")
-
-    def action_review(self) -> None:
-        if self._view.waiting is None:
-            self.notify("No proposal waits for you.")
-        else:
-            leave(self, "review")
 
     def action_ask(self, verb: str) -> None:
         self._hand.do(verb, self._key, lambda _: None)

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.events import DescendantFocus
-from textual.screen import Screen
 from textual.widgets import Footer, OptionList
 from textual.widgets.option_list import Option
 
@@ -23,7 +22,7 @@ from lamdatui.ui.proposal import LABEL
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen, attempt
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
-from lamdatui.ui.screens.stack import leave, open_over
+from lamdatui.ui.screens.stack import OverConsole, open_over
 from lamdatui.ui.screens.write import LineScreen, PageScreen
 from lamdatui.ui.state import Exchange, ViewState
 from lamdatui.ui.widgets.hanging import Hanging
@@ -98,7 +97,7 @@ class ListPane(OptionList, Generic[Item]):
         self.highlighted = self._items.index(before) if before in self._items else min(place, len(self._items) - 1)
 
 
-class PlannerScreen(Screen[str]):
+class PlannerScreen(OverConsole):
     """Gives `review` when the person wants to go to the waiting proposal, else an empty string."""
 
     CSS_PATH = "planner.tcss"
@@ -188,15 +187,6 @@ class PlannerScreen(Screen[str]):
     def _exchange_selected(self) -> None:
         if item := self._exchanges.selected:
             open_over(self, TextScreen("Question to the planner", exchange_lines(item), LABEL))
-
-    def action_back(self) -> None:
-        leave(self, "")
-
-    def action_review(self) -> None:
-        if self._view.waiting is None:
-            self.notify("No proposal waits for you.")
-        else:
-            leave(self, "review")
 
     def action_hint(self) -> None:
         if self._can_steer():

@@ -12,7 +12,6 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, VerticalScroll
 from textual.events import DescendantFocus, Resize
 from textual.message import Message
-from textual.screen import Screen
 from textual.widgets import Footer, Static
 
 from lamdatui.ledger import ledgers
@@ -32,7 +31,7 @@ from lamdatui.ui.charts import (
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.progress import overview_lines
 from lamdatui.ui.screens.console import attempt
-from lamdatui.ui.screens.stack import leave
+from lamdatui.ui.screens.stack import OverConsole
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.tail import read_metrics, step_folder
 from lamdatui.ui.widgets.chart import ChartPanel
@@ -91,7 +90,7 @@ class OverviewPanel(VerticalScroll):
         self.update_view()
 
 
-class ProgressScreen(Screen[str]):
+class ProgressScreen(OverConsole):
     """Gives `review` when the person wants to go to the waiting proposal, else an empty string.
 
     One panel at a time in a narrow terminal; the words, a chart of the step and one of the run in a medium one; all in a
@@ -223,12 +222,3 @@ class ProgressScreen(Screen[str]):
         now = self._metric if self._metric in known else known[0]
         self._metric = known[(known.index(now) + 1) % len(known)]
         self._go("reward")
-
-    def action_back(self) -> None:
-        leave(self, "")
-
-    def action_review(self) -> None:
-        if self._view.waiting is None:
-            self.notify("No proposal waits for you.")
-        else:
-            leave(self, "review")

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from textual.screen import Screen
 
+from lamdatui.ui.state import ViewState
+
 Answer = TypeVar("Answer")
 
 
@@ -28,3 +30,18 @@ def leave(screen: Screen[Answer], answer: Answer) -> None:
     """
     if screen.is_active:
         screen.dismiss(answer)
+
+
+class OverConsole(Screen[str]):
+    """A screen over the console: back to it, or (answer `review`) to the proposal that waits there."""
+
+    _view: ViewState
+
+    def action_back(self) -> None:
+        leave(self, "")
+
+    def action_review(self) -> None:
+        if self._view.waiting is None:
+            self.notify("No proposal waits for you.")
+        else:
+            leave(self, "review")
