@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from lamdatui.objects import ModelObject
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.pipeline import ORDERS, Pipeline, Row
+from lamdatui.ui.screens.node import NodeScreen
 from lamdatui.ui.state import ViewState, reduce
 from lamdatui.ui.treerows import brief_seconds, columns, header, row_line
 from lamdatui.ui.widgets.pipeline import FilterInput, LineageTree
@@ -237,7 +238,7 @@ async def test_a_click_on_the_sign_folds_and_a_second_click_on_a_row_opens_it(hi
         await console.pilot.click(tree, offset=(12, 1))
         assert tree.selected is not None and tree.selected.key == "trial:1"
         await console.pilot.click(tree, offset=(12, 1))
-        await console.until(lambda: console.app.screen.id == "node", "the node screen")
+        await console.until(lambda: isinstance(console.app.screen, NodeScreen), "the node screen")
 
 
 async def test_y_copies_the_whole_row_whatever_the_width(history: FakeEngine) -> None:
