@@ -74,11 +74,11 @@ def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_lists_ids_changes_and_defaults(home: Path) -> None:
-    write(home, '[keymap]\npause = "w"\n')
+    write(home, '[keymap]\npause = "f12"\n')
     found = keys("--json")
     assert found.returncode == 0, found.stderr
     rows = {row["id"]: row for row in json.loads(found.stdout)}
-    assert rows["pause"]["keys"] == ["w"] and rows["pause"]["default"] == ["f7", "p"] and rows["pause"]["changed"]
+    assert rows["pause"]["keys"] == ["f12"] and rows["pause"]["default"] == ["f7", "p"] and rows["pause"]["changed"]
     assert not rows["help"]["changed"] and all(row["conflict"] is None for row in rows.values())
     shown = keys()
     assert "* pause " in shown.stdout and "  help " in shown.stdout
