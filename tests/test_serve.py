@@ -344,6 +344,7 @@ def test_an_address_that_is_not_ours_is_an_error_with_a_fix(host: str, port: int
     assert refused.value.exit_code == 2
 
 
+@pytest.mark.slow  # its first frame depends on how fast the machine paints
 def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
     assert cli("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "auto", "--max-trials", "1").returncode == 0
     process = cli.popen("serve", "--port", "0", LAMDATUI_LINGER="30")

@@ -83,6 +83,7 @@ def console(engine: FakeEngine, run_dir: Path, tmp_path: Path) -> Iterator[Scree
         screen.child.close(force=True)
 
 
+@pytest.mark.slow  # its keys depend on how fast the machine paints
 def test_an_action_is_changed_in_an_editor_and_the_terminal_comes_back(console: Screen, engine: FakeEngine) -> None:
     console.until(lambda: "Approve trial 5: sft?" in console.text and "to answer it" in console.text, "the card")
     console.child.send(F2)
