@@ -28,7 +28,6 @@ def terminals(cli: Commands) -> Iterator[Callable[..., Terminal]]:
         terminal.child.close(force=True)
 
 
-@pytest.mark.slow  # its keys depend on how fast the machine paints
 def test_a_decision_in_one_console_is_seen_in_the_other_with_its_author(
     lab_profile: Callable[..., Path], cli: Commands, terminals: Callable[..., Terminal]
 ) -> None:

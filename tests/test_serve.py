@@ -73,11 +73,11 @@ async def served(
         yield Browser(session, f"http://127.0.0.1:{running.port}", guard)
 
 
-async def screen(connection: aiohttp.ClientWebSocketResponse, word: bytes) -> bytes:
-    """What a tab gets until a word has come."""
+async def screen(connection: aiohttp.ClientWebSocketResponse, *words: bytes) -> bytes:
+    """What a tab gets until all words have come."""
     got = b""
     async with asyncio.timeout(30):
-        while word not in got:
+        while not all(word in got for word in words):
             message = await connection.receive()
             assert message.type is aiohttp.WSMsgType.BINARY, message
             got += message.data
@@ -344,7 +344,7 @@ def test_an_address_that_is_not_ours_is_an_error_with_a_fix(host: str, port: int
     assert refused.value.exit_code == 2
 
 
-@pytest.mark.slow  # its first frame depends on how fast the machine paints
+@pytest.mark.slow  # one time in four the tab never shows the run's name; the cause is not known yet
 def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
     assert cli("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "auto", "--max-trials", "1").returncode == 0
     process = cli.popen("serve", "--port", "0", LAMDATUI_LINGER="30")
@@ -359,9 +359,9 @@ def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
 
         async def look() -> bytes:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-                return await screen(await Browser(session, base, Guard(token)).connect(), b"run ended")
+                return await screen(await Browser(session, base, Guard(token)).connect(), b"run ended", b"seen")
 
-        assert b"seen" in asyncio.run(look())
+        asyncio.run(look())
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0

@@ -95,7 +95,6 @@ def answer(terminal: Terminal, key: str, number: int) -> None:
         terminal.press(key)
 
 
-@pytest.mark.slow  # its keys depend on how fast the machine paints
 def test_a_kill_of_the_console_leaves_the_run_and_the_terminal_alone(console: Terminal, lab_profile, cli: Commands) -> None:
     console.until(lambda text: "Approve trial 1" in text)
     answer(console, "a", 1)
@@ -133,10 +132,16 @@ def test_a_kill_of_the_console_leaves_the_run_and_the_terminal_alone(console: Te
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40), (200, 60)])
-def test_the_proposal_is_readable_at_every_size(lab_profile, cli: Commands, columns: int, rows: int) -> None:
+def test_the_proposal_is_readable_at_every_size(
+    lab_profile, cli: Commands, columns: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a shell has exported of another terminal's size.
+    monkeypatch.setenv("COLUMNS", "70")
+    monkeypatch.setenv("LINES", "20")
     terminal = Terminal(cli, ["run", str(lab_profile()), "--name", "size"], columns, rows)
     text = terminal.until(lambda text: "Approve trial 1" in text and "learning_rate 0.002" in text)
     assert "call_replay" in text
     assert "ASK" in text
     assert "no GPU" in text or columns == 80
+    assert max(len(line.rstrip()) for line in text.splitlines()) > columns - 3
     terminal.child.close(force=True)

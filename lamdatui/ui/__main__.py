@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from lamdatui.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
 
 def main(argv: list[str]) -> int:
     """Run the console of one run, or the start screen, until the person leaves it; the exit code."""
+    if sys.__stdout__ is not None and sys.__stdout__.isatty():
+        # A terminal tells its size itself; what a shell has exported of it would hold whatever becomes of the window.
+        for name in ("COLUMNS", "LINES"):
+            os.environ.pop(name, None)
     match argv:
         case ["--start", runs_dir]:
             return start(Path(runs_dir))

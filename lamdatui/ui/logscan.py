@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from abc import ABC, abstractmethod
 from array import array
 from bisect import bisect_left, bisect_right
 from contextlib import suppress
@@ -15,7 +16,7 @@ from lamdatui.ui.loglines import LINE_CHARACTERS, TRACEBACK, is_stamped, level_o
 PIECE = 64 * 1024
 
 
-class Scan:
+class Scan(ABC):
     """Numbers of the lines that match, in order, from the start of the file to where it was read."""
 
     def __init__(self, index: LogIndex) -> None:
@@ -91,14 +92,17 @@ class Scan:
             self._take(line, raw)
             line, at = line + 1, end + 1
 
+    @abstractmethod
     def _hay(self, data: bytes) -> bytes | str:
-        raise NotImplementedError
+        """A piece as what is searched."""
 
+    @abstractmethod
     def _find(self, hay: Any, at: int) -> int:
-        raise NotImplementedError
+        """Where the next match begins from a place on, or -1."""
 
+    @abstractmethod
     def _take(self, line: int, raw: bytes, *, sure: bool = True) -> None:
-        raise NotImplementedError
+        """Keep a line that has a match, if it is one; `sure`: the match was seen in what is shown of it."""
 
 
 class TextScan(Scan):

@@ -258,7 +258,8 @@ def test_hostile_text_reaches_the_terminal_as_text(run_dir: Path) -> None:
     session = show(console_command(run_dir), run_dir, SMALL, lambda session: session.fed >= 2000)
     print(report(session))
     assert session.watch.strange == {}, report(session)
-    assert len(session.seen) > 50, report(session)
+    # How many are painted depends on how fast the machine is: 200 to 300 of them, mostly.
+    assert len(session.seen) > 100, report(session)
     assert modes_left_on(session.raw) == set()
 
 

@@ -62,7 +62,7 @@ def picture(engine: FakeEngine, clock: Clock, keys: list[str]) -> tuple[ConsoleA
     return app, prepare
 
 
-@pytest.mark.parametrize("size", SIZES[:1], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
 def test_running(snap_compare, engine: FakeEngine, run_dir: Path, size: tuple[int, int]) -> None:
     script.add_history(engine)
     script.add_running(engine, run_dir)

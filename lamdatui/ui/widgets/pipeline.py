@@ -72,7 +72,8 @@ class LineageTree(ScrollView, can_focus=True):
         """Show what changed."""
         if change.rows:
             self._follow_rows()
-        if self._fit_columns() or change.paint or change.rows:
+        self._fit_columns()
+        if change.paint or change.rows:
             self.refresh()
         elif change.keys:
             self._refresh_nodes(change.keys)
@@ -121,12 +122,13 @@ class LineageTree(ScrollView, can_focus=True):
         if self.pipeline.place(self._cursor) is None and self._rows:
             self._cursor = self._rows[self._place()].key
 
-    def _fit_columns(self) -> bool:
+    def _fit_columns(self) -> None:
         found = columns(self.pipeline.tasks, self.row_width, self.pipeline.depth)
-        changed = found != self.columns
-        self.columns = found
+        if found != self.columns:
+            self.columns = found
+            # Also after a resize: its own repaint may have come before this.
+            self.refresh()
         self.post_message(self.Arranged())
-        return changed
 
     def _refresh_nodes(self, keys: frozenset[str]) -> None:
         top = self.scroll_offset.y
