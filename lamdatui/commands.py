@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
 from lamdatui.resources import files
 from lamdatui.said import complain, say, say_json
+
+LEAVE_SECONDS = 30.0
+"""How long an engine that was asked to leave may take."""
 
 if TYPE_CHECKING:
     from lamdatui.planner.check import Tried
@@ -60,8 +64,10 @@ def run_profile(
         return EXIT_DONE
     if not finished:
         _release(run_dir)
-    going = not finished and runs.is_alive(run_dir)
-    runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu))
+    from lamdatui.headless import Headless
+
+    started = runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu))
+    going = not (finished or started)
     if going and mode:
         asyncio.run(_command(run_dir, "mode", mode=mode))
     if going and policy:
@@ -71,8 +77,6 @@ def run_profile(
     if going and fake_gpu:
         complain("the run is going: --fake-gpu is taken when its engine is started again")
     if headless:
-        from lamdatui.headless import Headless
-
         return asyncio.run(Headless(run_dir, as_json).follow())
     return _console(run_dir) if console else _told(run_dir)
 
@@ -125,9 +129,15 @@ def _finished(run_dir: Path, max_trials: int | None) -> bool:
 
 def _release(run_dir: Path) -> None:
     """An engine that only shows a run that has ended makes room for one that goes on."""
-    if runs.is_alive(run_dir) and _ended(run_dir):
+    if not (runs.is_alive(run_dir) and _ended(run_dir)):
+        return
+    # One that is leaving already takes no order; whether it has left is what counts.
+    with contextlib.suppress(ConnectionError, LamdatuiError):
         asyncio.run(_command(run_dir, "stop", when="now"))
-        runs.wait_for_end(run_dir, 30)
+    if not runs.wait_for_end(run_dir, LEAVE_SECONDS):
+        raise LamdatuiError(
+            "the engine that shows this run does not leave", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED
+        )
 
 
 async def _command(run_dir: Path, command: str, **args: Any) -> Any:
@@ -141,7 +151,8 @@ async def _command(run_dir: Path, command: str, **args: Any) -> Any:
 
     reading = asyncio.create_task(drain())
     try:
-        await client.command("attach", role="headless")
+        # After the last event there can be: nothing of what happened is sent.
+        await client.command("attach", role="headless", after=sys.maxsize)
         return await client.command(command, **args)
     finally:
         reading.cancel()

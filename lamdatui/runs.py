@@ -20,6 +20,9 @@ from lamdatui.paths import socket_path
 from lamdatui.profile import Profile, dump_profile, load_profile
 
 START_SECONDS = 120.0
+HELLO_SECONDS = 10.0
+LOCKED = 75
+"""Exit status of an engine that found the run's lock taken (EX_TEMPFAIL of sysexits.h)."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -108,12 +111,28 @@ def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
     return run_dir.resolve()
 
 
-def start_engine(run_dir: Path, options: StartOptions) -> None:
-    """Have an engine that answers; starts one, detached, unless one is there. Raises LamdatuiError when it can't."""
-    if is_alive(run_dir) and _answers(run_dir):
-        return
+def start_engine(run_dir: Path, options: StartOptions) -> bool:
+    """Have an engine that answers; starts one, detached, unless one is there. Whether it started one.
+
+    One that is leaving is waited for. Raises LamdatuiError when none answers.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if is_alive(run_dir):
+            if _answers(run_dir):
+                return process is not None and process.poll() is None
+        elif process is None or process.poll() == LOCKED:
+            process = _spawn(run_dir, options)
+        elif process.poll() is not None:
+            raise _engine_error(run_dir, process.returncode)
+        time.sleep(0.02)
+    raise LamdatuiError("the engine does not answer", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED)
+
+
+def _spawn(run_dir: Path, options: StartOptions) -> subprocess.Popen[bytes]:
     with (run_dir / "engine.log").open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "lamdatui.engine", str(run_dir), *options.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -121,23 +140,17 @@ def start_engine(run_dir: Path, options: StartOptions) -> None:
             start_new_session=True,
             cwd=os.getcwd(),
         )
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if _answers(run_dir):
-            return
-        if process.poll() is not None and not is_alive(run_dir):
-            raise _engine_error(run_dir, process.returncode)
-        time.sleep(0.02)
-    raise LamdatuiError("the engine does not answer", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED)
 
 
 def _answers(run_dir: Path) -> bool:
+    """Whether the engine greets who connects; one that is leaving does not."""
     with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(HELLO_SECONDS)
         try:
             probe.connect(str(socket_path(run_dir)))
+            return bool(probe.recv(1))
         except OSError:
             return False
-        return True
 
 
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:

@@ -38,6 +38,7 @@ from lamdatui.paths import measurements_file, socket_path
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt
+from lamdatui.runs import LOCKED
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
 from lamdatui.workspace import open_workspace, planner_settings
@@ -68,13 +69,13 @@ class Engine:
         self.options = options
         self.clock = SystemClock()
         self.journal = Journal(run_dir / "run.db", self.clock)
-        self.server = Server(socket_path(run_dir), self.journal, self.command)
+        self.closing = asyncio.Event()
+        self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)
         self.workspace = open_workspace(profile)
         self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
         self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish)
         self.loop: Loop | None = None
         self.people: People | None = None
-        self.closing = asyncio.Event()
         self.reopened = asyncio.Event()
         """Set when more trials are asked of a run that is only shown."""
 
@@ -178,6 +179,7 @@ class Engine:
         try:
             code = await self._work(loop, selection)
         finally:
+            self.closing.set()
             readings.cancel()
             await selection.close()
             await self.host.close()
@@ -207,6 +209,7 @@ class Engine:
             if not loop.state.trials:
                 ended = {"status": "planner", "reason": error.what, "winner": None, "beats_base": None, "gain": None}
                 loop.record(("run.ended", ended))
+                await self._linger(lambda: False)
                 return EXIT_PLANNER
         closing = asyncio.create_task(self.closing.wait())
         while True:
@@ -233,6 +236,7 @@ class Engine:
             elif loop.time() - max(idle_since, self.server.last_peer_left or 0.0) >= LINGER_SECONDS:
                 break
             await asyncio.sleep(0.1)
+        self.closing.set()
         return False
 
     async def _readings(self) -> None:
@@ -289,11 +293,11 @@ def main() -> int:
     parser.add_argument("--fake-gpu", type=Path, help="a recording for the hardware frames")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()
-    error_file = run_dir / "engine-error.json"
-    error_file.unlink(missing_ok=True)
     lock = take_lock(run_dir)
     if lock is None:
-        return 0
+        return LOCKED
+    error_file = run_dir / "engine-error.json"
+    error_file.unlink(missing_ok=True)
     try:
         return asyncio.run(Engine(run_dir, load_profile(run_dir / "profile.yaml"), options).run())
     except LamdatuiError as error:

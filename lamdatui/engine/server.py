@@ -49,10 +49,12 @@ class Peer:
 class Server:
     """Sends events and readings to every client and hands their commands to the engine."""
 
-    def __init__(self, path: Path, journal: Journal, handler: Handler) -> None:
+    def __init__(self, path: Path, journal: Journal, handler: Handler, closing: asyncio.Event) -> None:
         self._path = path
         self._journal = journal
         self._handler = handler
+        self._closing = closing
+        """Set when the engine is leaving: who comes from then on is not greeted, and waits for the next engine."""
         self._server: asyncio.Server | None = None
         self._snapshots = Snapshots()
         self.peers: set[Peer] = set()
@@ -96,7 +98,7 @@ class Server:
         return struct.unpack("3i", raw)[1] == os.getuid()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._same_user(writer):
+        if self._closing.is_set() or not self._same_user(writer):
             writer.close()
             return
         peer = Peer(writer)
