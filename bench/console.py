@@ -46,7 +46,7 @@ async def serve(run_dir: Path, rate: float) -> None:
 
     journal = Journal(run_dir / "run.db")
     state = journal.state
-    server = Server(socket_path(run_dir), journal, lambda command, args, role, name: None)
+    server = Server(socket_path(run_dir), journal, lambda command, args, role, name: None, asyncio.Event())
     go = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, go.set)
     await server.start()
