@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
+PAINTED: frozenset[Part] = frozenset(("activity", "hardware"))
+"""Parts that are nothing but a picture: under another screen they wait until they are seen again."""
 
 
 @runtime_checkable
@@ -97,6 +99,8 @@ class ConsoleScreen(Screen[None]):
         self._card = self.card = self._deciding.card
         self._planner: PlannerScreen | None = None
         self._return_to = "pipeline"
+        self._missed: frozenset[Part] = frozenset()
+        """Parts that changed while another screen covered them."""
         self.active = "pipeline"
 
     @property
@@ -132,14 +136,27 @@ class ConsoleScreen(Screen[None]):
         if self._card.is_mounted:
             # Keys of the other screen that come late must decide nothing.
             self._card.restart_grace()
+        missed, self._missed = self._missed, frozenset()
+        if missed:
+            self._refresh_parts(missed)
 
     def on_resize(self, event: Resize) -> None:
         self.query_one(TabStrip).show(self.active)
 
+    @property
+    def _is_covered(self) -> bool:
+        """Whether a screen that lets nothing through is over this one. Textual would paint this one all the same, and that one again."""
+        # This is the app's first screen.
+        return any(screen.styles.background.a == 1 for screen in self.app.screen_stack[1:])
+
     def _refresh_parts(self, parts: frozenset[Part]) -> None:
+        covered = self._is_covered
+        if covered:
+            self._missed |= parts & {*PAINTED, "pipeline"}
+            parts -= PAINTED
         updates: dict[Part, Callable[[], object]] = {
             "status": self._update_status,
-            "pipeline": self.query_one(PipelinePane).update_view,
+            "pipeline": partial(self.query_one(PipelinePane).update_view, seen=not covered),
             "activity": self.query_one(ActivityPane).update_view,
             "logs": self._update_logs,
             "hardware": self.query_one(HardwarePane).update_view,

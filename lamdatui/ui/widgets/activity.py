@@ -7,6 +7,8 @@ from typing import cast
 
 from textual.content import Content
 from textual.events import Resize
+from textual.geometry import Size
+from textual.reactive import Reactive
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
@@ -30,6 +32,8 @@ class ActivityPane(OptionList):
     """Follows the newest row while the cursor is on it; stays where the reader is otherwise."""
 
     BINDINGS = [*bindings("pane")]
+    # Without a layout: a row more moves no other pane, and a scrollbar that comes lays the screen out by itself.
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0))
 
     def __init__(self, view: ViewState) -> None:
         super().__init__(id="activity", classes="pane", markup=False)

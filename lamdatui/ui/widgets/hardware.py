@@ -12,6 +12,7 @@ from lamdatui.ui.hardware import DETAILS, Detail, hardware_lines
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint_lines
+from lamdatui.ui.words import Line
 
 TITLE = "4 GPU · CPU"
 
@@ -27,7 +28,8 @@ class HardwarePane(VerticalScroll):
         self._view = view
         self._detail: Detail = "auto"
         self._body = Static(markup=False, id="hardware-body")
-        self._lines = 0
+        self._lines: list[Line] = []
+        self._rows = 0
 
     def compose(self) -> ComposeResult:
         yield self._body
@@ -38,9 +40,12 @@ class HardwarePane(VerticalScroll):
         # Room for a scrollbar is always left: bars that fill the pane must not wrap when one appears.
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
         lines = hardware_lines(self._view, max(1, width), room.height, self._detail)
-        # As many lines as before lay nothing out anew.
-        self._body.update(paint_lines(lines), layout=len(lines) != self._lines)
-        self._lines = len(lines)
+        if lines == self._lines:
+            return
+        # The body is never less tall than the pane: only more lines than there is room for lay the screen out anew.
+        rows = max(len(lines), room.height)
+        self._body.update(paint_lines(lines), layout=rows != self._rows)
+        self._lines, self._rows = lines, rows
 
     def on_resize(self, event: Resize) -> None:
         self.update_view()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rich.segment import Segment
 from rich.style import Style
@@ -19,7 +19,6 @@ from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
-from textual.widget import Widget
 
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.loglines import GLYPHS, clock
@@ -43,6 +42,8 @@ class LogView(ScrollView, can_focus=True):
     BINDINGS = [*bindings("logs")]
     BINDING_GROUP_TITLE = "Log"
     COMPONENT_CLASSES = {f"log-view--{part}" for part in _PARTS}
+    # Without a layout: a log that grew is no reason to lay the whole screen out again.
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0), repaint=False)
 
     @dataclass
     class Changed(Message):
@@ -159,8 +160,7 @@ class LogView(ScrollView, can_focus=True):
             width = self._width + self._left
         size = Size(width, rows)
         if size != self.virtual_size:
-            # Not through the reactive: a log that grew is no reason to lay the whole screen out again.
-            self.set_reactive(cast("Reactive[Size]", Widget.virtual_size), size)
+            self.virtual_size = size
             self._scroll_update(size)
 
     def _to_end(self) -> None:

@@ -13,6 +13,7 @@ from textual.content import Content
 from textual.events import Click, Resize
 from textual.geometry import Region, Size
 from textual.message import Message
+from textual.reactive import Reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widgets import Input, Static
@@ -36,6 +37,8 @@ class LineageTree(ScrollView, can_focus=True):
     BINDINGS = [*bindings("pane", "pipeline")]
     BINDING_GROUP_TITLE = "Pipeline"
     COMPONENT_CLASSES = {*(f"lineage--{tone}" for tone in _STYLED), "lineage--cursor"}
+    # Without a layout: a row more moves no other pane, and the room of the scrollbar is always left.
+    virtual_size: Reactive[Size] = Reactive(Size(0, 0), repaint=False)
 
     @dataclass
     class Asked(Message):
@@ -73,6 +76,8 @@ class LineageTree(ScrollView, can_focus=True):
         if change.rows:
             self._follow_rows()
         self._fit_columns()
+        if change.rows:
+            self.post_message(self.Arranged())
         if change.paint or change.rows:
             self.refresh()
         elif change.keys:
@@ -80,6 +85,7 @@ class LineageTree(ScrollView, can_focus=True):
 
     def on_resize(self, event: Resize) -> None:
         self._fit_columns()
+        self.post_message(self.Arranged())
         self._show_row(self._place())
 
     def notify_style_update(self) -> None:
@@ -113,6 +119,7 @@ class LineageTree(ScrollView, can_focus=True):
         anchor = places[0] if places else min(top, len(before) - 1)
         self._rows = self.pipeline.rows
         self.virtual_size = Size(self.row_width, len(self._rows))
+        self._scroll_update(self.virtual_size)
         if not self._cursor or not before:
             self._cursor = self._rows[0].key if self._rows else ""
             return
@@ -128,7 +135,6 @@ class LineageTree(ScrollView, can_focus=True):
             self.columns = found
             # Also after a resize: its own repaint may have come before this.
             self.refresh()
-        self.post_message(self.Arranged())
 
     def _refresh_nodes(self, keys: frozenset[str]) -> None:
         top = self.scroll_offset.y
@@ -292,8 +298,10 @@ class PipelinePane(Vertical):
     def __init__(self, view: ViewState) -> None:
         super().__init__(id="pipeline", classes="pane")
         self.border_title = "1 Pipeline"
-        self._headed = False
         self._view = view
+        self._said = (False, EMPTY, "")
+        """Whether columns are named, what stands above the rows, what below."""
+        self._behind = False
         self.pipeline = Pipeline()
 
     def compose(self) -> ComposeResult:
@@ -303,10 +311,13 @@ class PipelinePane(Vertical):
         found.display = False
         yield found
 
-    def update_view(self) -> None:
-        """Show what the state changed since the last time."""
-        self.query_one(LineageTree).take(self.pipeline.take(self._view))
-        self._title()
+    def update_view(self, *, seen: bool = True) -> None:
+        """Show what the state changed since the last time; nothing is painted for nobody, but other screens look at the forest too."""
+        change = self.pipeline.take(self._view)
+        if seen:
+            self.query_one(LineageTree).take(Change(rows=True) if self._behind else change)
+            self._title()
+        self._behind = not seen
 
     def clear_filter(self) -> bool:
         """Take the filter away; whether there was one."""
@@ -333,15 +344,22 @@ class PipelinePane(Vertical):
         tree.take(Change(rows=True))
 
     def _title(self) -> None:
-        tree, line = self.query_one(LineageTree), self.query_one("#lineage-header", Static)
+        """What stands above and below the rows; painted only where it says something else than before."""
+        named, head, below = bool(self.pipeline.nodes), self._head(), ""
+        if named:
+            below = "★ best  ┃ its lineage" + ("  ◆ marked" if self.pipeline.marked else "")
+        headed, said_above, said_below = self._said
+        if head != said_above:
+            # One row after one row lays nothing out anew; the words that stand there without models may take more.
+            self.query_one("#lineage-header", Static).update(head, layout=not (named and headed))
+        if below != said_below:
+            self.border_subtitle = Content(below)
+        self._said = (named, head, below)
+
+    def _head(self) -> str:
         if not self.pipeline.nodes:
-            self._headed = False
-            line.update(NO_ENGINE if self._view.connection in ("connecting", "lost") else EMPTY)
-            return
-        parts = [] if self.pipeline.order == "number" else [f"by {self.pipeline.order}"]
+            return NO_ENGINE if self._view.connection in ("connecting", "lost") else EMPTY
+        tree, parts = self.query_one(LineageTree), [] if self.pipeline.order == "number" else [f"by {self.pipeline.order}"]
         if self.pipeline.query:
             parts.append(f"/{self.pipeline.query}: {len(self.pipeline.matching or ())} of {len(self.pipeline.nodes)}")
-        # One row after one row lays nothing out anew.
-        line.update(header(tree.columns, tree.row_width, " · ".join(parts) or "model"), layout=not self._headed)
-        self._headed = True
-        self.border_subtitle = Content("★ best  ┃ its lineage" + ("  ◆ marked" if self.pipeline.marked else ""))
+        return header(tree.columns, tree.row_width, " · ".join(parts) or "model")

@@ -30,10 +30,10 @@ class Tab(Static):
         self._shown = ""
 
     def show(self, text: str) -> None:
-        """Show a text; the same one again must not lay the screen out anew."""
+        """Show a text; one that is as wide as the one before must not lay the screen out anew."""
         if text != self._shown:
+            self.update(text, layout=len(text) != len(self._shown))
             self._shown = text
-            self.update(text)
 
     def on_click(self) -> None:
         self.post_message(self.Chosen(self._pane))
