@@ -145,12 +145,18 @@ def console(run_dir: Path, report: Path) -> None:
 @contextmanager
 def engine_of(run_dir: Path, rate: float, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process that serves a run."""
-    from lamdatui.runs import _answers as answers
+    from lamdatui.runs import greeted
+
+    def answers() -> bool:
+        connection = greeted(run_dir)
+        if connection is not None:
+            connection.close()
+        return connection is not None
 
     words = [sys.executable, "-m", "bench.console", "--serve", str(run_dir), "--rate", str(rate)]
     process = subprocess.Popen(words, env=environment)
     try:
-        _wait(lambda: answers(run_dir) or process.poll() is not None, 120)
+        _wait(lambda: answers() or process.poll() is not None, 120)
         yield process
     finally:
         process.kill()

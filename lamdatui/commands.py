@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,19 +67,19 @@ def run_profile(
         _release(run_dir)
     from lamdatui.headless import Headless
 
-    started = runs.start_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu))
-    going = not (finished or started)
-    if going and mode:
-        asyncio.run(_command(run_dir, "mode", mode=mode))
-    if going and policy:
-        asyncio.run(_command(run_dir, "policy", name=policy))
-    if going and max_trials:
-        complain("the run is going: --max-trials is taken when it is started again")
-    if going and fake_gpu:
-        complain("the run is going: --fake-gpu is taken when its engine is started again")
-    if headless:
-        return asyncio.run(Headless(run_dir, as_json).follow())
-    return _console(run_dir) if console else _told(run_dir)
+    with runs.held_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
+        going = not (finished or started)
+        if going and mode:
+            asyncio.run(_command(run_dir, "mode", mode=mode))
+        if going and policy:
+            asyncio.run(_command(run_dir, "policy", name=policy))
+        if going and max_trials:
+            complain("the run is going: --max-trials is taken when it is started again")
+        if going and fake_gpu:
+            complain("the run is going: --fake-gpu is taken when its engine is started again")
+        if headless:
+            return asyncio.run(Headless(run_dir, as_json).follow())
+        return _console(run_dir) if console else _told(run_dir)
 
 
 def _recording(name: Path) -> Path:
@@ -180,8 +181,8 @@ def attach_run(run: str, runs_dir: Path, *, console: bool = True) -> int:
     run_dir = runs.find_run(run, runs_dir)
     if console and not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
-    runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
-    return _console(run_dir) if console else _told(run_dir)
+    with runs.held_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None)):
+        return _console(run_dir) if console else _told(run_dir)
 
 
 def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_remote: bool, token_file: Path | None) -> int:
@@ -200,11 +201,11 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
     with listen(host, port) as door:
         runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
 
-        def prepare() -> None:
+        def engine() -> AbstractContextManager[object]:
             # A tab that is opened again must not make a run go on that somebody has stopped.
-            runs.start_engine(run_dir, runs.StartOptions(view=True))
+            return runs.held_engine(run_dir, runs.StartOptions(view=True))
 
-        return serve(Offer(console_command(run_dir), run_dir.name, prepare), guard, door, token_file)
+        return serve(Offer(console_command(run_dir), run_dir.name, engine), guard, door, token_file)
 
 
 def _newest(runs_dir: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fcntl
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,12 +118,29 @@ def start_engine(run_dir: Path, options: StartOptions) -> bool:
 
     One that is leaving is waited for. Raises LamdatuiError when none answers.
     """
+    with held_engine(run_dir, options) as started:
+        return started
+
+
+@contextlib.contextmanager
+def held_engine(run_dir: Path, options: StartOptions) -> Iterator[bool]:
+    """The same, and the engine of an ended run does not leave while this lasts.
+
+    It stays as long as somebody is connected. A console takes its time to connect: longer, on a busy machine, than such
+    an engine waits for one.
+    """
+    connection, started = _connected(run_dir, options)
+    with connection:
+        yield started
+
+
+def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, bool]:
     process: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if is_alive(run_dir):
-            if _answers(run_dir):
-                return process is not None and process.poll() is None
+            if connection := greeted(run_dir):
+                return connection, process is not None and process.poll() is None
         elif process is None or process.poll() == LOCKED:
             process = _spawn(run_dir, options)
         elif process.poll() is not None:
@@ -142,15 +161,16 @@ def _spawn(run_dir: Path, options: StartOptions) -> subprocess.Popen[bytes]:
         )
 
 
-def _answers(run_dir: Path) -> bool:
-    """Whether the engine greets who connects; one that is leaving does not."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(HELLO_SECONDS)
-        try:
-            probe.connect(str(socket_path(run_dir)))
-            return bool(probe.recv(1))
-        except OSError:
-            return False
+def greeted(run_dir: Path) -> socket.socket | None:
+    """A connection to the engine, when it greets who connects; one that is leaving does not."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(HELLO_SECONDS)
+    with contextlib.suppress(OSError):
+        connection.connect(str(socket_path(run_dir)))
+        if connection.recv(1):
+            return connection
+    connection.close()
+    return None
 
 
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:
