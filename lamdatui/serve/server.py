@@ -17,6 +17,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -45,11 +46,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True)
 class Offer:
-    """What is served: the console's command line, its name, and what makes an engine answer before a tab opens."""
+    """What is served: the console's command line, its name, and what keeps an engine there from before a tab opens to its end."""
 
     command: Sequence[str]
     title: str
-    prepare: Callable[[], object]
+    engine: Callable[[], AbstractContextManager[object]]
 
 
 class TabConsole(AppService):
@@ -67,13 +68,14 @@ class TabConsole(AppService):
             await asyncio.wait_for(self.stop(), CLOSE_SECONDS)
         if self.process is None:
             return
+        self.stdin.close()
+        # Read to the end: a console that nobody reads can't leave, and a pipe that is not at its end is never closed.
         try:
-            self.stdin.close()
-            await asyncio.wait_for(self.process.wait(), CLOSE_SECONDS)
+            await asyncio.wait_for(self.process.communicate(), CLOSE_SECONDS)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
-            await self.process.wait()
+            await self.process.communicate()
 
 
 class ConsoleServer(Server):
@@ -85,6 +87,7 @@ class ConsoleServer(Server):
         self._offer = offer
         self._guard = guard
         self._tabs: set[asyncio.Task[Any]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -143,10 +146,14 @@ class ConsoleServer(Server):
             self._tabs.discard(task)
 
     async def _tab(self, request: web.Request) -> web.StreamResponse:
-        try:
-            await asyncio.to_thread(self._offer.prepare)
-        except LamdatuiError as error:
-            return web.Response(status=503, text=f"{error}\n")
+        with contextlib.ExitStack() as kept:
+            try:
+                await asyncio.to_thread(kept.enter_context, self._offer.engine())
+            except LamdatuiError as error:
+                return web.Response(status=503, text=f"{error}\n")
+            return await self._console(request)
+
+    async def _console(self, request: web.Request) -> web.StreamResponse:
         width, height = _size(request.query)
         connection = web.WebSocketResponse(heartbeat=15, max_msg_size=MESSAGE_BYTES)
         await connection.prepare(request)
@@ -167,16 +174,24 @@ class ConsoleServer(Server):
         except (ValueError, TypeError, LookupError, AttributeError):
             await connection.close(code=1007, message=b"unreadable message")
         finally:
-            await asyncio.shield(console.finish())
+            await asyncio.shield(self._ending(console))
             await connection.close()
         return connection
 
+    def _ending(self, console: TabConsole) -> asyncio.Task[None]:
+        """The end of a console. It is remembered: a tab that is cancelled while it waits for it leaves it to the server's end."""
+        task = asyncio.create_task(console.finish())
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
+
     async def on_shutdown(self, app: web.Application) -> None:
-        """End every tab's console."""
+        """End every tab's console, and wait for those that are ending already."""
         tabs = list(self._tabs)
         for tab in tabs:
             tab.cancel()
         await asyncio.gather(*tabs, return_exceptions=True)
+        await asyncio.gather(*self._endings, return_exceptions=True)
 
 
 async def _listen(connection: web.WebSocketResponse, console: TabConsole) -> None:
