@@ -12,6 +12,14 @@ from lamdatui.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
 
 def main(argv: list[str]) -> int:
     """Run the console of one run, or the start screen, until the person leaves it; the exit code."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        # Also while it is being imported: a traceback would tell nobody anything.
+        return EXIT_INTERRUPTED
+
+
+def _run(argv: list[str]) -> int:
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         # A terminal tells its size itself; what a shell has exported of it would hold whatever becomes of the window.
         for name in ("COLUMNS", "LINES"):
@@ -33,10 +41,7 @@ def console(run_dir: Path) -> int:
     from lamdatui.ui.app import ConsoleApp
 
     app = ConsoleApp(run_dir)
-    try:
-        result = app.run()
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+    result = app.run()
     # Without a result and without an error it was cancelled: that is what an INT from elsewhere does to it.
     return result if result is not None else (app.return_code or EXIT_INTERRUPTED)
 
@@ -48,10 +53,7 @@ def start(runs_dir: Path) -> int:
 
     while True:
         app = StartApp(runs_dir)
-        try:
-            chosen = app.run()
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
+        chosen = app.run()
         if chosen is None:
             return EXIT_INTERRUPTED if app.return_code is None else app.return_code
         code = console(chosen)

@@ -71,8 +71,8 @@ class ShellApp(App[Result]):
         return name if name in self.available_themes else DARK.name
 
     async def on_event(self, event: events.Event) -> None:
-        if isinstance(event, events.InputEvent) and not self.screen_stack:
-            # What was typed before the end comes after the last screen.
+        if isinstance(event, events.InputEvent) and (self._exit or not self.screen_stack):
+            # What was typed after the key that leaves: nothing can be opened any more, and then there is no screen.
             return
         await super().on_event(event)
 

@@ -11,17 +11,25 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Footer
 
+from lamdatui.errors import EXIT_INTERRUPTED
+from lamdatui.launcher import start_command
 from lamdatui.ui import commandline
+from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.commandline import Ended
 from lamdatui.ui.keys import KEYS
 from lamdatui.ui.screens.busy import BusyScreen
+from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.help import HelpScreen
 from lamdatui.ui.screens.newrun import NewRunScreen
+from lamdatui.ui.screens.start import StartScreen
+from lamdatui.ui.shell import ShellApp
 from lamdatui.ui.start import STATES, finding_lines, is_made_first, merged, run_line, runs_of, shown_findings
 from lamdatui.ui.startapp import StartApp
 
@@ -312,6 +320,52 @@ async def test_palette_help_and_quit(commands: Commands, tmp_path: Path) -> None
         await start.pilot.press("escape", "q")
         await start.until(lambda: not start.app.is_running, "the end")
         assert start.app.return_value is None
+
+
+@pytest.mark.parametrize("make", [StartApp, ConsoleApp])
+async def test_leaving_before_the_rest_of_the_screen_is_made_is_no_error(
+    make: type[ShellApp[Any]], commands: Commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A key that was typed ahead is handled while the first paint is made; what comes after the paint comes too late."""
+    left: list[bool] = []
+    for screen in (StartScreen, ConsoleScreen):
+        mount_rest = screen._mount_rest
+
+        async def leave_first(self: Screen[Any], mount_rest: Callable[..., Any] = mount_rest) -> None:
+            self.app.exit(0)
+            await mount_rest(self)
+            left.append(True)
+
+        monkeypatch.setattr(screen, "_mount_rest", leave_first)
+    app = make(tmp_path)
+    assert await app.run_async(headless=True) == 0
+    assert (left, app.return_code, commands.ran) == ([True], 0, [])
+
+
+@pytest.mark.parametrize("key", ["q", "q?"])
+def test_a_key_that_was_typed_before_there_was_a_screen_leaves_it(key: str, tmp_path: Path) -> None:
+    line = start_command(tmp_path)
+    child = pexpect.spawn(line[0], line[1:], cwd=str(tmp_path), dimensions=(40, 120), timeout=30)
+    child.send(key)
+    child.expect(pexpect.EOF)
+    child.close()
+    assert (child.exitstatus, b"error" in child.before) == (0, False)
+
+
+def test_an_interrupt_while_it_is_imported_is_no_traceback(tmp_path: Path) -> None:
+    code = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path, target=None):
+        if name == "textual":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from lamdatui.ui.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+    for words in (["--start", str(tmp_path)], [str(tmp_path)]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "")
 
 
 def test_it_imports_nothing_heavy() -> None:

@@ -122,7 +122,9 @@ class ConsoleScreen(Screen[None]):
         self.call_after_refresh(self._mount_rest)
 
     async def _mount_rest(self) -> None:
-        """What the first paint does without: it comes a third sooner so."""
+        """What the first paint does without: it comes a third sooner so. Nothing where the console was left already."""
+        if not self.is_attached:
+            return
         await self.mount(self._deciding, Footer(compact=True))
         # A footer that comes late has missed the signal that fills it.
         self.refresh_bindings()

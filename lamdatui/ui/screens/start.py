@@ -111,7 +111,9 @@ class StartScreen(Screen[None]):
         self.call_after_refresh(self._mount_rest)
 
     async def _mount_rest(self) -> None:
-        """What the first paint does without."""
+        """What the first paint does without; nothing where that came too late: the screen was left already."""
+        if not self.is_attached:
+            return
         await self.mount(Footer(compact=True))
         self.refresh_bindings()
         self.action_refresh()
