@@ -95,9 +95,8 @@ def reserve(state: RunState) -> float:
     """
     if state.has_ended or not state.trials:
         return 0.0
-    base = next((model.id for model in state.pool.models if model.trial is None), None)
-    done = [trial for trial in state.trials.values() if trial.model and trial.objective is not None]
-    best = max(done, key=lambda trial: trial.objective or 0.0, default=None)
+    base = state.pool.base
+    best = state.trials.get(state.best) if state.best is not None else None
     waiting = [not _is_sealed(state, base), not _is_sealed(state, best.model if best else None)]
     return sum(waiting) * evaluation_seconds(state) * _rows_ratio(state)
 

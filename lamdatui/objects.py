@@ -80,6 +80,12 @@ class ObjectPool:
         """Put an object in; the same id again replaces it."""
         self.items[item.id] = item
 
+    @property
+    def base(self) -> str | None:
+        """The first of the models that the profile names."""
+        items = self.items.values()
+        return next((item.id for item in items if isinstance(item, ModelObject) and item.trial is None), None)
+
     def model(self, name: str) -> ModelObject:
         """A model by id. Raises KeyError."""
         item = self.items[name]

@@ -29,6 +29,7 @@ def state() -> RunState:
     made.pool.add(ModelObject("m1", "d1", "llama", "l", "store:d1", trial=1, bytes=700))
     made.pool.add(DatasetObject("d2", "d2", "sft", 9, "store:d2", trial=2, bytes=300))
     made.trials = {1: Trial(1, "done", model="m1", objective=0.5), 2: Trial(2, "done", dataset="d2", cached=True)}
+    made.best = 1
     step(made, "base-base/1", "search", 0.0, 2.0)
     step(made, "1/1", "trial", 10.0, 4.0)
     for model in ("base", "m1"):
@@ -73,6 +74,7 @@ def test_the_reserve_shrinks_as_the_end_comes(state: RunState) -> None:
     assert reserve(state) == 0.0
     # A better one came after the first end: it needs its own.
     state.trials[3] = Trial(3, "done", model="m3", objective=0.9)
+    state.best = 3
     scored(state, "m3", "search")
     assert reserve(state) == 6.0
     state.status = "done"

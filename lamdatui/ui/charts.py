@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, Literal
 
-from lamdatui.pipeline import lineage, parents
-from lamdatui.state import RunState, Trial
+from lamdatui.ui.results import Results, Scored
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import Progress, finite
+from lamdatui.ui.training import Progress
 from lamdatui.ui.words import duration, number
 
 Look = Literal["line", "faint", "dots", "marks"]
@@ -131,80 +130,6 @@ def _metric_chart(progress: Progress | None, name: str, title: str, unit: str, e
 
 
 # --- the run -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """A trial with a score: what it and the run had cost when it was done."""
-
-    trial: Trial
-    objective: float
-    steps: float
-    """Seconds of steps of this and all earlier trials."""
-    work: float
-    """The same with planning and overhead."""
-
-
-@dataclass(frozen=True, slots=True)
-class Results:
-    """What the charts of the run are drawn from; made once for a state, because a run may have thousands of trials."""
-
-    items: tuple[Scored, ...] = ()
-    base: float | None = None
-    """The objective of the (first) base model on the search split."""
-    costs: Mapping[str, float] = field(default_factory=dict)
-    """Model → seconds of all the steps that lead to it."""
-
-
-def results(run: RunState) -> Results:
-    """The scores, the base and the costs of a run so far."""
-    return Results(tuple(_scored(run)), _base_objective(run), _pipeline_costs(run))
-
-
-def _seconds(trial: Trial, part: str) -> float:
-    return finite((trial.seconds or {}).get(part)) or 0.0
-
-
-def _scored(run: RunState) -> Iterator[Scored]:
-    """The trials that have an objective, in order, with what the run had spent by then."""
-    steps = work = 0.0
-    for trial in run.trials.values():
-        steps += _seconds(trial, "execute") + _seconds(trial, "evaluate")
-        work += max(0.0, _seconds(trial, "total") - _seconds(trial, "wait"))
-        objective = finite(trial.objective)
-        if objective is not None and trial.model:
-            yield Scored(trial, objective, steps, work)
-
-
-def _base_objective(run: RunState) -> float | None:
-    """From the base's own scores; where the profile gives no weights, from a trial's gain over it."""
-    base = next((model.id for model in run.pool.models if model.trial is None), None)
-    weights = (run.profile.get("objective") or {}).get("weights") or {}
-    scores = run.scores.get(base or "", {})
-    means = [finite((scores.get(task, {}).get("search") or {}).get("mean")) for task in weights]
-    if weights and all(value is not None for value in means):
-        return sum(weight * (value or 0.0) for weight, value in zip(weights.values(), means, strict=True))
-    for trial in run.trials.values():
-        gain, objective = finite((trial.gain or {}).get("mean")), finite(trial.objective)
-        if gain is not None and objective is not None:
-            return objective - gain
-    return None
-
-
-def _pipeline_costs(run: RunState) -> dict[str, float]:
-    """Seconds of the steps that lead to each model or dataset, each step once; what came from the store cost nothing now."""
-    costs: dict[str, float] = {}
-    for name, item in run.pool.items.items():
-        trial = run.trials.get(item.trial) if item.trial is not None else None
-        if trial is None:
-            continue
-        made = [parent for parent in parents(run, name) if parent in costs]
-        if len(made) > 1:
-            # Parents may share ancestors.
-            costs[name] = sum(_seconds(ancestor, "execute") for ancestor in lineage(run, name))
-        else:
-            costs[name] = _seconds(trial, "execute") + sum(costs[parent] for parent in made)
-    return costs
 
 
 def best_chart(found: Results, axis: Axis = "trials") -> Chart:

@@ -11,8 +11,7 @@ import pytest
 from textual.geometry import Region
 from textual.widget import Widget
 
-from lamdatui.ui.screens.progress import ProgressScreen
-from lamdatui.ui.widgets.activity import ActivityPane
+from lamdatui.ui.screens.planner import PlannerScreen
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.pipeline import LineageTree, PipelinePane
 from tests.ui import script
@@ -127,22 +126,18 @@ async def test_the_same_reading_again_paints_nothing(running: FakeEngine, monkey
 async def test_nothing_is_painted_under_a_screen_that_covers_it(running: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(running, (200, 60)) as console:
         below = console.app.console_screen
-        panes: list[Widget] = [below.query_one(kind) for kind in (LineageTree, ActivityPane, HardwarePane)]
-        await console.pilot.press("C")
-        await console.until(lambda: isinstance(console.app.screen, ProgressScreen), "the screen")
+        await console.pilot.press("f10")
+        await console.until(lambda: isinstance(console.app.screen, PlannerScreen), "the screen")
         await console.pilot.pause()
-        with (
-            paints(panes[0], monkeypatch) as rows,
-            paints(panes[1], monkeypatch) as activity,
-            paints(panes[2], monkeypatch) as hardware,
-        ):
-            for kind, data in ORDINARY:
-                await tell(console, kind, data)
+        with layouts(console) as found, paints(console.app.screen, monkeypatch) as whole:
+            await tell(console, "run.paused", {"by": "console"})
             await show(console, script.hardware(2))
-            assert rows == activity == hardware == []
-        assert below.query_one(PipelinePane).pipeline.nodes["trial:8"].trial is console.app.view.run.trials[8]
+            for kind, data in ORDINARY:
+                if kind != "memory.updated":
+                    await tell(console, kind, data)
+            assert below not in found and whole == []
         await console.pilot.press("escape")
         await console.until(lambda: console.app.screen is below, "the console")
         await console.pilot.pause()
         text = console.text()
-        assert "failed: oom-train" in text and "0.90" in text and "NVIDIA H200" in text
+        assert "failed: oom-train" in text and "0.90" in text and "NVIDIA H200" in text and "paused" in text

@@ -12,8 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from bench.bigrun import BigRun
+from lamdatui.events import Event
 from lamdatui.ledger import Ledger
+from lamdatui.objects import ModelObject
+from lamdatui.pipeline import lineage
+from lamdatui.state import RunState, Trial
 from lamdatui.ui.charts import (
+    Axis,
     Chart,
     Points,
     best_chart,
@@ -23,13 +29,13 @@ from lamdatui.ui.charts import (
     pareto,
     ranges,
     rate_chart,
-    results,
     reward_chart,
     reward_metrics,
     table_lines,
     thinned,
 )
 from lamdatui.ui.progress import ledger_bar, ledger_lines, overview_lines
+from lamdatui.ui.results import Results, Tally, results
 from lamdatui.ui.screens.progress import NAMES, ProgressScreen
 from lamdatui.ui.state import ViewState, reduce
 from lamdatui.ui.training import CURVE_POINTS, Curve, Progress
@@ -163,6 +169,47 @@ def test_score_against_cost_counts_the_whole_pipeline(running: ViewState) -> Non
     assert [row[1] for row in chart.rows if row[0].startswith("◆")] == ["base", "m1", "m2", "m6"]
 
 
+def costs_by_lineage(run: RunState) -> dict[str, float]:
+    """What `Results.costs` says, each from its whole lineage."""
+    made = {name for name, item in run.pool.items.items() if item.trial is not None and not run.trials[item.trial].is_open}
+    return {name: sum((trial.seconds or {}).get("execute", 0.0) for trial in lineage(run, name)) for name in made}
+
+
+def test_results_that_follow_a_run_are_those_of_all_of_it() -> None:
+    big, run, tally = BigRun(), RunState(), Tally()
+    facts = [*big.start(60), *(fact for number in range(1, 61) for fact in big.trial(number))]
+    for seq, (kind, data) in enumerate(facts, 1):
+        run.apply(Event(seq, kind, float(seq), float(seq), data))
+        found = tally.take(run)
+        assert found == results(run)
+        assert tally.take(run) is found, "nothing new"
+    assert len(found.items) > 40
+    assert {name: pytest.approx(found.costs[name]) for name in found.costs} == costs_by_lineage(run)
+    other = RunState()
+    assert tally.take(other) == results(other), "another run in its place"
+
+
+def test_a_run_in_which_each_model_comes_from_the_one_before_has_its_costs() -> None:
+    run, count = RunState(), 3000
+    run.pool.add(model_object("m0", None))
+    for number in range(1, count + 1):
+        parents = [f"m{number - 1}", *([f"m{number // 2}"] if number % 3 == 0 else ())]
+        run.trials[number] = Trial(
+            number,
+            "done",
+            {"inputs": {"models": parents}},
+            model=f"m{number}",
+            objective=float(number),
+            seconds={"execute": 2.0},
+        )
+        run.pool.add(model_object(f"m{number}", number))
+    assert results(run).costs[f"m{count}"] == 2.0 * count
+
+
+def model_object(name: str, trial: int | None) -> ModelObject:
+    return ModelObject(id=name, digest=name, architecture="L", layout="l", weights="/w", adapters=(), parameters=1, trial=trial)
+
+
 def test_a_run_without_scores_says_so_in_words(engine: FakeEngine) -> None:
     script.add_base(engine)
     view = played(engine)
@@ -223,8 +270,6 @@ def test_epochs_are_told_where_the_trainer_counts_them() -> None:
 
 
 def _event(kind: str, data: dict[str, Any]):
-    from lamdatui.events import Event
-
     return Event(1, kind, 0.0, 0.0, data)
 
 
@@ -305,6 +350,31 @@ async def test_charts_follow_the_step_the_size_and_the_theme(engine: FakeEngine,
             await console.pilot.resize_terminal(width, height)
             await console.settle()
         await console.until(lambda: drawn(screen) == {"loss", "best"}, "the charts again")
+
+
+async def test_charts_of_the_run_are_drawn_again_only_when_a_trial_was_scored(
+    engine: FakeEngine, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawings: list[int] = []
+
+    def counted(found: Results, axis: Axis = "trials") -> Chart:
+        drawings.append(len(found.items))
+        return best_chart(found, axis)
+
+    monkeypatch.setattr("lamdatui.ui.screens.progress.best_chart", counted)
+    script.add_history(engine)
+    script.add_running(engine, run_dir)
+    async with opened(engine, (200, 60)) as console:
+        screen = await progress(console)
+        await console.until(lambda: "best" in drawn(screen), "the chart")
+        for detail in ("trial 7: sft", "trial 7: scores"):
+            engine.emit("phase.changed", phase="running", detail=detail)
+            await console.until(lambda said=detail: said in console.text(), "what happens in words")
+        assert drawings == [4]
+        closing = {"number": 7, "status": "done", "model": "m6", "dataset": None, "scores": {}, "objective": 0.93}
+        engine.emit("trial.closed", **closing, gain=None, cached=False, seconds={"execute": 1.0}, error=None)
+        await console.until(lambda: "0.93" in console.text(), "the newest result")
+        assert drawings == [4, 5]
 
 
 async def test_charts_need_no_colour(engine: FakeEngine, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

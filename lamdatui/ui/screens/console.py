@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
-PAINTED: frozenset[Part] = frozenset(("activity", "hardware"))
-"""Parts that are nothing but a picture: under another screen they wait until they are seen again."""
 
 
 @runtime_checkable
@@ -99,8 +97,6 @@ class ConsoleScreen(Screen[None]):
         self._card = self.card = self._deciding.card
         self._planner: PlannerScreen | None = None
         self._return_to = "pipeline"
-        self._missed: frozenset[Part] = frozenset()
-        """Parts that changed while another screen covered them."""
         self.active = "pipeline"
 
     @property
@@ -138,27 +134,23 @@ class ConsoleScreen(Screen[None]):
         if self._card.is_mounted:
             # Keys of the other screen that come late must decide nothing.
             self._card.restart_grace()
-        missed, self._missed = self._missed, frozenset()
-        if missed:
-            self._refresh_parts(missed)
 
     def on_resize(self, event: Resize) -> None:
         self.query_one(TabStrip).show(self.active)
 
     @property
-    def _is_covered(self) -> bool:
-        """Whether a screen that lets nothing through is over this one. Textual would paint this one all the same, and that one again."""
+    def is_current(self) -> bool:
+        """Whether any of it is seen: not under a screen that lets nothing through.
+
+        Textual would lay it out and paint it there at each event, and paint all of the other screen again for it.
+        """
         # This is the app's first screen.
-        return any(screen.styles.background.a == 1 for screen in self.app.screen_stack[1:])
+        return super().is_current and all(screen.styles.background.a < 1 for screen in self.app.screen_stack[1:])
 
     def _refresh_parts(self, parts: frozenset[Part]) -> None:
-        covered = self._is_covered
-        if covered:
-            self._missed |= parts & {*PAINTED, "pipeline"}
-            parts -= PAINTED
         updates: dict[Part, Callable[[], object]] = {
             "status": self._update_status,
-            "pipeline": partial(self.query_one(PipelinePane).update_view, seen=not covered),
+            "pipeline": self.query_one(PipelinePane).update_view,
             "activity": self.query_one(ActivityPane).update_view,
             "logs": self._update_logs,
             "hardware": self.query_one(HardwarePane).update_view,

@@ -19,26 +19,26 @@ from lamdatui.ui.charts import (
     AXES,
     Axis,
     Chart,
-    Results,
     best_chart,
     cost_chart,
     loss_chart,
     rate_chart,
-    results,
     reward_chart,
     reward_metrics,
 )
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.progress import overview_lines
+from lamdatui.ui.results import Results, Tally
 from lamdatui.ui.screens.console import attempt
 from lamdatui.ui.screens.stack import OverConsole
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.tail import read_metrics, step_folder
 from lamdatui.ui.widgets.chart import ChartPanel
-from lamdatui.ui.widgets.paint import paint_lines
+from lamdatui.ui.widgets.sheet import Sheet
 from lamdatui.ui.widgets.status import StatusRow
 
-REFRESH_SECONDS = 0.5
+REFRESH_SECONDS = 1.0
+"""However many events come: a number that changes faster is not read, and charts of a long run take their time."""
 STEPS_BACK = 30
 NAMES = {"overview": "Overview", "loss": "Loss", "reward": "Reward", "rate": "Rate", "best": "Best", "cost": "Cost"}
 STEP_CHARTS = ("loss", "reward", "rate")
@@ -72,7 +72,7 @@ class OverviewPanel(VerticalScroll):
         self.border_title = "Step, run, budget"
         self._view = view
         self._found = Results()
-        self._body = Static(markup=False)
+        self._body = Sheet()
 
     def compose(self) -> ComposeResult:
         yield self._body
@@ -84,7 +84,7 @@ class OverviewPanel(VerticalScroll):
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
         run = self._view.run
         now = time.time() if self._view.connection == "live" else None
-        self._body.update(paint_lines(overview_lines(self._view, ledgers(run, now), self._found, max(1, width))))
+        self._body.show(overview_lines(self._view, ledgers(run, now), self._found, max(1, width)), room.height)
 
     def on_resize(self, event: Resize) -> None:
         self.update_view()
@@ -114,7 +114,7 @@ class ProgressScreen(OverConsole):
         self._axis: Axis = "trials"
         self._metric = ""
         self._step_chart, self._run_chart = "loss", "best"
-        self._found, self._found_at = Results(), -1
+        self._tally = Tally()
         self._drawn: dict[str, object] = {}
 
     def compose(self) -> ComposeResult:
@@ -147,18 +147,16 @@ class ProgressScreen(OverConsole):
         attempt(self, "progress", self._update)
 
     def _update(self) -> None:
-        run, progress = self._view.run, self._view.progress
-        if self._found_at != run.last_seq:
-            self._found_at, self._found = run.last_seq, results(run)
-        self._overview.update_view(self._found)
+        progress, found = self._view.progress, self._tally.take(self._view.run)
+        self._overview.update_view(found)
         step_key = (progress.step, progress.trained, self._metric) if progress else ()
-        run_key = (run.last_seq, self._axis)
+        run_key = (found, self._axis)
         makers: dict[str, Callable[[], Chart]] = {
             "loss": lambda: loss_chart(self._view),
             "reward": lambda: reward_chart(self._view, self._metric),
             "rate": lambda: rate_chart(self._view),
-            "best": lambda: best_chart(self._found, self._axis),
-            "cost": lambda: cost_chart(self._found),
+            "best": lambda: best_chart(found, self._axis),
+            "cost": lambda: cost_chart(found),
         }
         for name, panel in self._panels.items():
             key = (step_key if name in STEP_CHARTS else run_key, self.tables)

@@ -16,13 +16,15 @@ from textual_plot import HiResMode, PlotWidget
 from textual_plot.axis_formatter import NumericAxisFormatter
 from textual_plot.plot_widget import Legend
 
-from lamdatui.ui.charts import Chart, Look, described, ranges, table_lines
+from lamdatui.ui.charts import Chart, Look, described, ranges, table_lines, thinned
 from lamdatui.ui.keys import bindings
 
 LEAST_WIDTH, LEAST_HEIGHT = 34, 9
 """Below this a chart has no room beside its axes: the table is shown."""
 MARKERS: dict[Look, str] = {"dots": "o", "marks": "◆", "faint": "┄"}
 DASHES = 60
+DOTS_IN_CELL = 2
+"""Dots that a braille character has side by side."""
 
 
 class Ticks(NumericAxisFormatter):
@@ -49,6 +51,7 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
     def __init__(self) -> None:
         super().__init__(allow_pan_and_zoom=False)
         self._chart: Chart | None = None
+        self._columns = 0
 
     def on_mount(self) -> None:
         self.margin_top, self.margin_left = 0, 9
@@ -61,9 +64,9 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
                 yield StyledCanvas(1, 1, id=name)
         yield Legend(id="legend")
 
-    def show(self, chart: Chart) -> None:
-        """Draw a chart with at least one point."""
-        self._chart = chart
+    def show(self, chart: Chart, columns: int) -> None:
+        """Draw a chart with at least one point; a line has no more points than its part of `columns` cells can tell apart."""
+        self._chart, self._columns = chart, columns
         (left, right), (low, high) = ranges(chart)
         self.clear()
         self.set_xlimits(left, right)
@@ -75,13 +78,14 @@ class Plot(PlotWidget, inherit_bindings=False, can_focus=False):
                 xs, ys = dashed(series.xs, series.ys) if series.look == "faint" else (series.xs, series.ys)
                 self.scatter(xs, ys, marker=MARKERS[series.look], marker_style=style)
             else:
-                self.plot(series.xs, series.ys, line_style=style, hires_mode=HiResMode.BRAILLE)
+                xs, ys = thinned(series.xs, series.ys, DOTS_IN_CELL * columns)
+                self.plot(xs, ys, line_style=style, hires_mode=HiResMode.BRAILLE)
 
     def notify_style_update(self) -> None:
         """Draw again in the colours of the new theme."""
         super().notify_style_update()
         if self._chart is not None and self.is_mounted:
-            self.show(self._chart)
+            self.show(self._chart, self._columns)
 
     def render(self) -> RenderResult:
         try:
@@ -106,6 +110,7 @@ class ChartPanel(VerticalScroll):
         super().__init__(id=f"progress-{name}", classes="progress-pane progress-chart")
         self._chart: Chart | None = None
         self._wants_table = False
+        self._title = ""
         self._heading = Static(markup=False, classes="chart-heading")
         self._plot = Plot()
         self._table = Static(markup=False, classes="chart-table")
@@ -137,15 +142,23 @@ class ChartPanel(VerticalScroll):
         chart = self._chart
         if chart is None:
             return
-        self.border_title = Content(chart.title)
+        if chart.title != self._title:
+            self._title = chart.title
+            self.border_title = Content(chart.title)
         room = self.container_size if self.size.width == 0 else self.size
         drawn = bool(chart.series) and not self._wants_table and room.width >= LEAST_WIDTH and room.height >= LEAST_HEIGHT
         self._plot.display, self._table.display = drawn, not drawn
         self._heading.display = bool(chart.series)
-        self._heading.update(chart.y if drawn else f"{chart.y}, by {chart.x}")
+        _say(self._heading, chart.y if drawn else f"{chart.y}, by {chart.x}")
         self._note.display = bool(chart.note) and bool(chart.series)
-        self._note.update(chart.note)
+        _say(self._note, chart.note)
         if drawn:
-            self._plot.show(chart)
+            self._plot.show(chart, room.width)
         else:
-            self._table.update("\n".join(table_lines(chart)))
+            _say(self._table, "\n".join(table_lines(chart)))
+
+
+def _say(line: Static, text: str) -> None:
+    """The same words again lay nothing out."""
+    if text != line.content:
+        line.update(text)

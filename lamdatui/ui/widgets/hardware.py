@@ -6,13 +6,11 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.events import Resize
-from textual.widgets import Static
 
 from lamdatui.ui.hardware import DETAILS, Detail, hardware_lines
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.widgets.paint import paint_lines
-from lamdatui.ui.words import Line
+from lamdatui.ui.widgets.sheet import Sheet
 
 TITLE = "4 GPU · CPU"
 
@@ -27,9 +25,7 @@ class HardwarePane(VerticalScroll):
         self.border_title = Content(TITLE)
         self._view = view
         self._detail: Detail = "auto"
-        self._body = Static(markup=False, id="hardware-body")
-        self._lines: list[Line] = []
-        self._rows = 0
+        self._body = Sheet(id="hardware-body")
 
     def compose(self) -> ComposeResult:
         yield self._body
@@ -39,13 +35,7 @@ class HardwarePane(VerticalScroll):
         room = self.scrollable_content_region
         # Room for a scrollbar is always left: bars that fill the pane must not wrap when one appears.
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
-        lines = hardware_lines(self._view, max(1, width), room.height, self._detail)
-        if lines == self._lines:
-            return
-        # The body is never less tall than the pane: only more lines than there is room for lay the screen out anew.
-        rows = max(len(lines), room.height)
-        self._body.update(paint_lines(lines), layout=rows != self._rows)
-        self._lines, self._rows = lines, rows
+        self._body.show(hardware_lines(self._view, max(1, width), room.height, self._detail), room.height)
 
     def on_resize(self, event: Resize) -> None:
         self.update_view()

@@ -301,7 +301,6 @@ class PipelinePane(Vertical):
         self._view = view
         self._said = (False, EMPTY, "")
         """Whether columns are named, what stands above the rows, what below."""
-        self._behind = False
         self.pipeline = Pipeline()
 
     def compose(self) -> ComposeResult:
@@ -311,13 +310,10 @@ class PipelinePane(Vertical):
         found.display = False
         yield found
 
-    def update_view(self, *, seen: bool = True) -> None:
-        """Show what the state changed since the last time; nothing is painted for nobody, but other screens look at the forest too."""
-        change = self.pipeline.take(self._view)
-        if seen:
-            self.query_one(LineageTree).take(Change(rows=True) if self._behind else change)
-            self._title()
-        self._behind = not seen
+    def update_view(self) -> None:
+        """Show what the state changed since the last time."""
+        self.query_one(LineageTree).take(self.pipeline.take(self._view))
+        self._title()
 
     def clear_filter(self) -> bool:
         """Take the filter away; whether there was one."""
