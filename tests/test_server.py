@@ -39,9 +39,28 @@ async def served(tmp_path: Path):
     journal = Journal(tmp_path / "run.db")
     fill(journal)
     asked = Asked()
-    server = Server(socket_path(tmp_path), journal, asked)
+    server = Server(socket_path(tmp_path), journal, asked, asyncio.Event())
     await server.start()
     yield tmp_path, journal, server, asked
+    await server.close()
+
+
+async def test_who_comes_to_an_engine_that_is_leaving_is_not_greeted_and_who_is_there_stays(tmp_path: Path) -> None:
+    journal, closing = Journal(tmp_path / "run.db"), asyncio.Event()
+    fill(journal)
+    server = Server(socket_path(tmp_path), journal, Asked(), closing)
+    await server.start()
+    before = await Client.connect(tmp_path)
+    frames = before.frames()
+    assert (await anext(frames))["type"] == "hello"
+    closing.set()
+    after = await Client.connect(tmp_path)
+    assert [frame async for frame in after.frames()] == []
+    attach = asyncio.create_task(before.command("attach", role="viewer"))
+    assert (await anext(frames))["type"] == "event"
+    attach.cancel()
+    await after.close()
+    await before.close()
     await server.close()
 
 
