@@ -2,68 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import pexpect
 import psutil
-import pyte
 import pytest
 
 from tests.conftest import Commands
+from tests.screen import COLUMNS, ROWS, Terminal
 from tests.test_run import wait_for
 
-COLUMNS, ROWS = 120, 40
 
-
-class Terminal:
-    """A command on a pseudo-terminal and the screen that it drew."""
-
-    def __init__(self, cli: Commands, words: list[str], columns: int = COLUMNS, rows: int = ROWS) -> None:
-        line = cli.line(*words)
-        environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
-        self.child = pexpect.spawn(
-            line[0], line[1:], cwd=str(cli.folder), env=environment, dimensions=(rows, columns), timeout=5
-        )
-        self.screen = pyte.Screen(columns, rows)
-        self.stream = pyte.ByteStream(self.screen)
-        self.raw = b""
-
-    def read(self) -> None:
-        """Take in what was drawn since."""
-        while True:
-            try:
-                data = self.child.read_nonblocking(65536, timeout=0.05)
-            except (pexpect.TIMEOUT, pexpect.EOF):
-                return
-            self.raw += data
-            # pyte does not know the terminal's mode reports and window queries; they draw nothing.
-            self.stream.feed(data)
-
-    @property
-    def text(self) -> str:
-        """The screen as text."""
-        return "\n".join(self.screen.display).replace("\u00a0", " ")
-
-    def until(self, condition: Callable[[str], bool], seconds: float = 60) -> str:
-        """The screen once the condition holds."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self.read()
-            if condition(self.text):
-                return self.text
-        pytest.fail(f"the screen did not get there:\n{self.text}")
-
-    def press(self, keys: str) -> None:
-        """Type."""
-        self.child.send(keys)
+def terminal_of(cli: Commands, *words: str, columns: int = COLUMNS, rows: int = ROWS) -> Terminal:
+    """A terminal that runs `lamdatui` with these words."""
+    return Terminal(cli.line(*words), cli.folder, columns, rows)
 
 
 @pytest.fixture
 def console(lab_profile, cli: Commands) -> Iterator[Terminal]:
-    terminal = Terminal(cli, ["run", str(lab_profile()), "--name", "seen"])
+    terminal = terminal_of(cli, "run", str(lab_profile()), "--name", "seen")
     yield terminal
     terminal.child.close(force=True)
 
@@ -111,7 +69,7 @@ def test_a_kill_of_the_console_leaves_the_run_and_the_terminal_alone(console: Te
     state = wait_for(cli, "seen", lambda state: state.trials[1].status == "done")
     pid = state.engine_pid
 
-    again = Terminal(cli, ["attach", "seen"])
+    again = terminal_of(cli, "attach", "seen")
     again.until(lambda text: "Approve trial 2" in text)
     assert "sft call_replay" in again.text
     state = wait_for(cli, "seen", lambda state: True)
@@ -138,7 +96,7 @@ def test_the_proposal_is_readable_at_every_size(
     # What a shell has exported of another terminal's size.
     monkeypatch.setenv("COLUMNS", "70")
     monkeypatch.setenv("LINES", "20")
-    terminal = Terminal(cli, ["run", str(lab_profile()), "--name", "size"], columns, rows)
+    terminal = terminal_of(cli, "run", str(lab_profile()), "--name", "size", columns=columns, rows=rows)
     text = terminal.until(lambda text: "Approve trial 1" in text and "learning_rate 0.002" in text)
     assert "call_replay" in text
     assert "ASK" in text
