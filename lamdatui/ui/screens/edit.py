@@ -38,6 +38,7 @@ class EditScreen(ModalScreen[Filled | None]):
         self._title = title
         self._proposed = dict(proposed)
         self._fields = ParamFields([param for param in declared if param.name in proposed], proposed, now)
+        self._verdict = Static("", markup=False, id="edit-verdict")
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog -form") as box:
@@ -46,7 +47,7 @@ class EditScreen(ModalScreen[Filled | None]):
                 f"enter uses these values · {shown('edit-editor')} editor · {shown('edit-back')} goes back"
             )
             yield self._fields
-            yield Static("", markup=False, id="edit-verdict")
+            yield self._verdict
 
     def on_mount(self) -> None:
         self._check()
@@ -76,7 +77,7 @@ class EditScreen(ModalScreen[Filled | None]):
     def _check(self) -> None:
         values, problems = self._fields.read()
         count = sum(values[name] != before for name, before in self._proposed.items())
-        verdict = self.query_one("#edit-verdict", Static)
+        verdict = self._verdict
         verdict.set_class(bool(problems), "-invalid")
         if problems:
             verdict.update(f"✗ {len(problems)} value{'s' if len(problems) > 1 else ''} can't be used yet")

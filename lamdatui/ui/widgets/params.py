@@ -30,14 +30,17 @@ class ParamFields(VerticalScroll, can_focus=False):
         self._declared = list(declared)
         self._before = dict(before)
         self._now = dict(now)
+        # Held, not queried: when the form is left while it opens, its rows go before they are all there.
+        self._inputs = [Input(number(now[param.name]), compact=True, id=f"edit-{i}") for i, param in enumerate(declared)]
+        self._hints = [Static(hint(param), markup=False, classes="edit-hint") for param in declared]
 
     def compose(self) -> ComposeResult:
-        for index, param in enumerate(self._declared):
+        for param, field, line in zip(self._declared, self._inputs, self._hints, strict=True):
             with Vertical(classes="edit-row"):
                 with Horizontal(classes="edit-line"):
                     yield Label(param.name, markup=False, classes="edit-name")
-                    yield Input(number(self._now[param.name]), compact=True, id=f"edit-{index}")
-                yield Static(hint(param), markup=False, classes="edit-hint", id=f"hint-{index}")
+                    yield field
+                yield line
 
     def on_mount(self) -> None:
         self.mark()
@@ -52,7 +55,7 @@ class ParamFields(VerticalScroll, can_focus=False):
         """All values, and the problem of each row that can't be used (its value stays as it was)."""
         values, problems = dict(self._before), dict[int, str]()
         for index, param in enumerate(self._declared):
-            typed = self.query_one(f"#edit-{index}", Input).value
+            typed = self._inputs[index].value
             try:
                 # `number` shortens what it shows, so an untouched field keeps its exact value.
                 same = typed == number(self._now[param.name])
@@ -65,8 +68,8 @@ class ParamFields(VerticalScroll, can_focus=False):
         """Mark what was changed and what can't be used."""
         values, problems = self.read()
         for index, param in enumerate(self._declared):
-            line = self.query_one(f"#hint-{index}", Static)
+            line = self._hints[index]
             line.update(f"✗ {problems[index]}" if index in problems else hint(param))
             line.set_class(index in problems, "-invalid")
             changed = index not in problems and values[param.name] != self._before[param.name]
-            self.query_one(f"#edit-{index}", Input).set_class(changed, "-changed")
+            self._inputs[index].set_class(changed, "-changed")
