@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeVar
 
-from textual import events
+from textual import events, on
 from textual.app import App, SystemCommand
 from textual.binding import Binding
 from textual.dom import DOMNode
@@ -23,6 +23,7 @@ from lamdatui.ui import ascii, choice
 from lamdatui.ui.keys import KEYS, Key, bindings, display, function_key, shown, use_keymap
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.theme import DARK, OURS, SHORT
+from lamdatui.ui.turns import Passed, Turns
 
 Result = TypeVar("Result")
 
@@ -40,6 +41,7 @@ class ShellApp(App[Result]):
             self.register_theme(theme)
         self._problem = ""
         self._remembering = False
+        self._turns = Turns(self, self._take)
         self.settings, keymap = self._settings()
         use_keymap(keymap)
         self.set_keymap(keymap)
@@ -71,10 +73,25 @@ class ShellApp(App[Result]):
         return name if name in self.available_themes else DARK.name
 
     async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
+            await self._turns.handle(event)
+        else:
+            await self._take(event)
+
+    async def _take(self, event: events.Event) -> None:
         if isinstance(event, events.InputEvent) and (self._exit or not self.screen_stack):
             # What was typed after the key that leaves: nothing can be opened any more, and then there is no screen.
             return
         await super().on_event(event)
+
+    @property
+    def keys_are_through(self) -> bool:
+        """Whether all that was typed has been dealt with."""
+        return not self._turns.busy
+
+    @on(Passed)
+    async def _key_passed(self, message: Passed) -> None:
+        await self._turns.passed(message)
 
     def on_mount(self) -> None:
         self._remembering = True

@@ -31,8 +31,10 @@ class Console:
             await self.pilot.pause(0.02)
 
     async def settle(self) -> None:
-        """Let frames that are under way reach the screen."""
+        """Let frames and keys that are under way reach the screen."""
         await self.pilot.pause(0.25)
+        await self.until(lambda: self.app.keys_are_through, "the end of the keys")
+        await self.pilot.pause()
 
     async def answer(self) -> None:
         """Focus the card and let the grace period pass."""

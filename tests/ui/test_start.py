@@ -14,9 +14,10 @@ from typing import Any
 import pexpect
 import pytest
 from rich.cells import cell_len
+from textual.events import Key
 from textual.pilot import Pilot
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Input
 
 from lamdatui.errors import EXIT_INTERRUPTED
 from lamdatui.launcher import start_command
@@ -202,6 +203,15 @@ async def test_a_run_is_started_with_name_mode_and_trials(commands: Commands, tm
         [ran] = commands.of("run")
         assert ran[:8] == ("run", "lab", "--mode", "auto", "--name", "mine", "--max-trials", "7")
         assert "--no-console" in ran
+
+
+async def test_a_run_is_named_by_what_is_typed_behind_the_key_of_the_form(commands: Commands, tmp_path: Path) -> None:
+    async with started(tmp_path) as start:
+        await start.until(lambda: "lab-2" in start.text(), "the runs")
+        for key in ("n", *"xqr"):
+            start.app.post_message(Key(key, key))
+        await start.until(lambda: isinstance(start.app.focused, Input) and start.app.focused.value == "xqr", "the name")
+        assert isinstance(start.app.screen, NewRunScreen) and not commands.of("stop")
 
 
 async def test_enter_before_the_check_has_ended_waits_for_it(commands: Commands, tmp_path: Path) -> None:

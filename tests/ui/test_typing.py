@@ -180,7 +180,7 @@ async def test_keys_that_come_all_at_once_decide_nothing(engine: FakeEngine, see
             keys = [dice.choice(AT_ONCE) for _ in range(dice.randint(2, 12))]
             for key in ["escape", *keys]:
                 app.post_message(events.Key(key, key if len(key) == 1 else None))
-            await console.pilot.pause(0.1)
+            await console.settle()
             kinds = [type(screen) for screen in app.screen_stack]
             seen.update(kinds)
             assert len(set(kinds)) == len(kinds), f"a screen twice after {keys}: {kinds}"

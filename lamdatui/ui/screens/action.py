@@ -84,7 +84,8 @@ class ActionScreen(ModalScreen[Draft | None]):
     """
 
     CSS_PATH = "dialogs.tcss"
-    AUTO_FOCUS = ".pick-row, Input"
+    # The form is laid out when the engine has answered; until then there is nothing to type into, and enter sends nothing.
+    AUTO_FOCUS = ""
     BINDINGS = [*bindings("form")]
 
     def __init__(
