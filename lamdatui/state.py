@@ -161,6 +161,12 @@ class RunState:
         raise ValueError(f"no projection {table!r}")
 
 
+def details_of(proposal: Mapping[str, Any]) -> Json:
+    """What a policy says of its choice beside the action: expectations, probabilities, whom it asked."""
+    found = proposal.get("details")
+    return found if isinstance(found, dict) else {}
+
+
 def run_from_json(data: Mapping[str, Any]) -> RunState:
     """A state without trials, steps, objects and scores from the projection of the run; unknown fields are left out."""
     state = RunState()

@@ -15,7 +15,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal, get_args
 
 from lamdatui.objects import ModelObject
-from lamdatui.state import RunState, Trial
+from lamdatui.state import RunState, Trial, details_of
 
 Json = dict[str, Any]
 Outcome = Literal["won", "lost", "even", "agreed", "failed", "unscored", "edited", "undone", "open", "no rival"]
@@ -202,12 +202,6 @@ def proposer(trial: Trial) -> str:
 def details(trial: Trial) -> Json:
     """How a trial's choice was made: see `HybridPolicy`. Empty where nothing was told."""
     return details_of(trial.proposal or {})
-
-
-def details_of(proposal: Mapping[str, Any]) -> Json:
-    """The same of a proposal."""
-    found = proposal.get("details")
-    return found if isinstance(found, dict) else {}
 
 
 def number(value: Any) -> float | None:

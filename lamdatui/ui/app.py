@@ -52,9 +52,13 @@ class ConsoleApp(ShellApp[int]):
         return self.console_screen
 
     def on_mount(self) -> None:
-        self._watch_engine()
         self.set_interval(1.0, self.call_person)
-        self.call_after_refresh(self._collect_garbage)
+        self.call_after_refresh(self._painted)
+
+    def _painted(self) -> None:
+        """The first paint waits for nothing, and garbage is not collected before it."""
+        self._collect_garbage()
+        self._watch_engine()
 
     @work(group="link")
     async def _watch_engine(self) -> None:

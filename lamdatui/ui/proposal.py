@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.events import by_person
 from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState, Trial
+from lamdatui.state import RunState, Trial, details_of
 from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.training import finite
 from lamdatui.ui.words import Line, Span, call_text, count, duration, inputs_text, number, size
-from lamdatui.worth import details_of
-from lamdatui.worth import number as number_of
 
 if TYPE_CHECKING:
     from lamdatui.actions import Param
@@ -153,7 +152,7 @@ def _predicts(
     """`objective 0.372, 95% from 0.311 to 0.433 · best so far 0.405 (m6): -0.033`."""
     if proposal.get("declaration", {}).get("output") == "dataset" and not edited:
         return [("a dataset has no score of its own", "dim")]
-    expected, std = number_of((told or {}).get("expected")), number_of((told or {}).get("std"))
+    expected, std = finite((told or {}).get("expected")), finite((told or {}).get("std"))
     best = best_before(state, proposal)
     against = f" · best so far {best[1]:.3f}\xa0({best[0]})" if best else " · no trial is scored yet"
     if expected is None:
@@ -186,7 +185,7 @@ def best_before(state: RunState, proposal: Mapping[str, Any]) -> tuple[str, floa
 def _chances(proposal: Mapping[str, Any]) -> list[Line]:
     """The planner's probability for it, and the surrogate's own favourite where that is another."""
     own = proposal.get("action", {}).get("digest")
-    chances = [number_of(item.get("probability")) for item in alternatives(proposal) if item.get("digest") == own]
+    chances = [finite(item.get("probability")) for item in alternatives(proposal) if item.get("digest") == own]
     spans: list[Span] = []
     if chances and chances[0] is not None:
         spans.append((f"the planner gave it {chances[0]:.0%}", "plain"))
@@ -203,7 +202,7 @@ def alternatives(proposal: Mapping[str, Any]) -> list[Json]:
 
 def expected_text(item: Mapping[str, Any]) -> str:
     """`0.412\xa0±\xa00.030`: what the surrogate predicts; empty where it was not asked."""
-    expected, std = number_of(item.get("expected")), number_of(item.get("std"))
+    expected, std = finite(item.get("expected")), finite(item.get("std"))
     if expected is None:
         return ""
     # No-break spaces: a value must not be parted from its spread where the card wraps.
@@ -212,7 +211,7 @@ def expected_text(item: Mapping[str, Any]) -> str:
 
 def weighed_text(item: Mapping[str, Any]) -> str:
     """`dpo(m1, preferences) 31%, 0.412 ± 0.030`."""
-    chance, expected = number_of(item.get("probability")), expected_text(item)
+    chance, expected = finite(item.get("probability")), expected_text(item)
     numbers = ", ".join(part for part in ("" if chance is None else f"{chance:.0%}", expected) if part)
     return f"{item.get('action', '?')} {numbers}".rstrip()
 
@@ -220,7 +219,7 @@ def weighed_text(item: Mapping[str, Any]) -> str:
 def by_text(proposal: Mapping[str, Any]) -> str:
     """`hybrid (its planner SmolLM2 chose, share 30%)`: the policy, and who chose within it where that is told."""
     name, told = proposer(proposal), details_of(proposal)
-    model, share = told.get("planner"), number_of(told.get("share"))
+    model, share = told.get("planner"), finite(told.get("share"))
     if told.get("chooser") == "planner":
         return f"{name} (its planner{f' {model}' if model else ''} chose{'' if share is None else f', share {share:.0%}'})"
     if told.get("chooser") == "surrogate" and name != "surrogate":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +11,11 @@ from typing import Any
 
 import pytest
 from textual.geometry import Region
+from textual.screen import Screen
 from textual.widget import Widget
 
+from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.link import EngineLink
 from lamdatui.ui.screens.planner import PlannerScreen
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.pipeline import LineageTree, PipelinePane
@@ -141,3 +146,37 @@ async def test_nothing_is_painted_under_a_screen_that_covers_it(running: FakeEng
         await console.pilot.pause()
         text = console.text()
         assert "failed: oom-train" in text and "0.90" in text and "NVIDIA H200" in text and "paused" in text
+
+
+def test_the_first_paint_waits_for_nothing_that_it_does_not_show() -> None:
+    code = (
+        "import sys, lamdatui.ui.app; "
+        "later = {'lamdatui.worth', 'statistics', 'lamdatui.ui.widgets.card', 'lamdatui.ui.widgets.deciding'}; "
+        "assert not later & set(sys.modules), later & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_the_engine_is_asked_and_garbage_collected_only_after_the_first_paint(
+    running: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    display, run, collect = ConsoleApp._display, EngineLink.run, ConsoleApp._collect_garbage
+
+    def painted(self: ConsoleApp, screen: Screen[Any], picture: Any) -> None:
+        order.append("paint")
+        display(self, screen, picture)
+
+    async def linked(self: EngineLink) -> None:
+        order.append("link")
+        await run(self)
+
+    def collected(self: ConsoleApp) -> None:
+        order.append("garbage")
+        collect(self)
+
+    monkeypatch.setattr(ConsoleApp, "_display", painted)
+    monkeypatch.setattr(EngineLink, "run", linked)
+    monkeypatch.setattr(ConsoleApp, "_collect_garbage", collected)
+    async with opened(running):
+        assert order[0] == "paint" and {"link", "garbage"} <= set(order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -25,8 +25,6 @@ from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
-from lamdatui.ui.widgets.card import ApprovalCard
-from lamdatui.ui.widgets.deciding import Deciding
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
 from lamdatui.ui.widgets.logview import LogView
@@ -36,6 +34,8 @@ from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
 
 if TYPE_CHECKING:
     from lamdatui.ui.screens.planner import PlannerScreen
+    from lamdatui.ui.widgets.card import ApprovalCard
+    from lamdatui.ui.widgets.deciding import Deciding
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
@@ -93,11 +93,22 @@ class ConsoleScreen(Screen[None]):
         self.ask = ask
         self._view = view
         self._run_dir = run_dir
-        self._deciding = Deciding(view, clock, ask)
-        self._card = self.card = self._deciding.card
+        self._clock = clock
         self._planner: PlannerScreen | None = None
         self._return_to = "pipeline"
         self.active = "pipeline"
+
+    @cached_property
+    def _deciding(self) -> Deciding:
+        # Imported and made after the first paint, which does without it.
+        from lamdatui.ui.widgets.deciding import Deciding
+
+        return Deciding(self._view, self._clock, self.ask)
+
+    @property
+    def card(self) -> ApprovalCard:
+        """The approval card."""
+        return self._deciding.card
 
     @property
     def log_view(self) -> LogView:
@@ -131,9 +142,9 @@ class ConsoleScreen(Screen[None]):
         self._refresh_parts(message.parts)
 
     def on_screen_resume(self) -> None:
-        if self._card.is_mounted:
+        if self.query("#card"):
             # Keys of the other screen that come late must decide nothing.
-            self._card.restart_grace()
+            self.card.restart_grace()
 
     def on_resize(self, event: Resize) -> None:
         self.query_one(TabStrip).show(self.active)
@@ -187,10 +198,10 @@ class ConsoleScreen(Screen[None]):
             self._planner.update_view()
 
     def _update_card(self) -> None:
-        if not self._card.is_mounted:
+        if not self.query("#card"):
             return
         waiting = self._view.waiting
-        if waiting and self._view.run.mode == "auto" and not self._card.display:
+        if waiting and self._view.run.mode == "auto" and not self.card.display:
             # In auto the engine answers at once; a card that flashes at each trial would only move the panes.
             self.set_timer(AUTO_CARD_SECONDS, self._show_card)
             return
@@ -231,7 +242,7 @@ class ConsoleScreen(Screen[None]):
         self._focus_pane(pane)
 
     def _focus_pane(self, pane: str) -> None:
-        self._card.fill_screen(False)
+        self.card.fill_screen(False)
         target = self.query_one({"pipeline": "#lineage", "logs": "#log-view"}.get(pane, f"#{pane}"))
         if all(node.display for node in target.ancestors_with_self if isinstance(node, Widget)):
             # At once: a key that is typed right behind this one is meant for the pane.
@@ -270,12 +281,12 @@ class ConsoleScreen(Screen[None]):
         self.query_one(LogsPane).show_error(failed.key)
 
     def action_review(self) -> None:
-        if not self._card.display:
+        if not self.card.display:
             self.notify("No proposal waits for you.")
             return
-        if not self._card.has_focus_within:
+        if not self.card.has_focus_within:
             self._return_to = self.active
-            self._card.grab()
+            self.card.grab()
 
     def action_progress(self) -> None:
         from lamdatui.ui.screens.progress import ProgressScreen
@@ -305,15 +316,13 @@ class ConsoleScreen(Screen[None]):
 
     def _card_again(self) -> None:
         """Back from another screen: keys of it that come late must decide nothing."""
-        if self._card.has_focus_within:
-            self._card.grab()
+        if self.card.has_focus_within:
+            self.card.grab()
 
-    @on(ApprovalCard.Left)
-    def _card_left(self) -> None:
+    def on_approval_card_left(self) -> None:
         self._focus_pane(self._return_to)
 
-    @on(Deciding.RulesAsked)
-    def _rules_asked(self) -> None:
+    def on_deciding_rules_asked(self) -> None:
         self._open_planner(at_said=True)
 
     @on(LineageTree.Asked)

@@ -34,6 +34,7 @@ class LogsPane(Vertical):
         # A narrow pane has no border to say it on.
         self._head = Static(markup=False, id="log-head")
         self._cause = Static(markup=False, id="log-cause")
+        self._cause.display = False
         self.log_view = LogView()
 
     def compose(self) -> ComposeResult:
@@ -42,7 +43,6 @@ class LogsPane(Vertical):
         yield self.log_view
 
     def on_mount(self) -> None:
-        self._cause.display = False
         self.update_view()
 
     @property

@@ -296,7 +296,7 @@ class PipelinePane(Vertical):
     """Column names above the rows, the filter below them."""
 
     def __init__(self, view: ViewState) -> None:
-        super().__init__(id="pipeline", classes="pane")
+        super().__init__(id="pipeline", classes="pane -active")
         self.border_title = "1 Pipeline"
         self._view = view
         self._said = (False, EMPTY, "")
@@ -306,9 +306,15 @@ class PipelinePane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(EMPTY, id="lineage-header", markup=False)
         yield LineageTree(self.pipeline)
+
+    def on_mount(self) -> None:
+        # Nothing of it is seen before it is asked for.
+        self.call_after_refresh(self._mount_filter)
+
+    async def _mount_filter(self) -> None:
         found = FilterInput(placeholder="words of a row: dpo failed m12", id="lineage-filter", compact=True)
         found.display = False
-        yield found
+        await self.mount(found)
 
     def update_view(self) -> None:
         """Show what the state changed since the last time."""

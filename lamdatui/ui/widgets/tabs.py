@@ -25,7 +25,7 @@ class Tab(Static):
         pane: str
 
     def __init__(self, pane: str) -> None:
-        super().__init__(markup=False, id=f"tab-{pane}", classes="tab")
+        super().__init__(markup=False, id=f"tab-{pane}", classes="tab -active" if pane == PANES[0] else "tab")
         self._pane = pane
         self._shown = ""
 
