@@ -213,6 +213,14 @@ async def test_a_node_follows_its_trial(history: FakeEngine, run_dir: Path) -> N
         await console.until(lambda: "approved" in str(screen.query_one("#node-head", Static).content), "the decision")
 
 
+@pytest.mark.parametrize("gone", ["#node-head", "#node-loss", "#node-log"])
+async def test_a_node_that_is_being_left_shows_nothing_more(history: FakeEngine, gone: str) -> None:
+    async with opened(history) as console:
+        screen = await open_node(console)
+        await screen.query_one(gone).remove()
+        screen.update_view()
+
+
 async def test_back_and_review_lead_to_the_console(history: FakeEngine) -> None:
     script.add_waiting(history)
     async with opened(history) as console:

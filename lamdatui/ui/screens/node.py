@@ -81,8 +81,8 @@ class NodeScreen(OverConsole):
         self.set_interval(POLL_SECONDS, self._poll)
 
     def update_view(self) -> None:
-        """Show the state again; nothing while the screen is not whole, because it was left as soon as it was opened."""
-        if not self.query("#node-loss"):
+        """Show the state again; nothing while the screen is not whole: not yet, or no longer, because it is being left."""
+        if len(self.query("#node-head, .section")) <= len(SECTIONS):
             return
         run, item = self._view.run, self._subject()
         if item is None:
