@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lamdatui.jsonio import digest
+from lamdatui.ui.words import Line
 from tests.ui.fake_engine import FakeEngine
 
 Json = dict[str, Any]
@@ -29,6 +31,11 @@ MERGE_PARAMS: list[Json] = [
     {"name": "weight", "type": "float", "default": 1.0, "choices": [0.5, 1.0], "low": 0.0, "high": 2.0, "unit": "",
      "help": "weight of each model"},
 ]  # fmt: skip
+
+
+def text_of(lines: Iterable[Line]) -> str:
+    """Lines as plain text."""
+    return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
 
 
 def action(kind: str, inputs: dict[str, list[str]], params: Json, seed: int = 7) -> Json:

@@ -19,6 +19,7 @@ from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
 from tests.ui.offer import TYPES, offer, slot, tried
+from tests.ui.script import text_of
 
 Json = dict[str, Any]
 SPECS = type_specs({"types": TYPES})
@@ -32,28 +33,15 @@ def offering(engine: FakeEngine) -> FakeEngine:
     return engine
 
 
-def state_of(engine: FakeEngine) -> RunState:
-    """The run's state."""
-    state = RunState()
-    for event in engine.events:
-        state.apply(event)
-    return state
-
-
-def text_of(lines: list[Any]) -> str:
-    """Lines as plain text."""
-    return "\n".join("".join(text for text, _ in line) for line in lines)
-
-
 def test_the_best_models_come_first_and_datasets_fit_by_format(offering: FakeEngine) -> None:
-    state = state_of(offering)
+    state = offering.state
     assert fitting(state, SPECS["sft"].slots[0]) == ["m6", "m2", "m5", "m1", "base"]
     assert fitting(state, SPECS["sft"].slots[1]) == ["tool-calls"]
     assert fitting(state, SPECS["dpo"].slots[1]) == ["preferences"]
 
 
 def test_another_type_keeps_what_fits_of_inputs_and_values(offering: FakeEngine) -> None:
-    state = state_of(offering)
+    state = offering.state
     draft = draft_of(script.sft("m2", learning_rate=0.003, epochs=2))
     as_dpo = fitted(draft, SPECS["dpo"], state)
     assert as_dpo.inputs == {"model": ("m2",), "dataset": ("preferences",)}
@@ -62,7 +50,7 @@ def test_another_type_keeps_what_fits_of_inputs_and_values(offering: FakeEngine)
 
 
 def test_a_form_without_a_type_begins_with_one_that_takes_what_is_given(offering: FakeEngine) -> None:
-    state = state_of(offering)
+    state = offering.state
     backwards = dict(reversed(SPECS.items()))
     assert first_type(Draft(inputs={"model": ("m2",)}), backwards, state).name == "sft"
     assert first_type(Draft(inputs={"dataset": ("preferences",)}), SPECS, state).name == "dpo"

@@ -33,6 +33,7 @@ from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
 from tests.ui.offer import offer
+from tests.ui.script import text_of
 
 Json = dict[str, Any]
 
@@ -45,19 +46,6 @@ def history(engine: FakeEngine) -> FakeEngine:
     return engine
 
 
-def state_of(engine: FakeEngine) -> RunState:
-    """The run's state."""
-    state = RunState()
-    for event in engine.events:
-        state.apply(event)
-    return state
-
-
-def text_of(lines: list[Any]) -> str:
-    """Lines as plain text."""
-    return "\n".join("".join(text for text, _ in line).rstrip() for line in lines)
-
-
 def the(state: RunState, key: str) -> Any:
     """A subject that is there."""
     found = subject(state, key)
@@ -66,12 +54,12 @@ def the(state: RunState, key: str) -> Any:
 
 
 def test_changed_hyperparameters_are_marked_with_their_default(history: FakeEngine) -> None:
-    said = text_of(action_lines(state_of(history), the(state_of(history), "trial:5")))
+    said = text_of(action_lines(history.state, the(history.state, "trial:5")))
     assert "0.0003 *  default 0.001" in said and "rank                   8\n" in said
 
 
 def test_lineage_is_a_tree_that_shows_a_shared_ancestor_once(history: FakeEngine) -> None:
-    state = state_of(history)
+    state = history.state
     assert text_of(lineage_lines(state, the(state, "trial:6"))).splitlines() == [
         "m6  merge_ties(m2+m5)  0.41",
         "├ m2  dpo(m1, preferences)  0.39",
@@ -84,12 +72,12 @@ def test_lineage_is_a_tree_that_shows_a_shared_ancestor_once(history: FakeEngine
 
 
 def test_scores_stand_beside_the_base_with_intervals(history: FakeEngine) -> None:
-    state = state_of(history)
+    state = history.state
     said = text_of(score_lines(state, the(state, "trial:6")))
     assert "tool_use" in said and "0.21 [0.10, 0.32]" in said and "0.44 [0.33, 0.55]" in said
     assert "+0.23 apart" in said and "+0.04 overlap" in said
     history.add("evaluation.recorded", model="m6", task="tool_use", split="sealed", key="s", score=script.score(0.4))
-    state = state_of(history)
+    state = history.state
     assert "sealed" in text_of(score_lines(state, the(state, "trial:6")))
 
 
@@ -99,7 +87,7 @@ def test_proposed_decided_and_ran_are_side_by_side_with_what_differs_marked(hist
     history.add("trial.opened", number=7)
     history.add("trial.proposed", number=7, proposal=script.proposal(7, offered, "why"))
     history.add("trial.decided", number=7, verdict="edit", by="console", reason="slower", action=ran)
-    state = state_of(history)
+    state = history.state
     said = text_of(story_lines(state, the(state, "trial:7"), ran))
     [rate] = [line for line in said.splitlines() if "learning_rate" in line]
     assert rate.split() == ["≠", "learning_rate", "0.0003", "0.0001", "0.0001"]
@@ -122,7 +110,7 @@ def test_a_score_of_another_shape_is_left_out(broken: Any) -> None:
 
 
 def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> None:
-    state = state_of(history)
+    state = history.state
     one, other = the(state, "trial:1"), the(state, "trial:5")
     made = text_of(made_lines(state, one, other))
     assert "≠  learning_rate  0.001" in made and "=  epochs" in made and "differences" in made
@@ -162,7 +150,7 @@ def write_step(run_dir: Path, key: str, losses: list[float], action: Json | None
 
 def test_evidence_is_read_from_the_newest_attempt_and_cleaned(history: FakeEngine, run_dir: Path) -> None:
     write_step(run_dir, "1/1", [2.0, 1.5, 1.0], script.sft())
-    state = state_of(history)
+    state = history.state
     found = gather(places(state, the(state, "trial:1"), run_dir))
     assert found.losses == [2.0, 1.5, 1.0] and found.ran == script.sft()
     assert found.log[0] == "loading base" and "\x1b" not in "".join(found.log)
@@ -172,7 +160,7 @@ def test_evidence_is_read_from_the_newest_attempt_and_cleaned(history: FakeEngin
 
 
 def test_the_store_is_never_left(history: FakeEngine, run_dir: Path) -> None:
-    state = state_of(history)
+    state = history.state
     state.pool.add(replace(state.pool.model("m1"), weights="store:../../etc"))
     assert places(state, the(state, "trial:1"), run_dir).objects == ()
 
