@@ -8,7 +8,7 @@ from typing import Any
 from lamdatui.state import RunState
 from lamdatui.ui.node import SPLITS, Subject, action_fields, difference, scores_of, sign_of, table
 from lamdatui.ui.pipeline import cost_of
-from lamdatui.ui.proposal import ancestry
+from lamdatui.ui.proposal import ancestry, params_of
 from lamdatui.ui.words import Line, Span, duration, interval, score, signed
 
 Json = dict[str, Any]
@@ -18,12 +18,14 @@ LABELS = 10
 
 
 def made_lines(state: RunState, one: Subject, other: Subject) -> list[Line]:
-    """How each was made, with the lines that differ marked."""
+    """How each was made, with the lines that differ marked, and with `*` what is not the default."""
     fields = [_fields(state, item) for item in (one, other)]
+    changed = [_changed(item) for item in (one, other)]
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys([*fields[0], *fields[1]]):
         values = [found.get(name, "–") for found in fields]
-        rows.append(("≠" if values[0] != values[1] else "=", name, *values))
+        shown = [f"{value} *" if name in marked else value for value, marked in zip(values, changed, strict=True)]
+        rows.append(("≠" if values[0] != values[1] else "=", name, *shown))
     different = sum(row[0] == "≠" for row in rows)
     noun = "difference" if different == 1 else "differences"
     return [*table(("", "", f"{FIRST} {one.name}", f"{SECOND} {other.name}"), rows), ((f"{different} {noun}", "dim"),)]
@@ -38,6 +40,15 @@ def _fields(state: RunState, item: Subject) -> dict[str, str]:
     if item.model:
         found["lineage"] = ancestry(state, item.model, 12)
     return {**fields, **found}
+
+
+def _changed(item: Subject) -> set[str]:
+    """The hyperparameters that are not at their defaults, as far as the declaration is there."""
+    trial = item.trial
+    if trial is None or not trial.action:
+        return set()
+    params = trial.action.get("params") or {}
+    return {param.name for param in params_of(trial.proposal or {}) if params.get(param.name, param.default) != param.default}
 
 
 def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:

@@ -10,6 +10,9 @@ import pytest
 
 from lamdatui import snapshot
 from lamdatui.ui import link
+from lamdatui.ui.pipeline import Row
+from lamdatui.ui.screens.compare import CompareScreen
+from lamdatui.ui.widgets.pipeline import PipelinePane
 from lamdatui.worth import told, worth
 from tests.ui import script
 from tests.ui.conftest import Console, opened
@@ -32,6 +35,11 @@ def shown(console: Console) -> Any:
     models = [(trial.number, trial.status, trial.action, trial.scores, trial.gain) for trial in view.run.trials.values()]
     best = view.best_trial()
     return list(view.activity), models, best and best.number, list(view.exchanges), view.run.scores
+
+
+def rows(console: Console) -> list[Row]:
+    """The rows of the pipeline."""
+    return console.app.console_screen.query_one(PipelinePane).pipeline.rows
 
 
 def attached(engine: FakeEngine) -> list[dict[str, Any]]:
@@ -74,6 +82,40 @@ async def test_a_trial_that_is_looked_at_is_fetched_once(long_run: FakeEngine) -
         console.app.console_screen._show_trial(2)
         await console.until(lambda: len(console.app.screen_stack) == 2, "the trial's screen again")
         assert long_run.sent("trial") == [{"number": 2}]
+
+
+async def compared(console: Console, *places: int) -> None:
+    """Mark the first of two rows, and ask for the comparison on the other."""
+    await console.pilot.press("home", *["down"] * places[0], "c", "home", *["down"] * places[1], "c")
+    await console.until(lambda: isinstance(console.app.screen, CompareScreen), "the comparison")
+    await console.settle()
+
+
+async def test_both_trials_of_a_comparison_are_fetched(long_run: FakeEngine) -> None:
+    script.add_trial(long_run, 7, script.sft("m2", rank=4), "a smaller rank", "done", script.scores(0.4, 0.3), objective=0.4)
+    async with opened(long_run) as console:
+        await compared(console, 1, [row.key for row in rows(console)].index("trial:7"))
+        await console.until(lambda: not {1, 7} & console.app.view.brief, "both trials")
+        await console.until(lambda: "4 *" in console.text(), "what the declaration tells")
+        assert sorted(sent["number"] for sent in long_run.sent("trial")) == [1, 7]
+        assert console.app.view.brief == {2, 3, 4, 5, 6}
+        await console.pilot.press("escape")
+        # Of a base and a trial that is known by now nothing is asked.
+        await console.pilot.press("c")
+        await compared(console, 0, 1)
+        assert len(long_run.sent("trial")) == 2
+
+
+async def test_a_comparison_shows_what_it_has_where_a_trial_can_not_be_fetched(long_run: FakeEngine) -> None:
+    answer = long_run.answers["trial"]
+    long_run.answers["trial"] = lambda args: None if args["number"] == 1 else answer(args)
+    async with opened(long_run) as console:
+        await compared(console, 1, 2)
+        # The other toast says that a row is marked.
+        await console.until(lambda: [note for note in console.app._notifications if note.title], "the toast")
+        assert [note.title for note in console.app._notifications if note.title] == ["trial 1 is shown in brief"]
+        assert console.app.view.brief == {1, 3, 4, 5, 6}
+        assert "sft" in console.text() and "dpo" in console.text()
 
 
 async def test_a_trial_that_can_not_be_fetched_is_shown_in_brief(long_run: FakeEngine) -> None:

@@ -15,11 +15,14 @@ from lamdatui.ui.evidence import losses_of, places
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.node import subject
 from lamdatui.ui.proposal import LABEL
+from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.section import Curves, Section
 from lamdatui.ui.widgets.status import StatusRow
+
+SECTIONS = 4
 
 
 class CompareScreen(Screen[str]):
@@ -50,9 +53,14 @@ class CompareScreen(Screen[str]):
     def on_mount(self) -> None:
         self.update_view()
         self.run_worker(self._look(), group="evidence")
+        for number in {item.trial.number for key in self._keys if (item := subject(self._view.run, key)) and item.trial}:
+            if number in self._view.brief:
+                self.post_message(ConsoleScreen.TrialAsked(number, self.update_view))
 
     def update_view(self) -> None:
-        """Show the state again."""
+        """Show the state again; nothing while the screen is not whole: what was asked for may come when it is being left."""
+        if len(self.query("#compare-head, .section")) <= SECTIONS:
+            return
         run = self._view.run
         one, other = (subject(run, key) for key in self._keys)
         if one is None or other is None:
@@ -70,8 +78,7 @@ class CompareScreen(Screen[str]):
         for place, key in enumerate(self._keys):
             if item := subject(self._view.run, key):
                 self._losses[place] = await asyncio.to_thread(losses_of, places(self._view.run, item, self._run_dir))
-        if self.is_attached:
-            self.update_view()
+        self.update_view()
 
     def action_swap(self) -> None:
         """The other one first."""
