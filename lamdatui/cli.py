@@ -119,7 +119,7 @@ def attach(run: Run, ascii_only: Ascii = False, no_console: NoConsole = False, r
 
 @app.command()
 def serve(
-    run: Annotated[str | None, typer.Argument(help="A run's path or name; the newest one when not given.")] = None,
+    run: Annotated[str | None, typer.Argument(help="A run's path or name; the start screen when not given.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8642,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Let --host be one that others can reach.")] = False,

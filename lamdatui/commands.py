@@ -186,19 +186,24 @@ def attach_run(run: str, runs_dir: Path, *, console: bool = True) -> int:
 
 
 def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_remote: bool, token_file: Path | None) -> int:
-    """Serve the console of a run to browsers until it is interrupted. Nothing is started before all is known to be right."""
+    """Serve the console of a run, or without one the start screen, to browsers until it is interrupted.
+
+    Nothing is started before all is known to be right.
+    """
     try:
         from lamdatui.serve.server import Offer, listen, serve
     except ModuleNotFoundError as error:
         raise LamdatuiError(
             f"the console in a browser needs {error.name}", where="lamdatui serve", fix="pip install 'lamdatui[serve]'"
         ) from error
-    from lamdatui.launcher import console_command
+    from lamdatui.launcher import console_command, start_command
     from lamdatui.serve.guard import make_guard, new_token, token_from
 
-    run_dir = runs.find_run(run, runs_dir) if run else _newest(runs_dir)
+    run_dir = runs.find_run(run, runs_dir) if run else None
     guard = make_guard(host, token_from(token_file) if token_file else new_token(), allow_remote=allow_remote)
     with listen(host, port) as door:
+        if run_dir is None:
+            return serve(Offer(start_command(runs_dir), "runs", contextlib.nullcontext), guard, door, token_file)
         runs.start_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None))
 
         def engine() -> AbstractContextManager[object]:
@@ -206,13 +211,6 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
             return runs.held_engine(run_dir, runs.StartOptions(view=True))
 
         return serve(Offer(console_command(run_dir), run_dir.name, engine), guard, door, token_file)
-
-
-def _newest(runs_dir: Path) -> Path:
-    found = runs.list_runs(runs_dir)
-    if not found:
-        raise LamdatuiError("there is no run to serve", where=str(runs_dir), fix="start one: lamdatui run lab")
-    return found[0].resolve()
 
 
 def stop_run(run: str, runs_dir: Path, when: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import aiohttp
 import psutil
+import pyte
 import pytest
 from aiohttp.test_utils import TestServer
 
@@ -23,6 +24,7 @@ from lamdatui.serve import server
 from lamdatui.serve.guard import Guard, make_guard, new_token, token_from
 from lamdatui.serve.server import ConsoleServer, Offer, listen
 from lamdatui.ui.grace import GRACE_SECONDS
+from lamdatui.ui.tabdriver import whole
 from tests.conftest import Commands
 from tests.ui.fake_engine import FakeEngine, in_thread
 from tests.ui.script import add_history, add_waiting
@@ -346,8 +348,6 @@ def test_tokens_differ_and_a_file_keeps_one(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, cli: Commands) -> None:
-    done = cli("serve")
-    assert (done.returncode, "no run to serve" in done.stderr) == (2, True)
     (cli.runs / "lab-1").mkdir(parents=True)
     (cli.runs / "lab-1" / "run.db").touch()
     assert cli("serve", "lab-2").stderr.splitlines()[0] == "error: no run 'lab-2'"
@@ -374,11 +374,7 @@ def test_an_address_that_is_not_ours_is_an_error_with_a_fix(host: str, port: int
 def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
     """Engines leave after a fifth of a second without a client here: sooner than a tab's console is up."""
     assert cli("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "auto", "--max-trials", "1").returncode == 0
-    process = cli.popen("serve", "seen", "--port", "0")
-    try:
-        assert process.stdout is not None
-        address = process.stdout.readline().strip()
-        base, token = address.split("/?token=")
+    with command_served(cli, "seen") as (base, guard):
         port = int(base.rsplit(":", 1)[1])
         with socket.create_connection(("127.0.0.1", port)) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
@@ -386,9 +382,105 @@ def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
 
         async def look() -> bytes:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-                return await screen(await Browser(session, base, Guard(token)).connect(), b"run ended", b"seen")
+                return await screen(await Browser(session, base, guard).connect(), b"run ended", b"seen")
 
         asyncio.run(look())
+
+
+def test_without_a_run_the_start_screen_opens_consoles_in_its_tab(lab_profile, cli: Commands) -> None:
+    done = cli("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "read-only", "--max-trials", "1")
+    assert done.returncode == 0
+    # The console is told of the run by a command, which has left before the console connects.
+    with command_served(cli, LAMDATUI_LINGER="60") as (base, guard):
+
+        async def look() -> None:
+            async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+                browser = Browser(session, base, guard)
+                assert (await browser.get("/"))[0] == 403
+                assert "runs" in (await browser.get("/", browser.cookie))[1]
+                tab = Tab(await browser.connect())
+                await tab.send("focus")
+                await tab.until("runs in ", "Profiles", "This machine", " seen ")
+                await tab.send("resize", {"width": 140, "height": 33})
+                for _ in range(2):
+                    await tab.send("stdin", "\r")
+                    # It has the size that the tab has by now: its last line is the footer.
+                    await tab.until("run ended", "Pipeline", lines={33: "^q"}, columns=140)
+                    await tab.send("stdin", "\x11")
+                    await tab.until("runs in ", "Profiles", " seen ", columns=140)
+                await tab.send("stdin", "q")
+                assert await tab.end() is aiohttp.WSMsgType.CLOSE, "who leaves the start screen leaves the tab"
+
+        asyncio.run(look())
+
+
+class Tab:
+    """A websocket and the terminal that its page would draw, which is larger than what it says of itself."""
+
+    def __init__(self, connection: aiohttp.ClientWebSocketResponse) -> None:
+        self._connection = connection
+        self._screen = pyte.Screen(200, 60)
+        self._stream = pyte.ByteStream(self._screen)
+
+    async def send(self, *message: object) -> None:
+        await self._connection.send_json(message)
+
+    @property
+    def lines(self) -> list[str]:
+        """What stands on the terminal."""
+        return [line.rstrip() for line in self._screen.display]
+
+    async def until(self, *words: str, lines: dict[int, str] | None = None, columns: int = 0) -> None:
+        """Draw what comes until all words stand on the screen, some in their lines, and its longest line has so many columns."""
+
+        def drawn() -> bool:
+            text = "\n".join(self.lines)
+            placed = all(word in self.lines[number - 1] for number, word in (lines or {}).items())
+            return placed and all(word in text for word in words) and columns in (0, max(map(len, self.lines)))
+
+        try:
+            async with asyncio.timeout(30):
+                while not drawn():
+                    message = await self._connection.receive()
+                    assert message.type is aiohttp.WSMsgType.BINARY, message
+                    self._stream.feed(message.data)
+        except TimeoutError:
+            pytest.fail("the screen did not get there:\n" + "\n".join(self.lines))
+
+    async def end(self) -> aiohttp.WSMsgType:
+        """How the connection ends."""
+        try:
+            async with asyncio.timeout(20):
+                while (message := await self._connection.receive()).type is aiohttp.WSMsgType.BINARY:
+                    self._stream.feed(message.data)
+        except TimeoutError:
+            pytest.fail("the tab was not left:\n" + "\n".join(self.lines))
+        return message.type
+
+
+@contextmanager
+def command_served(cli: Commands, *words: str, **environment: str) -> Iterator[tuple[str, Guard]]:
+    """`lamdatui serve` on a free port: its address, and a guard that knows its token."""
+    process = cli.popen("serve", *words, "--port", "0", **environment)
+    try:
+        assert process.stdout is not None
+        base, token = process.stdout.readline().strip().split("/?token=")
+        yield base, Guard(token)
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "length"),
+    [
+        (b"", 0),
+        (b"D\0\0", 0),
+        (b"D\0\0\0\2a", 0),
+        (b"D\0\0\0\2ab", 7),
+        (b"D\0\0\0\0M\0\0\0\1xD", 11),
+        (b"D\0\0\1\0" + b"x" * 256, 261),
+    ],
+)
+def test_only_whole_packets_are_read_from_what_the_next_app_reads_on(data: bytes, length: int) -> None:
+    assert whole(data) == length

@@ -58,9 +58,17 @@ class TabConsole(AppService):
 
     process: Process | None = None
 
+    def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
+        return super()._build_environment(width, height) | {"TEXTUAL_DRIVER": "lamdatui.ui.tabdriver:TabDriver"}
+
     async def _open_app_process(self, width: int = 80, height: int = 24) -> Process:
         self.process = process = await super()._open_app_process(width, height)
         return process
+
+    async def run(self) -> None:
+        """Pass on what the console draws; where it ends, whatever the reason, the tab is closed."""
+        await super().run()
+        await self.remote_close()
 
     async def finish(self) -> None:
         """End the console and wait until it has ended."""

@@ -137,7 +137,8 @@ class StartScreen(Screen[None]):
         self._runs.show(found, NO_RUNS)
         going = sum(run.is_going for run in found)
         self._runs.border_subtitle = Content(f"{going} going" if going else "")
-        if first and found and self._profiles.has_focus and self._profiles.highlighted == 0:
+        # In a browser nothing has the focus until its page has.
+        if first and found and self.focused in (None, self._profiles) and self._profiles.highlighted == 0:
             self._runs.focus()
 
     @work(group="machine", exclusive=True)
