@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -140,7 +141,7 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
     while time.monotonic() < deadline:
         if is_alive(run_dir):
             if connection := greeted(run_dir):
-                return connection, process is not None and process.poll() is None
+                return connection, process is not None and _listener(connection) == process.pid
         elif process is None or process.poll() == LOCKED:
             process = _spawn(run_dir, options)
         elif process.poll() is not None:
@@ -171,6 +172,11 @@ def greeted(run_dir: Path) -> socket.socket | None:
             return connection
     connection.close()
     return None
+
+
+def _listener(connection: socket.socket) -> int:
+    """The process that listens at the other end."""
+    return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
 
 
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:

@@ -20,7 +20,7 @@ def terminals(cli: Commands) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
     def start(*words: str) -> Terminal:
-        opened.append(Terminal(cli, list(words)))
+        opened.append(Terminal(cli.line(*words), cli.folder))
         return opened[-1]
 
     yield start

@@ -70,7 +70,7 @@ def resize(terminal: Terminal, columns: int, rows: int) -> None:
 def test_a_run_is_driven_by_keys_from_its_first_proposal_to_its_winner(lab_profile, cli: Commands) -> None:
     # Alternatives are there from the first trial on without an opening.
     profile = lab_profile(("policy: { name: hybrid }", "policy: { name: hybrid, opening: false }"), QUICK)
-    terminal = Terminal(cli, ["run", str(profile), "--name", "driven", "--max-trials", "9"])
+    terminal = Terminal(cli.line("run", str(profile), "--name", "driven", "--max-trials", "9"), cli.folder)
     try:
         _edit_and_deny(terminal, cli)
         _hint_and_choose_another(terminal, cli)
@@ -188,7 +188,7 @@ def _leave_and_come_back(terminal: Terminal, cli: Commands) -> Terminal:
     while terminal.child.isalive() and time.monotonic() < deadline:
         terminal.read()
     assert not terminal.child.isalive()
-    again = Terminal(cli, ["attach", "driven"])
+    again = Terminal(cli.line("attach", "driven"), cli.folder)
     again.until(lambda text: "driven" in text and "ASK" in text and "1 Pipeline" in text)
     assert wait_for(cli, "driven", lambda state: True).engine_pid == engine
     return again

@@ -311,6 +311,8 @@ async def test_the_consoles_end_with_the_server_and_the_run_goes_on(run_dir: Pat
         async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
             tab = await Browser(session, base, LOCAL).connect()
             await screen(tab, b"Pipeline")
+            # A console connects after its first paint.
+            await until(lambda: bool(engine.commands))
             pids = {item.pid for item in consoles(run_dir)} - {process.pid}
             assert len(pids) == 1
             process.send_signal(number)
