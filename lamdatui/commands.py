@@ -18,12 +18,12 @@ from lamdatui.profile import find_profile, load_profile
 from lamdatui.resources import files
 from lamdatui.said import complain, say, say_json
 
-LEAVE_SECONDS = 30.0
-"""How long an engine that was asked to leave may take."""
-
 if TYPE_CHECKING:
     from lamdatui.planner.check import Tried
     from lamdatui.state import RunState
+
+LEAVE_SECONDS = 30.0
+"""How long an engine that was asked to leave may take."""
 
 
 def run_profile(
@@ -65,8 +65,6 @@ def run_profile(
         return EXIT_DONE
     if not finished:
         _release(run_dir)
-    from lamdatui.headless import Headless
-
     with runs.held_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
         going = not (finished or started)
         if going and mode:
@@ -78,6 +76,8 @@ def run_profile(
         if going and fake_gpu:
             complain("the run is going: --fake-gpu is taken when its engine is started again")
         if headless:
+            from lamdatui.headless import Headless
+
             return asyncio.run(Headless(run_dir, as_json).follow())
         return _console(run_dir) if console else _told(run_dir)
 

@@ -141,7 +141,7 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
     while time.monotonic() < deadline:
         if is_alive(run_dir):
             if connection := greeted(run_dir):
-                return connection, process is not None and _listener(connection) == process.pid
+                return connection, process is not None and peer_of(connection)[0] == process.pid
         elif process is None or process.poll() == LOCKED:
             process = _spawn(run_dir, options)
         elif process.poll() is not None:
@@ -174,9 +174,11 @@ def greeted(run_dir: Path) -> socket.socket | None:
     return None
 
 
-def _listener(connection: socket.socket) -> int:
-    """The process that listens at the other end."""
-    return struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Process and user at the other end of a unix socket; for one that has connected, the process that listens."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    process, user, _ = struct.unpack("3i", raw)
+    return process, user
 
 
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:

@@ -6,8 +6,6 @@ import asyncio
 import inspect
 import os
 import re
-import socket
-import struct
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,6 +15,7 @@ from typing import Any
 from lamdatui.client import COMMANDS, FRAME_BYTES, PROTOCOL, decode, encode
 from lamdatui.engine.approval import PERSON
 from lamdatui.errors import LamdatuiError
+from lamdatui.runs import peer_of
 from lamdatui.snapshot import CHUNK_BYTES, Snapshots, Taken
 from lamdatui.store.journal import Journal
 from lamdatui.surrogates import without
@@ -93,9 +92,7 @@ class Server:
         self._path.unlink(missing_ok=True)
 
     def _same_user(self, writer: asyncio.StreamWriter) -> bool:
-        peer: socket.socket = writer.get_extra_info("socket")
-        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return struct.unpack("3i", raw)[1] == os.getuid()
+        return peer_of(writer.get_extra_info("socket"))[1] == os.getuid()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._closing.is_set() or not self._same_user(writer):

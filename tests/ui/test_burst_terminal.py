@@ -33,6 +33,20 @@ def terminal(engine: FakeEngine) -> Iterator[Terminal]:
         terminal.child.close(force=True)
 
 
+@pytest.mark.parametrize("early", [f"/{COMMANDS}", f"{F2}a"])
+def test_keys_that_come_before_the_console_is_there_do_not_end_it(engine: FakeEngine, early: str) -> None:
+    script.add_history(engine)
+    script.add_waiting(engine, 8)
+    with in_thread(engine):
+        terminal = Terminal([sys.executable, "-m", "lamdatui.ui", str(engine.run_dir)], engine.run_dir)
+        terminal.press(early)
+        # The line that `/` opened has taken the rest.
+        terminal.until(lambda text: "Approve trial 8" in text and (COMMANDS in text or COMMANDS not in early))
+        assert terminal.child.isalive()
+        assert not engine.sent("decide")
+        terminal.child.close(force=True)
+
+
 def test_the_filter_of_the_rows(terminal: Terminal, engine: FakeEngine) -> None:
     terminal.press("/sft\r")
     terminal.until(lambda text: "/sft: " in text and "words of a row" not in text)

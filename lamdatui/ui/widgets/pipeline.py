@@ -306,15 +306,9 @@ class PipelinePane(Vertical):
     def compose(self) -> ComposeResult:
         yield Static(EMPTY, id="lineage-header", markup=False)
         yield LineageTree(self.pipeline)
-
-    def on_mount(self) -> None:
-        # Nothing of it is seen before it is asked for.
-        self.call_after_refresh(self._mount_filter)
-
-    async def _mount_filter(self) -> None:
         found = FilterInput(placeholder="words of a row: dpo failed m12", id="lineage-filter", compact=True)
         found.display = False
-        await self.mount(found)
+        yield found
 
     def update_view(self) -> None:
         """Show what the state changed since the last time."""
