@@ -56,7 +56,7 @@ class Page:
         elif method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif method == "Log.entryAdded":
-            self.complaints.append(params["entry"]["text"])
+            self.complaints.append(f"{params['entry']['text']} {params['entry'].get('url', '')}".strip())
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(params["exceptionDetails"]["text"])
 
