@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +23,7 @@ from lamdatui.policy.hybrid import (
     MOST_SHARE,
     HybridPolicy,
     current_share,
+    due,
     rank,
     shortlist,
 )
@@ -77,9 +79,18 @@ def proposed(policy: HybridPolicy, shown: View) -> Proposal:
     return asyncio.run(policy.propose(shown))
 
 
-def with_numbers(count: int, shown: View | None = None) -> list[View]:
-    """The same view as if it came before different trials."""
-    return [replace(shown or view(6), number=number) for number in range(1, count + 1)]
+def choosers(policy: HybridPolicy, count: int, shown: View | None = None) -> list[str]:
+    """Who chose in `count` trials, one after the other: each sees the records of those before it, and the candidates stay the same."""
+    shown, chosen = shown or view(3), []
+    for number in range(1, count + 1):
+        shown = replace(shown, number=number)
+        details = proposed(policy, shown).details
+        chosen.append(details["chooser"])
+        told = Trial(
+            1000 + number, "done", objective=1.0, proposal={"details": {k: v for k, v in details.items() if k != "rival"}}
+        )
+        shown = replace(shown, trials=(*shown.trials, told))
+    return chosen
 
 
 # --- who chooses -----------------------------------------------------------------------------------------------------
@@ -87,28 +98,45 @@ def with_numbers(count: int, shown: View | None = None) -> list[View]:
 
 def test_with_a_share_of_nothing_the_planner_is_never_asked() -> None:
     policy, client = hybrid(share=0.0)
-    for shown in with_numbers(12):
-        proposal = proposed(policy, shown)
-        assert proposal.details["chooser"] == "surrogate"
-        assert proposal.action.digest == rank(shown)[0].candidate.action.digest
-        assert proposal.proposed_by == "hybrid"
+    proposal = proposed(policy, view(6))
+    assert proposal.action.digest == rank(view(6))[0].candidate.action.digest
+    assert proposal.proposed_by == "hybrid"
+    assert choosers(policy, 12) == ["surrogate"] * 12
     assert client.asked == []
 
 
 def test_with_a_share_of_everything_it_is_asked_each_time() -> None:
     policy, client = hybrid(share=1.0)
-    for shown in with_numbers(6):
-        before = len(client.asked)
-        assert proposed(policy, shown).details["chooser"] == "planner"
-        assert len(client.asked) > before
+    assert choosers(policy, 6) == ["planner"] * 6
+    assert len(client.asked) >= 6
 
 
-def test_a_share_in_between_is_kept_on_the_whole_and_is_the_same_again() -> None:
-    policy, _ = hybrid(share=0.3, adapt=False, reasons="facts", rotations=1)
-    chosen = [proposed(policy, shown).details["chooser"] for shown in with_numbers(120, view(3))]
-    assert 0.2 < chosen.count("planner") / 120 < 0.4
-    again, _ = hybrid(share=0.3, adapt=False, reasons="facts", rotations=1)
-    assert [proposed(again, shown).details["chooser"] for shown in with_numbers(20, view(3))] == chosen[:20]
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_a_share_in_between_is_kept_in_even_steps_from_every_seed(share: float) -> None:
+    firsts = set()
+    for seed in range(12):
+        policy, _ = hybrid(share=share, adapt=False, reasons="facts", rotations=1)
+        chosen = choosers(policy, 20, replace(view(3), seed=seed))
+        for first in range(20):
+            for last in range(first + 1, 21):
+                asked, due = chosen[first:last].count("planner"), (last - first) * share
+                assert math.floor(due - 1e-9) <= asked <= math.ceil(due + 1e-9), (seed, first, last)
+        firsts.add(chosen.index("planner"))
+        if not seed:
+            again, _ = hybrid(share=share, adapt=False, reasons="facts", rotations=1)
+            assert choosers(again, 20, replace(view(3), seed=seed)) == chosen
+    # The seed says where it begins, so that not every run asks at the same trials.
+    assert len(firsts) > 1
+
+
+def test_a_trial_whose_record_tells_no_share_counts_as_the_first_share() -> None:
+    def asked(details: dict[str, Any]) -> list[bool]:
+        told = Trial(1001, "done", objective=1.0, proposal={"details": details})
+        return [due(replace(view(3), seed=seed, trials=(told,)), 0.4, 0.4) for seed in range(20)]
+
+    # A fallback's proposal has a chooser and no share; an opening's and a person's have neither, and take no turn.
+    assert asked({"chooser": "surrogate"}) == asked({"chooser": "surrogate", "share": 0.4})
+    assert asked({}) == [due(replace(view(3), seed=seed), 0.4, 0.4) for seed in range(20)] != asked({"chooser": "surrogate"})
 
 
 def test_one_legal_action_is_not_worth_a_question() -> None:
@@ -279,8 +307,7 @@ def test_the_share_stays_within_its_bounds(outcomes: list[bool | None], start: f
 def test_a_losing_planner_is_asked_less_often_and_a_winning_one_more() -> None:
     def asked(outcome: bool, *, adapt: bool = True) -> int:
         policy, _ = hybrid(share=0.3, adapt=adapt, reasons="facts", rotations=1)
-        chosen = [proposed(policy, each) for each in with_numbers(60, history(*[outcome] * 12))]
-        return sum(one.details["chooser"] == "planner" for one in chosen)
+        return choosers(policy, 40, history(*[outcome] * 12)).count("planner")
 
     assert asked(False) < asked(True, adapt=False) < asked(True)
     assert asked(False, adapt=False) == asked(True, adapt=False)

@@ -8,17 +8,20 @@ expected of its own favourite. Without a planner this is the surrogate alone.
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lamdatui.jsonio import digest
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.policy.base import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
 from lamdatui.policy.lamdagent import propose_one, remember
-from lamdatui.policy.session import PlannerSession, draw
+from lamdatui.policy.session import PlannerSession
 from lamdatui.policy.surrogate import Forecast, Surrogate
 from lamdatui.state import Trial
 
@@ -41,7 +44,8 @@ class HybridPolicy(Policy):
     """`share` is the share of trials on which the planner is asked; `adapt` lets it follow what the planner's choices bring.
 
     A proposal's `details`: `chooser` (planner or surrogate), `expected` and `std` (the objective that the surrogate predicts for
-    it), `share`, and, where the planner chose, `rival`: the surrogate's own favourite with what is expected of that.
+    it), `share` where there is a planner, and, where the planner chose, `rival`: the surrogate's own favourite with what is expected
+    of that.
     """
 
     def __init__(
@@ -75,11 +79,14 @@ class HybridPolicy(Policy):
         ranking = await asyncio.to_thread(rank, view)
         if not ranking:
             raise PolicyError("there is no legal action left")
-        if self.session is not None and len(ranking) > 1:
-            share = current_share(view, self._share) if self._adapt else self._share
-            if draw(view, "share").random() < share:
-                return await self._ask(self.session, view, ranking, share)
-        return favourite(view, ranking, self.name)
+        if self.session is None:
+            return favourite(view, ranking, self.name)
+        # As it is recorded, so that the next trial adds up the same numbers.
+        share = round(current_share(view, self._share) if self._adapt else self._share, 3)
+        if len(ranking) > 1 and due(view, share, self._share):
+            return await self._ask(self.session, view, ranking, share)
+        proposal = favourite(view, ranking, self.name)
+        return replace(proposal, details=proposal.details | {"share": share})
 
     async def _ask(self, session: PlannerSession, view: View, ranking: Sequence[Ranked], share: float) -> Proposal:
         short = shortlist(ranking, session.settings.shortlist)
@@ -90,7 +97,7 @@ class HybridPolicy(Policy):
         by_digest = {item.candidate.action.digest: item for item in short}
         chosen, rival = by_digest[proposal.action.digest], ranking[0]
         alternatives = tuple(one | _numbers(by_digest[one["digest"]].forecast) for one in proposal.alternatives)
-        details = {**proposal.details, "chooser": "planner", "share": round(share, 3), **_numbers(chosen.forecast)}
+        details = {**proposal.details, "chooser": "planner", "share": share, **_numbers(chosen.forecast)}
         if rival.candidate.action.digest != chosen.candidate.action.digest:
             [line] = brief.short([rival.candidate])
             details["rival"] = {"action": line, "digest": rival.candidate.action.digest, **_numbers(rival.forecast)}
@@ -173,6 +180,20 @@ def current_share(view: View, start: float) -> float:
     share = start * 2 * (wins + 1) / (wins + losses + 2)
     # A share outside the bounds was asked for by a person: the bounds are for what is learnt.
     return min(max(share, min(LEAST_SHARE, start)), max(MOST_SHARE, start))
+
+
+def due(view: View, share: float, start: float) -> bool:
+    """Whether this trial is the planner's: the shares of the trials so far, from a random phase on, reach a whole number with it.
+
+    This is systematic sampling: of n trials at a share s the planner has n·s, rounded down or up, in even steps. A coin for each
+    trial would leave it out of many a short run. A trial whose record tells no share (a fallback's) counts as `start`.
+    """
+    spent = random.Random(digest(["share", view.seed])).random()
+    for trial in view.trials:
+        told = (trial.proposal or {}).get("details") or {}
+        if "chooser" in told:
+            spent += told.get("share", start)
+    return math.floor(spent + share) > math.floor(spent)
 
 
 def _numbers(forecast: Forecast) -> dict[str, float]:
