@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from lamdatui.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE
+from lamdatui.errors import EXIT_DONE, EXIT_USAGE
+
+if TYPE_CHECKING:
+    from lamdatui.ui.shell import ShellApp
+
+Result = TypeVar("Result")
+
+LEAVE_SECONDS = 10.0
+"""Whatever does not end in this time after the person has left must not keep the terminal."""
 
 
 def main(argv: list[str]) -> int:
     """Run the console of one run, or the start screen, until the person leaves it; the exit code."""
-    try:
-        return _run(argv)
-    except KeyboardInterrupt:
-        # Also while it is being imported: a traceback would tell nobody anything.
-        return EXIT_INTERRUPTED
-
-
-def _run(argv: list[str]) -> int:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # As TERM and HUP do, at once and wherever it is: asyncio would cancel whatever the app waits for at that moment. The
+        # terminal is the launcher's care, and nothing here needs an orderly end. (Ctrl+c is a key, it sends no signal.)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.__stdout__ is not None and sys.__stdout__.isatty():
         # A terminal tells its size itself; what a shell has exported of it would hold whatever becomes of the window.
         for name in ("COLUMNS", "LINES"):
@@ -41,9 +47,8 @@ def console(run_dir: Path) -> int:
     from lamdatui.ui.app import ConsoleApp
 
     app = ConsoleApp(run_dir)
-    result = app.run()
-    # Without a result and without an error it was cancelled: that is what an INT from elsewhere does to it.
-    return result if result is not None else (app.return_code or EXIT_INTERRUPTED)
+    result = _show(app)
+    return result if result is not None else (app.return_code or EXIT_DONE)
 
 
 def start(runs_dir: Path) -> int:
@@ -53,12 +58,23 @@ def start(runs_dir: Path) -> int:
 
     while True:
         app = StartApp(runs_dir)
-        chosen = app.run()
+        chosen = _show(app)
         if chosen is None:
-            return EXIT_INTERRUPTED if app.return_code is None else app.return_code
+            return app.return_code or EXIT_DONE
         code = console(chosen)
         if code != EXIT_DONE:
             return code
+
+
+def _show(app: ShellApp[Result]) -> Result | None:
+    from lamdatui.ui.shell import ShellApp
+
+    if ShellApp.leaving:
+        # The app before this one is through.
+        ShellApp.leaving.cancel()
+        ShellApp.leaving = None
+    app.leave_within = LEAVE_SECONDS
+    return app.run()
 
 
 if __name__ == "__main__":

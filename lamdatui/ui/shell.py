@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
+from rich.console import RenderableType
 from textual import events, on
 from textual.app import App, SystemCommand
 from textual.binding import Binding
@@ -34,6 +36,11 @@ class ShellApp(App[Result]):
     TITLE = "lamdatui"
     BINDINGS = [*bindings("always", "app")]
     BINDING_GROUP_TITLE = "Everywhere"
+
+    leave_within: float = 0.0
+    """Seconds; 0: however long it takes."""
+    leaving: ClassVar[threading.Timer | None] = None
+    """Ends the process when they are over, whichever app it shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,6 +164,14 @@ class ShellApp(App[Result]):
     def way_back(self) -> str:
         """What to do after the app has failed."""
         return "start it again with `lamdatui`"
+
+    def exit(self, result: Result | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
+        """Leave; a process of its own has `leave_within` seconds for it."""
+        if self.leave_within and ShellApp.leaving is None:
+            from lamdatui.ui.crash import end_within
+
+            ShellApp.leaving = end_within(self.leave_within, self.way_back)
+        super().exit(result, return_code, message)
 
     def _fatal_error(self) -> None:
         """Textual would print a traceback with the values of all local variables."""

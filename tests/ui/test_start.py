@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Footer, Input
 
-from lamdatui.errors import EXIT_INTERRUPTED
+from lamdatui.errors import EXIT_FAILED
 from lamdatui.launcher import start_command
+from lamdatui.paths import state_dir
 from lamdatui.ui import commandline
 from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.commandline import Ended
@@ -364,18 +367,21 @@ def test_a_key_that_was_typed_before_there_was_a_screen_leaves_it(key: str, tmp_
 
 def test_an_interrupt_while_it_is_imported_is_no_traceback(tmp_path: Path) -> None:
     code = """
-import sys
+import os, signal, sys
 class Interrupt:
     def find_spec(self, name, path, target=None):
         if name == "textual":
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 from lamdatui.ui.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
     for words in (["--start", str(tmp_path)], [str(tmp_path)]):
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (EXIT_INTERRUPTED, "")
+        line = [sys.executable, "-c", code, *words]
+        done = subprocess.run(
+            line, capture_output=True, text=True, preexec_fn=partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+        )
+        assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_it_imports_nothing_heavy() -> None:
@@ -392,3 +398,26 @@ async def test_a_command_is_a_child_process(tmp_path: Path) -> None:
     said: list[str] = []
     ended = await commandline.run("attach", "nowhere", "--no-console", "--runs-dir", str(tmp_path), said=said.append)
     assert ended.code == 2 and said[0] == "error: no run 'nowhere'" and ended.errors[0] == said[0]
+
+
+def test_an_app_that_does_not_end_when_it_is_left_is_ended_and_says_what_it_waited_for(tmp_path: Path) -> None:
+    code = """
+import asyncio, sys
+from lamdatui.ui import __main__, startapp
+class Stuck(startapp.StartApp):
+    async def on_unmount(self):
+        await self.for_something_that_never_comes()
+    async def for_something_that_never_comes(self):
+        await asyncio.Event().wait()
+startapp.StartApp, __main__.LEAVE_SECONDS = Stuck, 1.0
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+    child = pexpect.spawn(sys.executable, ["-c", code, "--start", str(tmp_path)], dimensions=(40, 120), timeout=30)
+    child.expect("Commands")
+    child.send("q")
+    child.expect("error: the console was left and did not end within 1 s")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == EXIT_FAILED
+    [report] = (state_dir() / "crashes").glob("*.txt")
+    assert "for_something_that_never_comes" in report.read_text()
