@@ -80,6 +80,14 @@ def decode(line: bytes) -> dict[str, Any]:
     return frame
 
 
+def _reply_id(frame: dict[str, Any]) -> int:
+    """Which command a reply answers. Raises ValueError on a reply of another shape."""
+    number, answer = frame.get("id"), "result" if frame.get("ok") is True else "error"
+    if type(number) is not int or answer not in frame or (answer == "error" and not isinstance(frame["error"], str)):
+        raise ValueError("a reply has the id of a command, ok, and a result or an error")
+    return number
+
+
 class Client:
     """One connection to an engine. Use `await Client.connect(run_dir)`, iterate `frames()`, call `command()`."""
 
@@ -117,7 +125,7 @@ class Client:
                 if frame["type"] != "reply":
                     yield frame
                     continue
-                future = self._waiting.pop(frame["id"], None)
+                future = self._waiting.pop(_reply_id(frame), None)
                 if future and not future.done():
                     future.set_result(frame)
         except (ConnectionError, ValueError):

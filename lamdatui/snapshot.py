@@ -29,6 +29,8 @@ LEFT_OUT = ("declaration", "alternatives")
 """Of the proposal of a brief trial."""
 WHOLE = 20
 """As many of the newest trials are whole."""
+SHARED = ("architecture", "layout", "weights", "tokenizer", "kind")
+"""Of objects: what many of them have in common."""
 CHUNK_BYTES = 256 * 1024
 """About the size of a frame of trials: whoever reads it answers keys between two of them."""
 
@@ -162,10 +164,15 @@ class Restored:
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         self.state = run_from_json(head["run"])
+        self.names: Mapping[str, Sequence[str]] = head["fields"]
         self.brief: set[int] = set()
         """Trials of which the heavy parts were left out."""
         self._makers = {kind: _maker(cls, head["fields"][kind]) for kind, cls in _CLASSES.items()}
-        self._same: dict[Any, Any] = {}
+        # Long strings that all models share are kept once.
+        self._same: dict[str, str] = {}
+        self._shared = {
+            kind: [place for place, name in enumerate(names) if name in SHARED] for kind, names in self.names.items()
+        }
         self._others: list[Row] = head["steps"]
         self._add_objects(head["objects"])
         self.state.scores.update(head["scores"])
@@ -198,14 +205,12 @@ class Restored:
         return self.state
 
     def _add_objects(self, rows: Iterable[Row]) -> None:
+        same = self._same.setdefault
         for kind, *values in rows:
-            # Long strings that all models share are kept once.
-            item = self._makers[kind]([self._same.setdefault(v, v) if isinstance(v, str) else _hashable(v) for v in values])
+            for place in self._shared[kind]:
+                values[place] = same(values[place], values[place])
+            item = self._makers[kind]([tuple(value) if type(value) is list else value for value in values])
             self.state.pool.items[item.id] = item
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _maker(cls: type[Any], names: Sequence[str]) -> Callable[[Sequence[Any]], Any]:

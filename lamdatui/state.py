@@ -13,6 +13,8 @@ Json = dict[str, Any]
 
 OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
 """Statuses of a trial that is not over: the engine goes on with it after a restart."""
+_PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "touched"))
+"""Of a state: what is not in the projection of the run itself."""
 
 
 @dataclass(slots=True)
@@ -148,8 +150,7 @@ class RunState:
         """The JSON that the journal stores for a touched entity."""
         match table:
             case "run":
-                skip = {"pool", "trials", "steps", "scores", "keys", "touched"}
-                return {name: getattr(self, name) for name in self.__slots__ if name not in skip}
+                return {name: getattr(self, name) for name in self.__slots__ if name not in _PARTS}
             case "trial":
                 return asdict(self.trials[int(key)])
             case "step":
@@ -171,7 +172,7 @@ def run_from_json(data: Mapping[str, Any]) -> RunState:
     """A state without trials, steps, objects and scores from the projection of the run; unknown fields are left out."""
     state = RunState()
     for name in state.__slots__:
-        if name in data:
+        if name in data and name not in _PARTS:
             setattr(state, name, data[name])
     return state
 

@@ -68,7 +68,9 @@ class EngineLink:
             async for frame in client.frames():
                 self._take(frame)
                 if frame["type"] == "hello":
-                    attach = asyncio.create_task(self._attach(client, int(frame["seq"])))
+                    if type(seq := frame.get("seq")) is not int:
+                        raise LamdatuiError("the engine's greeting can't be read", exit_code=EXIT_FAILED)
+                    attach = asyncio.create_task(self._attach(client, seq))
                 elif frame["type"] == "snapshot":
                     # Parts of one snapshot are there at once; keys and the screen have their turn between them.
                     await asyncio.sleep(0)

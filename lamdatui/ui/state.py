@@ -18,7 +18,7 @@ from lamdatui.state import RunState, StepRecord, Trial
 from lamdatui.ui.activity import Row, rows
 from lamdatui.ui.history import History
 from lamdatui.ui.sanitize import Clean, clean_json, one_line
-from lamdatui.ui.shapes import check, check_hardware
+from lamdatui.ui.shapes import check, check_event, check_hardware, check_head, check_link, check_trials
 from lamdatui.ui.training import Progress
 
 Json = dict[str, Any]
@@ -121,10 +121,10 @@ def reduce(view: ViewState, frame: Json) -> frozenset[Part]:
     """Take one frame in; the parts of the screen that it changed. Never raises: frames come from another process."""
     if not isinstance(frame, Clean):
         frame = clean_json(frame)
-    handler = _FRAMES.get(frame.get("type", ""))
     try:
+        handler = _FRAMES.get(frame.get("type", ""))
         return handler(view, frame) if handler else frozenset()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         text = f"unreadable {frame.get('type')} frame: {type(error).__name__} {error}"
         _add(view, [Row(0.0, "!", "problem", text, "bad", detail=text)])
         return frozenset(("activity",))
@@ -146,17 +146,23 @@ def _start_over(view: ViewState, run: RunState, brief: set[int]) -> None:
 
 
 def _snapshot(view: ViewState, frame: Json) -> frozenset[Part]:
+    # A part that can't be read ends the snapshot: nothing is made of what came before it and comes after it.
+    found, view.restored = view.restored, None
     if frame["part"] == "run":
+        check_head(frame)
         view.restored = Restored(frame)
-    elif view.restored and frame["part"] == "trials":
-        view.restored.add(frame["trials"])
-    elif view.restored and frame["part"] == "end":
-        _start_over(view, view.restored.end(), view.restored.brief)
+    elif found and frame["part"] == "trials":
+        check_trials(frame["trials"], found.names)
+        found.add(frame["trials"])
+        view.restored = found
+    elif found and frame["part"] == "end":
+        _start_over(view, found.end(), found.brief)
     return frozenset()
 
 
 def _past(view: ViewState, frame: Json) -> frozenset[Part]:
     """An event that the snapshot counts already: only what it says is of interest."""
+    check_event(frame["event"])
     event = event_from_json(frame["event"])
     _add(view, rows(event, view.run))
     if event.kind == "planner.answered":
@@ -167,10 +173,15 @@ def _past(view: ViewState, frame: Json) -> frozenset[Part]:
 def _live(view: ViewState, _: Json) -> frozenset[Part]:
     view.connection, view.connection_detail = "live", ""
     view.unread.clear()
+    if view.restored is not None:
+        view.restored = None
+        raise ValueError("the snapshot before it did not end")
     return ALL_PARTS
 
 
 def _link(view: ViewState, frame: Json) -> frozenset[Part]:
+    # Also this comes from a socket, if somebody writes it there.
+    check_link(frame)
     view.connection, view.connection_detail = frame["status"], frame.get("detail", "")
     if view.connection == "lost":
         view.hardware = view.restored = None
@@ -197,10 +208,10 @@ def _take_metric(progress: Progress, metric: Any) -> None:
 
 
 def _event(view: ViewState, frame: Json) -> frozenset[Part]:
+    check_event(frame["event"])
     event: Event = event_from_json(frame["event"])
     if event.seq <= view.run.last_seq:
         return frozenset()
-    check(event.kind, event.data)
     try:
         fresh = rows(event, view.run)
     finally:

@@ -65,7 +65,7 @@ UNCLEANED = """
 import re, sys
 from lamdatui.ui import sanitize
 sanitize.FORBIDDEN = re.compile("(?!)")
-sanitize._MARKS = re.compile("(?!)")
+sanitize._MARKS = re.compile("(?!)()")
 from lamdatui.ui.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -225,7 +225,8 @@ def show(
     events = journal(run_dir)
     with in_thread(engine):
         session = Session(engine, command, size)
-        session.settle(lambda: b"Pipeline" in session.raw)
+        # Who is not attached hears nothing of the first run.
+        session.settle(lambda: b"Pipeline" in session.raw and any(name == "attach" for name, _ in engine.commands))
         for turn in itertools.count():
             disguise = Disguise(source, everything=odd and turn % 4 == 3)
             batch(session, events, disguise, run_dir, 250 if not lists else LOG_LINES)
