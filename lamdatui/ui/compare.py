@@ -19,27 +19,39 @@ LABELS = 10
 
 def made_lines(state: RunState, one: Subject, other: Subject) -> list[Line]:
     """How each was made, with the lines that differ marked, and with `*` what is not the default."""
-    fields = [_fields(state, item) for item in (one, other)]
+    fields = [_fields(item) for item in (one, other)]
     changed = [_changed(item) for item in (one, other)]
+    pairs = {name: [found.get(name, "–") for found in fields] for name in dict.fromkeys([*fields[0], *fields[1]])}
     rows: list[tuple[str, ...]] = []
-    for name in dict.fromkeys([*fields[0], *fields[1]]):
-        values = [found.get(name, "–") for found in fields]
+    for name, values in pairs.items():
         shown = [f"{value} *" if name in marked else value for value, marked in zip(values, changed, strict=True)]
-        rows.append(("≠" if values[0] != values[1] else "=", name, *shown))
-    different = sum(row[0] == "≠" for row in rows)
-    noun = "difference" if different == 1 else "differences"
-    return [*table(("", "", f"{FIRST} {one.name}", f"{SECOND} {other.name}"), rows), ((f"{different} {noun}", "dim"),)]
+        rows.append((_sign(values), name, *shown))
+    pairs["lineage"] = [ancestry(state, item.model, 12) if item.trial and item.model else "–" for item in (one, other)]
+    different = sum(first != second for first, second in pairs.values())
+    legend = f"{different} difference{'' if different == 1 else 's'}{' · * not the default' if any(changed) else ''}"
+    return [
+        *table(("", "", f"{FIRST} {one.name}", f"{SECOND} {other.name}"), rows),
+        *_lineages(pairs["lineage"]),
+        ((legend, "dim"),),
+    ]
 
 
-def _fields(state: RunState, item: Subject) -> dict[str, str]:
+def _sign(values: Sequence[str]) -> str:
+    return "≠" if values[0] != values[1] else "="
+
+
+def _lineages(pair: Sequence[str]) -> list[Line]:
+    """Below the columns, because a lineage may be as long as both of them."""
+    head = f"{_sign(pair)}  lineage  "
+    if pair[0] == pair[1]:
+        return [((f"{head}{BOTH} {pair[0]}", "plain"),)]
+    return [((f"{head}{FIRST} {pair[0]}", "plain"),), ((f"{' ' * len(head)}{SECOND} {pair[1]}", "plain"),)]
+
+
+def _fields(item: Subject) -> dict[str, str]:
     sign = sign_of(item)
     fields = {"state": f"{sign.glyph} {sign.word}"}
-    if item.trial is None:
-        return {**fields, "action": "base model"}
-    found = action_fields(item.trial.action)
-    if item.model:
-        found["lineage"] = ancestry(state, item.model, 12)
-    return {**fields, **found}
+    return fields | (action_fields(item.trial.action) if item.trial else {"action": "base model"})
 
 
 def _changed(item: Subject) -> set[str]:

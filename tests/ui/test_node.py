@@ -114,6 +114,9 @@ def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> 
     one, other = the(state, "trial:1"), the(state, "trial:5")
     made = text_of(made_lines(state, one, other))
     assert "≠  learning_rate  0.001" in made and "=  epochs" in made and "differences" in made
+    assert "≠  lineage  ● base → sft(tool-calls)\n            ○ base → sft(tool-calls) → sft(tool-calls)" in made
+    assert made.endswith("3 differences · * not the default")
+    assert "=  lineage  ◉ base → " in text_of(made_lines(state, one, one))
     scores = text_of(score_rows(state, one, other))
     assert "+0.02 overlap" in scores and "+0.03" in scores
     assert "execute" in text_of(cost_rows(one, other)) and "1.00" in text_of(cost_rows(one, other))
