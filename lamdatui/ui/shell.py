@@ -79,6 +79,13 @@ class ShellApp(App[Result]):
         name = name or choice.remembered_theme()
         return name if name in self.available_themes else DARK.name
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Textual asks for it because of the theme before there is a screen; the rules would be parsed for it and once more for the screen."""
+        if self.screen_stack:
+            super().refresh_css(animate=animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     async def on_event(self, event: events.Event) -> None:
         if isinstance(event, (events.Key, events.Paste)) and not event.is_forwarded:
             await self._turns.handle(event)
