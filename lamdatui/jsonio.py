@@ -1,9 +1,10 @@
-"""JSON that can be digested and files that are whole or absent."""
+"""JSON that can be digested, numbers in it, and files that are whole or absent."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +22,13 @@ def canonical(value: Any) -> str:
 def digest(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of `value`."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def finite(value: Any) -> float | None:
+    """A finite number of a JSON value; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def file_digest(path: Path) -> str:

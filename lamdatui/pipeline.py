@@ -110,18 +110,13 @@ def parents(state: RunState, object_id: str) -> list[str]:
 
 def lineage(state: RunState, object_id: str) -> list[Trial]:
     """The trials that lead from what the profile names to this model or dataset, each after those it needs."""
-    ordered: dict[int, Trial] = {}
     seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in seen:
-            return
-        seen.add(name)
-        for parent in parents(state, name):
-            visit(parent)
-        trial = state.pool.items[name].trial
-        if trial is not None:
-            ordered.setdefault(trial, state.trials[trial])
-
-    visit(object_id)
-    return list(ordered.values())
+    waiting = [object_id]
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += parents(state, name)
+    # A trial can only have used what trials before it had made.
+    numbers = {trial for name in seen if (trial := state.pool.items[name].trial) is not None}
+    return [state.trials[number] for number in sorted(numbers)]

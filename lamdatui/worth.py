@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal, get_args
 
+from lamdatui.jsonio import finite
 from lamdatui.objects import ModelObject
 from lamdatui.state import RunState, Trial, details_of
 
@@ -204,12 +205,6 @@ def details(trial: Trial) -> Json:
     return details_of(trial.proposal or {})
 
 
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if good else None
-
-
 def mean(values: Sequence[float]) -> Mean:
     """Mean and, from `ENOUGH` values on, Student's 95% interval."""
     count = len(values)
@@ -248,7 +243,7 @@ def _choice(trial: Trial, run: Mapping[str, float | None]) -> Choice:
     action = (trial.proposal or {}).get("action") or {}
     inputs = ", ".join("+".join(map(str, ids)) for ids in (action.get("inputs") or {}).values() if ids)
     text = f"{action.get('type', '?')}({inputs})"
-    return Choice(trial.number, text, outcome, trial.objective, number(details(trial).get("expected")), rival, difference)
+    return Choice(trial.number, text, outcome, trial.objective, finite(details(trial).get("expected")), rival, difference)
 
 
 def _rival(trial: Trial, run: Mapping[str, float | None]) -> tuple[Rival | None, bool]:
@@ -266,7 +261,7 @@ def _rival(trial: Trial, run: Mapping[str, float | None]) -> tuple[Rival | None,
     digest = str(found.get("digest", ""))
     if digest == own:
         return None, True
-    return Rival(str(found.get("action", "?")), digest, number(found.get("expected")), run.get(digest)), False
+    return Rival(str(found.get("action", "?")), digest, finite(found.get("expected")), run.get(digest)), False
 
 
 def _outcome(trial: Trial, rival: Rival | None, agreed: bool) -> tuple[Outcome, float | None]:
@@ -298,7 +293,7 @@ def _edited(trial: Trial) -> bool:
 
 def _error(trial: Trial) -> float | None:
     """What came of a choice of the surrogate's own, less what it had expected."""
-    said = number(details(trial).get("expected"))
+    said = finite(details(trial).get("expected"))
     if chooser(trial) != "surrogate" or said is None or trial.objective is None or _edited(trial):
         return None
     return trial.objective - said
@@ -347,7 +342,7 @@ def _objectives(state: RunState) -> dict[str, float]:
     found = {trial.model: trial.objective for trial in state.trials.values() if trial.model and trial.objective is not None}
     weights = (state.profile.get("objective") or {}).get("weights") or {}
     for model, tasks in state.scores.items():
-        means = {task: number((tasks.get(task, {}).get("search") or {}).get("mean")) for task in weights}
+        means = {task: finite((tasks.get(task, {}).get("search") or {}).get("mean")) for task in weights}
         known = [weights[task] * value for task, value in means.items() if value is not None]
         if model not in found and weights and len(known) == len(weights):
             found[model] = round(sum(known), 6)

@@ -23,7 +23,7 @@ from lamdatui.policy.base import Candidate, Outcome, PlannerCall, Policy, Policy
 from lamdatui.policy.lamdagent import propose_one, remember
 from lamdatui.policy.session import PlannerSession
 from lamdatui.policy.surrogate import Forecast, Surrogate
-from lamdatui.state import Trial
+from lamdatui.state import Trial, details_of
 
 LEAST_SHARE, MOST_SHARE = 0.1, 0.5
 SHOWN = 5
@@ -107,7 +107,7 @@ class HybridPolicy(Policy):
         """Rewrite the memory after a trial that the planner chose. Raises PolicyError; the old memory then stays."""
         if self.session is None:
             return Outcome(by=self.name)
-        asked = ((trial.proposal or {}).get("details") or {}).get("chooser") == "planner"
+        asked = details_of(trial.proposal or {}).get("chooser") == "planner"
         if self.session.memory_mode == "planner" and not asked:
             return Outcome(by=self.name)
         return await remember(self.session, view, trial, self.name)
@@ -170,7 +170,7 @@ def current_share(view: View, start: float) -> float:
     """
     wins = losses = 0
     for trial in view.trials:
-        rival = ((trial.proposal or {}).get("details") or {}).get("rival")
+        rival = details_of(trial.proposal or {}).get("rival")
         if rival is None or trial.status not in ("done", "failed"):
             continue
         if trial.objective is not None and trial.objective >= rival["expected"]:
@@ -190,7 +190,7 @@ def due(view: View, share: float, start: float) -> bool:
     """
     spent = random.Random(digest(["share", view.seed])).random()
     for trial in view.trials:
-        told = (trial.proposal or {}).get("details") or {}
+        told = details_of(trial.proposal or {})
         if "chooser" in told:
             spent += told.get("share", start)
     return math.floor(spent + share) > math.floor(spent)

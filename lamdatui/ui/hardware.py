@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from rich.cells import cell_len, set_cell_size
 
+from lamdatui.jsonio import finite
 from lamdatui.ui.history import READINGS, share
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import Progress, finite
+from lamdatui.ui.training import Progress
 from lamdatui.ui.words import Line, Span, bar, count, duration, hang, size, sparkline
 
 Json = dict[str, Any]

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
+from lamdatui.jsonio import finite
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.proposal import alternatives, by_text, expected_text, labelled
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import Exchange, ViewState
 from lamdatui.ui.words import Line, Tone, call_text, count, duration
-from lamdatui.worth import Worth, details, number, told
+from lamdatui.worth import Worth, details, told
 
 Json = dict[str, Any]
 Kind = Literal["hint", "constraint", "rule"]
@@ -63,9 +64,9 @@ def share_of(state: RunState) -> float | None:
     """The newest share that a choice was made with, else the profile's; None for a policy that has none."""
     if state.policy != "hybrid" or not state.profile.get("planner"):
         return None
-    told_share = (share for trial in _newest(state) if (share := number(details(trial).get("share"))) is not None)
+    told_share = (share for trial in _newest(state) if (share := finite(details(trial).get("share"))) is not None)
     spec = state.profile.get("policy")
-    return next(told_share, number(spec.get("share")) if isinstance(spec, dict) else None)
+    return next(told_share, finite(spec.get("share")) if isinstance(spec, dict) else None)
 
 
 def _newest(state: RunState) -> Iterator[Trial]:
@@ -124,7 +125,7 @@ def _weighed(trial: Trial) -> list[Line]:
 
 def _alternative(item: Json, own: object, rival: object) -> Line:
     chosen = item.get("digest") == own
-    chance = number(item.get("probability"))
+    chance = finite(item.get("probability"))
     label = f"{'›' if chosen else ' '} {'' if chance is None else f'{chance:.0%}'}"
     text = expected_text(item)
     tone: Tone = "strong" if chosen else "plain"

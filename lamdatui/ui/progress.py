@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from lamdatui.jsonio import finite
 from lamdatui.ledger import Ledger
 from lamdatui.ui.hardware import clip_lines, pace_text
 from lamdatui.ui.results import Results
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import finite
 from lamdatui.ui.words import Line, Span, bar, call_text, count, duration, hang, mark, score, signed, size
 
 NAME_CELLS = 15

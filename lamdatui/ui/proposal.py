@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.events import by_person
+from lamdatui.jsonio import finite
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.state import RunState, Trial, details_of
 from lamdatui.ui.sanitize import one_line
-from lamdatui.ui.training import finite
 from lamdatui.ui.words import Line, Span, call_text, count, duration, inputs_text, number, size
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
+
+from lamdatui.jsonio import finite
 
 Json = dict[str, Any]
 
@@ -25,13 +26,6 @@ CURVES = (
     "answers_cut",
 )
 """The values of a training step that are kept as curves; their names in metrics.jsonl."""
-
-
-def finite(value: Any) -> float | None:
-    """A number that can be drawn; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ import re
 from textual.content import Content
 from textual.widget import Widget
 
+from lamdatui.jsonio import finite
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import finite
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import MODE_BADGES, Span, count, size
 
