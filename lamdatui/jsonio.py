@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,6 +20,8 @@ def canonical(value: Any) -> str:
 
 def digest(value: Any) -> str:
     """sha256 (hex) of the canonical JSON of `value`."""
+    import hashlib  # brings OpenSSL, which a console's first paint does without
+
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
@@ -33,6 +34,8 @@ def finite(value: Any) -> float | None:
 
 def file_digest(path: Path) -> str:
     """sha256 (hex) of a file's bytes."""
+    import hashlib
+
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

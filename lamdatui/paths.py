@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from pathlib import Path
@@ -55,6 +54,9 @@ def socket_path(run_dir: Path) -> Path:
 
     Raises LamdatuiError when the folder for sockets belongs to somebody else.
     """
+    # The console's first paint does without a socket, and without OpenSSL.
+    import hashlib
+
     digest = hashlib.sha256(os.fsencode(run_dir.resolve())).hexdigest()[:20]
     folder = _place("runtime")
     if len(os.fsencode(folder)) > 70:

@@ -392,8 +392,9 @@ def test_the_command_serves_a_real_run(lab_profile, cli: Commands) -> None:
 def test_without_a_run_the_start_screen_opens_consoles_in_its_tab(lab_profile, cli: Commands) -> None:
     done = cli("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "read-only", "--max-trials", "1")
     assert done.returncode == 0
-    # The console is told of the run by a command, which has left before the console connects.
-    with command_served(cli, LAMDATUI_LINGER="60") as (base, guard):
+    # The console is told of the run by a command, which has left before the console connects; the start screen's process
+    # holds the engine meanwhile. A second is for that command to end in.
+    with command_served(cli, LAMDATUI_LINGER="1") as (base, guard):
 
         async def look() -> None:
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:

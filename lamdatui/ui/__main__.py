@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lamdatui.errors import EXIT_DONE, EXIT_USAGE
+from lamdatui.errors import EXIT_DONE, EXIT_USAGE, LamdatuiError
 
 if TYPE_CHECKING:
     from lamdatui.ui.shell import ShellApp
@@ -61,9 +63,24 @@ def start(runs_dir: Path) -> int:
         chosen = _show(app)
         if chosen is None:
             return app.return_code or EXIT_DONE
-        code = console(chosen)
+        with _connected(chosen):
+            code = console(chosen)
         if code != EXIT_DONE:
             return code
+
+
+@contextlib.contextmanager
+def _connected(run_dir: Path) -> Iterator[None]:
+    """Hold the engine of a run that has ended: it leaves when nobody is connected, and a console takes its time to be there."""
+    import socket
+
+    from lamdatui.paths import socket_path
+
+    with socket.socket(socket.AF_UNIX) as connection:
+        # Where there is none, the console says so.
+        with contextlib.suppress(OSError, LamdatuiError):
+            connection.connect(str(socket_path(run_dir)))
+        yield
 
 
 def _show(app: ShellApp[Result]) -> Result | None:

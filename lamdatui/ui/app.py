@@ -22,7 +22,7 @@ from lamdatui.ui.link import EngineLink
 from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.shell import ShellApp
-from lamdatui.ui.state import Part, ViewState, reduce
+from lamdatui.ui.state import Part, ViewState
 from lamdatui.ui.tail import read_metrics, step_folder
 
 QUIT_CHOICES = {
@@ -102,6 +102,9 @@ class ConsoleApp(ShellApp[int]):
 
     def receive(self, frames: list[dict[str, Any]]) -> None:
         """Take a batch of frames in and tell the screen once what changed."""
+        # The first paint does without frames.
+        from lamdatui.ui.reduce import reduce
+
         changed: set[Part] = set()
         was = self.view.connection
         for frame in frames:
@@ -130,7 +133,7 @@ class ConsoleApp(ShellApp[int]):
         if step is None or step.status != "running" or (progress and progress.step == step.key):
             return
         if folder := step_folder(self.run_dir, step.key):
-            self.view.backfill(step.key, read_metrics(folder / "metrics.jsonl"))
+            self.view.take_metrics(step.key, read_metrics(folder / "metrics.jsonl"))
 
     @on(ConsoleScreen.CommandAsked)
     def _command_asked(self, message: ConsoleScreen.CommandAsked) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lamdatui.client import Client
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.ui.sanitize import read_frame
 from lamdatui.ui.who import who
+
+if TYPE_CHECKING:
+    from lamdatui.client import Client
 
 Json = dict[str, Any]
 
@@ -38,6 +40,8 @@ class EngineLink:
 
     async def run(self) -> None:
         """Watch the engine for ever."""
+        from lamdatui.client import Client
+
         failures = 0
         while True:
             try:

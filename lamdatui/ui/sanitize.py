@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from lamdatui.client import decode
-
 _RANGES = (
     "\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
     "\xad\u034f\u061c\u0600-\u0605\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u17b4-\u17b5\u180b-\u180f"  # format, fillers
@@ -55,6 +53,9 @@ class Clean(dict[str, Any]):
 
 def read_frame(line: bytes) -> Clean:
     """A frame of the engine, cleaned. Raises ValueError on anything but a JSON object with a `type`."""
+    # What reads and writes frames comes with the first of them, after the first paint.
+    from lamdatui.client import decode
+
     try:
         frame = decode(line)
         return Clean(frame if is_harmless(line) else clean_json(frame))

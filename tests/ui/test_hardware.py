@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from lamdatui.resources import builtin
 from lamdatui.ui.hardware import DETAILS, hardware_lines, past_rows
 from lamdatui.ui.history import READINGS
-from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.reduce import reduce
+from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.words import Line
 from tests.ui import script

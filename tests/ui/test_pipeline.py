@@ -13,8 +13,9 @@ from rich.cells import cell_len
 from lamdatui.objects import ModelObject
 from lamdatui.state import RunState, Trial
 from lamdatui.ui.pipeline import ORDERS, Pipeline, Row
+from lamdatui.ui.reduce import reduce
 from lamdatui.ui.screens.node import NodeScreen
-from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.state import ViewState
 from lamdatui.ui.treerows import brief_seconds, columns, header, row_line
 from lamdatui.ui.widgets.pipeline import FilterInput, LineageTree
 from tests.ui import script

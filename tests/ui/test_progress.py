@@ -35,9 +35,10 @@ from lamdatui.ui.charts import (
     thinned,
 )
 from lamdatui.ui.progress import ledger_bar, ledger_lines, overview_lines
+from lamdatui.ui.reduce import reduce
 from lamdatui.ui.results import Results, Tally, results
 from lamdatui.ui.screens.progress import NAMES, ProgressScreen
-from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.state import ViewState
 from lamdatui.ui.training import CURVE_POINTS, Curve, Progress
 from lamdatui.ui.widgets.card import ApprovalCard
 from lamdatui.ui.widgets.chart import ChartPanel
@@ -126,7 +127,7 @@ def test_the_charts_of_a_step_have_units_and_a_table(running: ViewState) -> None
 
 def test_every_value_that_a_step_reports_can_be_looked_at() -> None:
     view = ViewState()
-    view.backfill("3/1", metrics(20, reward=0.01, kl=0.1, answers_cut=0.01))
+    view.take_metrics("3/1", metrics(20, reward=0.01, kl=0.1, answers_cut=0.01))
     assert reward_metrics(view.progress) == ["reward", "kl", "answers_cut"]
     assert reward_chart(view).y == "mean reward"
     chart = reward_chart(view, "kl")
@@ -264,7 +265,7 @@ def test_epochs_are_told_where_the_trainer_counts_them() -> None:
     view = ViewState()
     for kind, data in (("step.intended", {"step": "1/1", "purpose": "trial", "trial": None, "digest": "d"}),):
         view.run.apply(_event(kind, data))
-    view.backfill("1/1", metrics(90))
+    view.take_metrics("1/1", metrics(90))
     told = "\n".join("".join(text for text, _ in line) for line in overview_lines(view, (), results(view.run), 90))
     assert "epoch 1.5 of 2" in told
 

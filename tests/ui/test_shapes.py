@@ -17,8 +17,9 @@ from lamdatui.events import event_from_json
 from lamdatui.snapshot import Snapshots
 from lamdatui.state import RunState
 from lamdatui.ui.pipeline import Pipeline
+from lamdatui.ui.reduce import reduce
 from lamdatui.ui.shapes import check, check_event, check_head, check_trials
-from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.state import ViewState
 from tests.hostile import Disguise, strings
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.ui.state import ViewState, reduce
+from lamdatui.ui.reduce import reduce
+from lamdatui.ui.state import ViewState
 from lamdatui.ui.training import Progress
 from lamdatui.ui.words import bar, duration, hang, size, sparkline
 from tests.ui import script

@@ -27,7 +27,6 @@ from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane
 from lamdatui.ui.widgets.hardware import HardwarePane
 from lamdatui.ui.widgets.logs import LogsPane
-from lamdatui.ui.widgets.logview import LogView
 from lamdatui.ui.widgets.pipeline import LineageTree, PipelinePane
 from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.widgets.tabs import PANES, Tab, TabStrip
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from lamdatui.ui.screens.planner import PlannerScreen
     from lamdatui.ui.widgets.card import ApprovalCard
     from lamdatui.ui.widgets.deciding import Deciding
+    from lamdatui.ui.widgets.logview import LogView
     from lamdatui.ui.words import Line
 
 AUTO_CARD_SECONDS = 1.0
@@ -133,6 +133,7 @@ class ConsoleScreen(Screen[None]):
         if not self.is_attached:
             return
         await self.mount(self._deciding, Footer(compact=True))
+        await self.query_one(LogsPane).fill()
         # A footer that comes late has missed the signal that fills it.
         self.refresh_bindings()
         self._refresh_parts(ALL_PARTS)
@@ -243,6 +244,10 @@ class ConsoleScreen(Screen[None]):
 
     def _focus_pane(self, pane: str) -> None:
         self.card.fill_screen(False)
+        if pane == "logs" and not self.log_view.is_attached:
+            # In the moment before it is filled.
+            self.call_after_refresh(self._focus_pane, pane)
+            return
         target = self.query_one({"pipeline": "#lineage", "logs": "#log-view"}.get(pane, f"#{pane}"))
         if all(node.display for node in target.ancestors_with_self if isinstance(node, Widget)):
             # At once: a key that is typed right behind this one is meant for the pane.

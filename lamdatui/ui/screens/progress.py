@@ -140,7 +140,7 @@ class ProgressScreen(OverConsole):
             folder = step_folder(self._run_dir, key)
             metrics = read_metrics(folder / "metrics.jsonl") if folder else []
             if any("loss" in metric for metric in metrics):
-                self._view.backfill(key, metrics)
+                self._view.take_metrics(key, metrics)
                 return
 
     def _refresh(self) -> None:

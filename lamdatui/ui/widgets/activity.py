@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from textual.content import Content
 from textual.events import Resize
@@ -12,10 +12,12 @@ from textual.reactive import Reactive
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
-from lamdatui.ui.activity import Row
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.state import ACTIVITY_ROWS, ViewState
 from lamdatui.ui.widgets.paint import paint
+
+if TYPE_CHECKING:
+    from lamdatui.ui.activity import Row
 
 HEAD = 10
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import on
 from textual.app import ComposeResult
@@ -11,10 +13,12 @@ from textual.content import Content
 from textual.events import Key
 from textual.widgets import Input, Static
 
-from lamdatui.ui.logmodel import LogModel
 from lamdatui.ui.logsources import NEWEST, Source, beside, cause, source
 from lamdatui.ui.state import ViewState
-from lamdatui.ui.widgets.logview import LogView
+
+if TYPE_CHECKING:
+    from lamdatui.ui.logmodel import LogModel
+    from lamdatui.ui.widgets.logview import LogView
 
 EMPTY = "No step has run."
 
@@ -35,14 +39,24 @@ class LogsPane(Vertical):
         self._head = Static(markup=False, id="log-head")
         self._cause = Static(markup=False, id="log-cause")
         self._cause.display = False
-        self.log_view = LogView()
 
     def compose(self) -> ComposeResult:
         yield self._head
         yield self._cause
-        yield self.log_view
 
     def on_mount(self) -> None:
+        self._say()
+
+    @cached_property
+    def log_view(self) -> LogView:
+        """The view of the log; imported and made after the first paint, which does without it."""
+        from lamdatui.ui.widgets.logview import LogView
+
+        return LogView()
+
+    async def fill(self) -> None:
+        """Show the log."""
+        await self.mount(self.log_view)
         self.update_view()
 
     @property
@@ -71,6 +85,8 @@ class LogsPane(Vertical):
 
     def update_view(self) -> None:
         """Open the log that should be shown; the same one again changes nothing but what is said of it."""
+        if not self.log_view.is_attached:
+            return
         now = self.source
         if self._shown is None or now.path != self._shown.path:
             self._close_search()
@@ -82,8 +98,7 @@ class LogsPane(Vertical):
             self._cause.update(f"✗ {why}")
         self._say()
 
-    @on(LogView.Asked)
-    async def _asked(self, message: LogView.Asked) -> None:
+    async def on_log_view_asked(self, message: LogView.Asked) -> None:
         if message.what == "search":
             await self.begin_search()
         elif message.what == "pager":
@@ -101,8 +116,7 @@ class LogsPane(Vertical):
         else:
             open_pager(self, now.path, line=view.place + 1, follow=view.following and now.grows)
 
-    @on(LogView.Changed)
-    def _changed(self, message: LogView.Changed) -> None:
+    def on_log_view_changed(self, message: LogView.Changed) -> None:
         if message.new:
             self._view.unread["logs"] = self._view.unread.get("logs", 0) + message.new
         self._say()
@@ -142,9 +156,9 @@ class LogsPane(Vertical):
     # --- what it says of itself ----------------------------------------------------------------------------------
 
     def _say(self) -> None:
-        shown, view = self._shown, self.log_view
-        model = view.model
-        title = f"{shown.name if shown else 'step'}{' · problems only' if view.only_problems else ''}"
+        shown = self._shown
+        model = self.log_view.model if shown else None
+        title = f"{shown.name if shown else 'step'}{' · problems only' if shown and self.log_view.only_problems else ''}"
         place = " · ".join([*self._search_says(model), self._place_says(model)]) if model else EMPTY
         if (title, place) != self._said:
             self._said = (title, place)
