@@ -92,6 +92,7 @@ def console(run_dir: Path, report: Path) -> None:
 
         def __init__(self) -> None:
             super().__init__(run_dir)
+            self.own_process = True
             self.seen: dict[str, list[float]] = {"opening": [], "key": [], "delay": []}
             self.frames = 0
             self._due: list[tuple[str, float]] = []

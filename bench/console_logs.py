@@ -78,6 +78,8 @@ class TimedApp(ConsoleApp):
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__(run_dir)
+        # As where the console is alone; the bench may take longer to leave it.
+        self.own_process, self.leave_within = True, 600.0
         self.paints = 0
         self.awaited: Callable[[], bool] | None = None
         self.shown = asyncio.Event()

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-LEAVE_SECONDS = 10.0
-"""Whatever does not end in this time after the person has left must not keep the terminal."""
-
 
 def main(argv: list[str]) -> int:
     """Run the console of one run, or the start screen, until the person leaves it; the exit code."""
@@ -84,13 +81,15 @@ def _connected(run_dir: Path) -> Iterator[None]:
 
 
 def _show(app: ShellApp[Result]) -> Result | None:
+    from lamdatui.ui import garbage
     from lamdatui.ui.shell import ShellApp
 
     if ShellApp.leaving:
         # The app before this one is through.
         ShellApp.leaving.cancel()
         ShellApp.leaving = None
-    app.leave_within = LEAVE_SECONDS
+    garbage.release()
+    app.own_process = True
     return app.run()
 
 

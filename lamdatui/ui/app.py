@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -16,6 +15,7 @@ from textual.screen import Screen
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import MODES
+from lamdatui.ui import garbage
 from lamdatui.ui.attention import Attention
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.link import EngineLink
@@ -53,6 +53,8 @@ class ConsoleApp(ShellApp[int]):
 
     def on_mount(self) -> None:
         self.set_interval(1.0, self.call_person)
+        if self.own_process:
+            self.set_interval(1.0, lambda: garbage.idle(self.attention.idle_seconds))
         self.call_after_refresh(self._painted)
 
     def _painted(self) -> None:
@@ -119,13 +121,13 @@ class ConsoleApp(ShellApp[int]):
             self.console_screen.post_message(ConsoleScreen.ViewChanged(frozenset(changed)))
 
     def _collect_garbage(self) -> None:
-        """Not while a history comes in; and what a long one leaves, some hundred thousand objects, is not walked through again."""
-        if self.view.connection == "catching-up":
-            gc.disable()
+        """Not while a history comes in."""
+        if not self.own_process:
             return
-        if self.view.connection == "live" and self.view.brief:
-            gc.freeze()
-        gc.enable()
+        if self.view.connection == "catching-up":
+            garbage.hold()
+        else:
+            garbage.settle()
 
     def _backfill(self) -> None:
         """The loss of a step that ran before this console attached is in its file, not in frames."""

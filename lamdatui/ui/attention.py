@@ -46,9 +46,14 @@ class Attention:
             self.touched()
 
     @property
+    def idle_seconds(self) -> float:
+        """How long ago the person last pressed a key, used the mouse or came back."""
+        return self._clock() - self._touched
+
+    @property
     def is_away(self) -> bool:
         """Whether the person looks elsewhere, as far as the terminal and the keys tell."""
-        return not self._focused or self._clock() - self._touched >= AWAY_SECONDS
+        return not self._focused or self.idle_seconds >= AWAY_SECONDS
 
     def due(self, waiting: Waiting | None, run: str) -> str:
         """What to write now, given the proposal that waits; an empty string most of the time."""

@@ -37,8 +37,10 @@ class ShellApp(App[Result]):
     BINDINGS = [*bindings("always", "app")]
     BINDING_GROUP_TITLE = "Everywhere"
 
-    leave_within: float = 0.0
-    """Seconds; 0: however long it takes."""
+    own_process: bool = False
+    """Whether nothing else lives in this process: its garbage collector is the app's, and it may be ended."""
+    leave_within: float = 10.0
+    """Seconds. Whatever does not end in this time after the person has left must not keep the terminal."""
     leaving: ClassVar[threading.Timer | None] = None
     """Ends the process when they are over, whichever app it shows."""
 
@@ -174,7 +176,7 @@ class ShellApp(App[Result]):
 
     def exit(self, result: Result | None = None, return_code: int = 0, message: RenderableType | None = None) -> None:
         """Leave; a process of its own has `leave_within` seconds for it."""
-        if self.leave_within and ShellApp.leaving is None:
+        if self.own_process and ShellApp.leaving is None:
             from lamdatui.ui.crash import end_within
 
             ShellApp.leaving = end_within(self.leave_within, self.way_back)

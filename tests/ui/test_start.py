@@ -405,11 +405,12 @@ def test_an_app_that_does_not_end_when_it_is_left_is_ended_and_says_what_it_wait
 import asyncio, sys
 from lamdatui.ui import __main__, startapp
 class Stuck(startapp.StartApp):
+    leave_within = 1.0
     async def on_unmount(self):
         await self.for_something_that_never_comes()
     async def for_something_that_never_comes(self):
         await asyncio.Event().wait()
-startapp.StartApp, __main__.LEAVE_SECONDS = Stuck, 1.0
+startapp.StartApp = Stuck
 sys.exit(__main__.main(sys.argv[1:]))
 """
     child = pexpect.spawn(sys.executable, ["-c", code, "--start", str(tmp_path)], dimensions=(40, 120), timeout=30)
