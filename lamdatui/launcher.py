@@ -42,6 +42,8 @@ RESET = (
 )
 LEFT_SECONDS = 1.0
 """What a child that was killed had started on this terminal, an editor say, has this long to save and go."""
+SETTLE_SECONDS = 0.05
+"""Keys and reports of the mouse that are on their way when the terminal is told to stop them are thrown away with the rest."""
 PR_SET_CHILD_SUBREAPER = 36
 FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 IGNORED = (signal.SIGINT, signal.SIGQUIT)
@@ -167,6 +169,8 @@ def _restore(saved: tuple[int, list[Any]] | None) -> None:
     try:
         with contextlib.suppress(OSError):
             os.write(_output(descriptor), RESET.encode())
+        # Also what was written to a pseudo-terminal gets to its queue only when the kernel has time for it.
+        time.sleep(SETTLE_SECONDS)
         with contextlib.suppress(termios.error, OSError):
             # What was typed or reported by the mouse for the dead console must not reach the shell.
             termios.tcsetattr(descriptor, termios.TCSAFLUSH, attributes)

@@ -64,6 +64,28 @@ def local_modes(terminal: pexpect.spawn) -> list:
     return termios.tcgetattr(terminal.child_fd)[:4]
 
 
+# The time is long here, so that a busy machine writes within it; then what the shell would read is what has leaked.
+IN_FLIGHT = """
+import os, select, sys, tty
+from lamdatui import launcher
+launcher.SETTLE_SECONDS = 3.0
+launcher.run([sys.executable, '-c', {child!r}, 'wait'])
+tty.setraw(0)
+left = os.read(0, 4096) if select.select([0], [], [], 0.1)[0] else b""
+print('LEFT', left, 'END')
+"""
+
+
+def test_a_report_of_the_mouse_that_was_on_its_way_is_thrown_away() -> None:
+    terminal = pexpect.spawn(sys.executable, ["-c", IN_FLIGHT.format(child=CHILD)], timeout=20, dimensions=(24, 80))
+    terminal.expect(rb"READY (\d+) ")
+    os.kill(int(terminal.match.group(1)), signal.SIGKILL)
+    terminal.expect_exact(b"\x1b[?1003l")
+    terminal.send("\x1b[<35;40;12M")
+    terminal.expect(rb"LEFT (.*) END")
+    assert terminal.match.group(1) == b"b''"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGHUP, signal.SIGABRT])
 def test_a_killed_child_leaves_the_terminal_as_it_was(number: signal.Signals) -> None:
     before = local_modes(pexpect.spawn("/bin/cat", dimensions=(24, 80)))
