@@ -119,8 +119,8 @@ def test_a_share_in_between_is_kept_in_even_steps_from_every_seed(share: float) 
         chosen = choosers(policy, 20, replace(view(3), seed=seed))
         for first in range(20):
             for last in range(first + 1, 21):
-                asked, due = chosen[first:last].count("planner"), (last - first) * share
-                assert math.floor(due - 1e-9) <= asked <= math.ceil(due + 1e-9), (seed, first, last)
+                asked, fair = chosen[first:last].count("planner"), (last - first) * share
+                assert math.floor(fair - 1e-9) <= asked <= math.ceil(fair + 1e-9), (seed, first, last)
         firsts.add(chosen.index("planner"))
         if not seed:
             again, _ = hybrid(share=share, adapt=False, reasons="facts", rotations=1)

@@ -117,8 +117,8 @@ def _choose(n: int, k: int) -> float:
 
 
 HEADER = (
-    "| policy | seeds | area under regret [95%] | minus random | minus TPE | by compute | final regret | trials to 95% (share) "
-    "| gap | refused | tokens |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    "| policy | seeds | area under regret [95%] | minus random | minus TPE | minus surrogate | by compute | final regret | trials to 95% (share) "
+    "| gap | refused | tokens |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -132,12 +132,13 @@ def line(seen: Seen, every: dict[str, Seen], budget: float) -> str:
     trials = sum(len(run["nodes"]) - OPENING for run in seen.runs.values())
     refused = sum(run["refused"] for run in seen.runs.values()) / max(1, trials)
     tokens = sum(run["tokens"] for run in seen.runs.values()) / len(seeds)
-    versus = [against(seen, every[other]) if other in every and other != seen.arm.name else "" for other in ("random", "tpe")]
+    others = ("random", "tpe", "surrogate")
+    versus = [against(seen, every[other]) if other in every and other != seen.arm.name else "" for other in others]
     by_seconds = float(np.mean([seen.area_by_seconds(seed, budget) for seed in seeds]))
     final = float(np.mean([seen.regret(seed)[-1] for seed in seeds]))
     gap = float(np.mean([seen.gap(seed) for seed in seeds]))
     return (
-        f"| {seen.arm.name} | {len(seeds)} | {mean:.3f} [{low:.3f}, {high:.3f}] | {versus[0]} | {versus[1]} | {by_seconds:.3f} "
+        f"| {seen.arm.name} | {len(seeds)} | {mean:.3f} [{low:.3f}, {high:.3f}] | {' | '.join(versus)} | {by_seconds:.3f} "
         f"| {final:.3f} | {median} ({len(reached) / len(ends):.0%}) | {gap:+.3f} | {refused:.1%} | {tokens:.0f} |"
     )
 

@@ -69,6 +69,7 @@ def start(runs_dir: Path) -> int:
 @contextlib.contextmanager
 def _connected(run_dir: Path) -> Iterator[None]:
     """Hold the engine of a run that has ended: it leaves when nobody is connected, and a console takes its time to be there."""
+    # Not `runs.greeted`: with it comes all that reads profiles, a quarter of a second before the console.
     import socket
 
     from lamdatui.paths import socket_path
