@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.jsonio import digest
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.schemes import SCHEME, SCHEMES, numbered
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -63,6 +64,14 @@ class Param:
     unit: str = ""
     allowed: tuple[str, ...] = ()
     """Legal values of a `str`."""
+    introduced: Value | None = None
+    """The default of the day on which it came, where `default` has changed since: at this value it is in no digest."""
+    since: int = 1
+    """The digest scheme that was the newest when it came: digests of older schemes don't know it."""
+
+    def is_introduced(self, value: Value) -> bool:
+        """Whether a value is the default of the day on which the hyperparameter came: such a value changes no digest."""
+        return value == (self.default if self.introduced is None else self.introduced)
 
     def parse(self, value: Any) -> Value:
         """`value` (a string from a form, or a number) as this parameter's type. Raises ValueError in plain words."""
@@ -127,13 +136,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Action:
-    """An action type + chosen objects + chosen hyperparameters + seed; `digest` identifies the work."""
+    """An action type + chosen objects + chosen hyperparameters + seed; `digest` identifies the work, under a digest scheme."""
 
     type: str
     inputs: Inputs
     params: dict[str, Value]
     seed: int
     digest: str
+    scheme: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `action_from_json` reads it back."""
@@ -143,6 +153,7 @@ class Action:
             "params": dict(self.params),
             "seed": self.seed,
             "digest": self.digest,
+            "scheme": self.scheme,
         }
 
     def describe(self) -> str:
@@ -159,7 +170,7 @@ def _short(value: Value) -> str:
 def action_from_json(data: Mapping[str, Any]) -> Action:
     """The action that `Action.to_json` wrote."""
     inputs = {slot: tuple(ids) for slot, ids in data["inputs"].items()}
-    return Action(data["type"], inputs, dict(data["params"]), data["seed"], data["digest"])
+    return Action(data["type"], inputs, dict(data["params"]), data["seed"], data["digest"], data.get("scheme", 1))
 
 
 @dataclass(frozen=True)
@@ -305,10 +316,21 @@ class BoundType:
         return found or self.type.check(call)
 
 
+Records = Callable[[str], Mapping[str, Value] | None]
+"""Digest → all hyperparameters of the action that is on record under it, or None when none is."""
+
+
 def make_action(
-    bound: BoundType, inputs: Inputs, params: Mapping[str, Any], pool: ObjectPool, *, seed: int, dtype: str
+    bound: BoundType,
+    inputs: Inputs,
+    params: Mapping[str, Any],
+    pool: ObjectPool,
+    *,
+    seed: int,
+    dtype: str,
+    records: Records = lambda _: None,
 ) -> Action:
-    """A validated action with its digest: type, version, input digests, hyperparameters, seed and dtype.
+    """A validated action with its digest (see `lamdatui.schemes`): the newest scheme's, or an older one's that is on record.
 
     Raises LamdatuiError when a hyperparameter is out of its legal range or an object is unknown.
     """
@@ -317,16 +339,56 @@ def make_action(
         parents = {slot.name: pool.digests(inputs.get(slot.name, ())) for slot in bound.type.slots}
     except (ValueError, KeyError) as error:
         raise LamdatuiError(str(error.args[0]), where=f"action {bound.name}") from error
+    named = {slot.name: tuple(inputs.get(slot.name, ())) for slot in bound.type.slots}
+    for scheme in SCHEMES[1:]:
+        older = action_digest(bound, parents, filled, seed, dtype, scheme)
+        if older and (recorded := records(older)) is not None and _same(bound, recorded, filled):
+            return Action(bound.name, named, filled, seed, older, scheme)
+    found = action_digest(bound, parents, filled, seed, dtype) or ""
+    if (recorded := records(found)) is not None and not _same(bound, recorded, filled):
+        # The type's author has changed a default: what is on record under this digest is other work.
+        found = action_digest(bound, parents, filled, seed, dtype, spelled_out=True) or ""
+    return Action(bound.name, named, filled, seed, found, SCHEME)
+
+
+def _same(bound: BoundType, recorded: Mapping[str, Value], params: Mapping[str, Value]) -> bool:
+    """Whether recorded hyperparameters are these; one that came later had the default of the day on which it came."""
+    late = {param.name for param in bound.type.params if param.name not in recorded and param.is_introduced(params[param.name])}
+    return {**recorded, **{name: params[name] for name in late}} == dict(params)
+
+
+def action_digest(
+    bound: BoundType,
+    parents: Mapping[str, list[str]],
+    params: Mapping[str, Value],
+    seed: int,
+    dtype: str,
+    scheme: int = SCHEME,
+    *,
+    spelled_out: bool = False,
+) -> str | None:
+    """The digest of an action under a scheme, from its input digests by slot and all of its hyperparameters.
+
+    From the second scheme on, hyperparameters at the default of the day on which they came are left out, unless `spelled_out`:
+    one that comes later then changes no digest. Those defaults are the action type's own, however a profile narrows them.
+    None where an older scheme can't tell the action from other work: a later hyperparameter has another value.
+    """
+    covered = {}
+    for param in bound.type.params:
+        is_introduced = param.is_introduced(params[param.name])
+        if param.since > scheme and not is_introduced:
+            return None
+        if (param.since <= scheme == 1) or (scheme > 1 and (spelled_out or not is_introduced)):
+            covered[param.name] = params[param.name]
     body = {
         "type": bound.name,
         "version": bound.type.version,
         "inputs": parents,
-        "params": filled,
+        "params": covered,
         "seed": seed,
         "dtype": dtype,
     }
-    named = {slot.name: tuple(inputs.get(slot.name, ())) for slot in bound.type.slots}
-    return Action(bound.name, named, filled, seed, digest(body))
+    return digest(numbered(body, scheme))
 
 
 @dataclass(slots=True)

@@ -137,7 +137,7 @@ def _machine(profile: Profile, folder: Path) -> Machine:
 
 def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: bool) -> Finding:
     """What of an action type can be proposed when the run starts, what it costs, and why there is nothing."""
-    from lamdatui.engine.candidates import enumerate_type, size_of
+    from lamdatui.engine.candidates import Known, enumerate_type, size_of
 
     subject = f"action {bound.name}"
     for slot in bound.type.slots:
@@ -145,7 +145,7 @@ def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: b
         if not fitting and not makes_data:
             detail = f"no dataset of format {' or '.join(slot.formats)}: it can never be proposed"
             return Finding("warn", subject, detail, "add such a dataset, or drop the action")
-    listing = enumerate_type(bound, state, machine, set(), 1)
+    listing = enumerate_type(bound, state, machine, Known(), 1)
     if not listing.candidates:
         reasons = "; ".join(listing.refused)
         # Merges and distillation may well wait for what other actions make; too little memory or disk does not pass by itself.

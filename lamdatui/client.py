@@ -30,6 +30,8 @@ from lamdatui.surrogates import escaped
 
 PROTOCOL = 2
 FRAME_BYTES = 4 * 1024 * 1024
+ANSWER_SECONDS = 30.0
+"""How long an engine may take to answer a command."""
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "attach": ("role", "name", "after", "snapshot"),
@@ -136,13 +138,27 @@ class Client:
                     future.set_exception(ConnectionError("the engine closed the connection"))
 
     async def command(self, command: str, **args: Any) -> Any:
-        """Send a command, return its result. Raises LamdatuiError when refused, ConnectionError when cut off."""
+        """Send a command, return its result: what it does is on record then.
+
+        Raises LamdatuiError when it is refused, or not answered in `ANSWER_SECONDS`; ConnectionError when cut off.
+        """
         number = next(self._ids)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
         self._writer.write(encode({"type": "command", "id": number, "command": command, "args": args}))
         await self._writer.drain()
-        reply = await future
+        # The reply to `attach` comes behind everything that was there, however long that takes to read.
+        seconds = None if command == "attach" else ANSWER_SECONDS
+        try:
+            reply = await asyncio.wait_for(future, seconds)
+        except TimeoutError:
+            self._waiting.pop(number, None)
+            raise LamdatuiError(
+                f"the engine has not answered in {seconds:.0f} s; whether it still does what was asked is not known",
+                where=command,
+                fix="look at the run with `lamdatui show RUN`; a stopped engine goes on after kill -CONT PID",
+                exit_code=EXIT_FAILED,
+            ) from None
         if not reply["ok"]:
             raise LamdatuiError(reply["error"], where=command, exit_code=EXIT_FAILED)
         return reply["result"]

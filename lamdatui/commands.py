@@ -98,7 +98,7 @@ def _open(profile: Any) -> None:
     from lamdatui.workspace import open_workspace, planner_settings
 
     known_policy(profile.policy.name)
-    open_workspace(profile)
+    open_workspace(profile, complain)
     planner_settings(profile, 1)
 
 
@@ -218,6 +218,7 @@ def stop_run(run: str, runs_dir: Path, when: str) -> None:
     run_dir = runs.find_run(run, runs_dir)
     if not runs.is_alive(run_dir):
         raise LamdatuiError("no engine is at work on this run", where=str(run_dir), exit_code=EXIT_FAILED)
+    runs.check_answers(run_dir)
     asyncio.run(_command(run_dir, "stop", when=when))
     complain(f"stopping {'after the running step' if when == 'after-step' else 'now'}")
 

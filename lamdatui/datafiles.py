@@ -7,13 +7,14 @@ Shapes: `{"messages": [...]}`, `{"prompt", "completion"}`, `{"prompt", "chosen",
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import file_digest
+from lamdatui.fingerprint import Changed
 from lamdatui.objects import DatasetFormat
 
 Message = dict[str, str]
@@ -118,11 +119,20 @@ def row_chars(row: dict[str, Any]) -> int:
     return sum(len(message["content"]) for name in PARTS for message in row.get(name, ()))
 
 
-def read_dataset(path: Path) -> list[dict[str, Any]]:
-    """All rows of a dataset, normalised. Raises LamdatuiError that names the file and the row."""
+def read_dataset(path: Path, promised: str = "") -> list[dict[str, Any]]:
+    """All rows of a dataset, normalised; `promised` is the sha256 of the file's bytes.
+
+    Raises LamdatuiError that names the file and the row, Changed when these are not the bytes that were promised.
+    """
+    return _dataset(path, promised)[0]
+
+
+def _dataset(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str]:
+    """The rows and the sha256 of the very bytes that they were read from."""
     rows: list[dict[str, Any]] = []
     kind: tuple[str, ...] = ()
-    for number, value in _lines(path):
+    lines, digest = _lines(path, promised)
+    for number, value in lines:
         try:
             row = normalise(value)
         except ValueError as error:
@@ -135,23 +145,27 @@ def read_dataset(path: Path) -> list[dict[str, Any]]:
         rows.append(row)
     if not rows:
         raise LamdatuiError("the dataset is empty", where=str(path))
-    return rows
+    return rows, digest
 
 
-def _lines(path: Path) -> list[tuple[int, Any]]:
+def _lines(path: Path, promised: str = "") -> tuple[list[tuple[int, Any]], str]:
     found = []
+    digest = hashlib.sha256()
     try:
         with path.open("rb") as handle:
             number = 0
             while line := handle.readline(ROW_BYTES + 1):
                 number += 1
+                digest.update(line)
                 if len(line) > ROW_BYTES:
                     raise LamdatuiError(f"a row longer than {ROW_BYTES} bytes", where=f"{path}, row {number}")
                 if line.strip():
                     found.append((number, _parse(line, path, number)))
     except OSError as error:
         raise LamdatuiError(f"can't read the file: {error.strerror}", where=str(path)) from error
-    return found
+    if promised and digest.hexdigest() != promised:
+        raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
+    return found, digest.hexdigest()
 
 
 def _parse(line: bytes, path: Path, number: int) -> Any:
@@ -165,16 +179,25 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
 
 def inspect_dataset(path: Path) -> DatasetInfo:
     """Read a whole dataset once and tell its format, rows and digest. Raises LamdatuiError."""
-    rows = read_dataset(path)
+    rows, digest = _dataset(path)
     chars = sum(map(row_chars, rows)) // len(rows)
-    return DatasetInfo(dataset_format(rows[0]), len(rows), file_digest(path), chars)
+    return DatasetInfo(dataset_format(rows[0]), len(rows), digest, chars)
 
 
-def read_task_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a task file: `id`, `split` (search | sealed), `messages`, `reference`. Raises LamdatuiError."""
+def read_task_rows(path: Path, promised: str = "") -> list[dict[str, Any]]:
+    """Rows of a task file: `id`, `split` (search | sealed), `messages`, `reference`; `promised` as in `read_dataset`.
+
+    Raises LamdatuiError, Changed.
+    """
+    return read_task(path, promised)[0]
+
+
+def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str]:
+    """The same, with the sha256 of the bytes that they were read from."""
     rows = []
     seen: set[str] = set()
-    for number, value in _lines(path):
+    lines, digest = _lines(path, promised)
+    for number, value in lines:
         where = f"{path}, row {number}"
         missing = {"id", "split", "messages", "reference"} - set(value if isinstance(value, dict) else ())
         if missing:
@@ -189,4 +212,4 @@ def read_task_rows(path: Path) -> list[dict[str, Any]]:
             raise LamdatuiError(str(error), where=where) from error
         seen.add(value["id"])
         rows.append(value)
-    return rows
+    return rows, digest

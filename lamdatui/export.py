@@ -60,10 +60,8 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
     staged = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     staged.mkdir()
     try:
-        _write(state, chosen, Store(run_dir.parent / "store"), staged, say)
+        _write(state, chosen, Store(run_dir.parent / "store", always=state.profile.get("verify") == "always"), staged, say)
         os.rename(staged, target)
-    except FileNotFoundError as error:
-        raise LamdatuiError(f"a part of the model is missing: {error}", where=str(run_dir.parent / "store")) from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
@@ -74,7 +72,7 @@ def _write(state: RunState, model_id: str, store: Store, staged: Path, say: Call
 
     from lamdatui.step.context import load_model, load_tokenizer
 
-    plain = reference(state.pool.model(model_id))
+    plain = reference(state.pool.model(model_id), state.pool)
     dtype = getattr(torch, state.device.get("dtype", "float32"))
     load_model(store, plain, dtype, torch.device("cpu")).save_pretrained(staged)
     load_tokenizer(store, plain).save_pretrained(staged)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.client import Client
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
+from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED
 from lamdatui.events import event_from_json
+from lamdatui.lastwords import cause
 from lamdatui.said import complain, say_json
 from lamdatui.state import RunState, Trial
 
@@ -56,12 +57,7 @@ class Headless:
         if self.interrupts:
             return EXIT_INTERRUPTED
         if code is None:
-            raise LamdatuiError(
-                "the engine went away",
-                where=str(self.run_dir / "engine.log"),
-                fix=f"the same command with --name {self.run_dir.name} goes on where it stopped",
-                exit_code=EXIT_FAILED,
-            )
+            raise cause(self.run_dir)
         return code
 
     async def _kill(self, client: Client) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,49 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError or ValueError."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+SEAL = "seal"
+
+
+class Damaged(ValueError):
+    """A record is not what was written: its seal does not fit, or it is no record at all."""
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with the digest of its content as its last field, `seal`."""
+    return {**record, SEAL: digest(record)}
+
+
+def unsealed(record: Any, older: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """The record without its seal, once the seal fits.
+
+    Records of the first version have no seal: one is taken as it is when all its fields are among `older`, so that a
+    damaged name of the seal's field is not taken for a missing seal. Raises Damaged.
+    """
+    if not isinstance(record, dict):
+        raise Damaged(f"a record is a JSON object, not {type(record).__name__}")
+    content = {name: value for name, value in record.items() if name != SEAL}
+    if SEAL not in record:
+        if content and set(content) <= older:
+            return content
+        raise Damaged("a record without its seal")
+    if record[SEAL] != digest(content):
+        raise Damaged("its seal does not fit what it says")
+    return content
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """`write_json` of a sealed record."""
+    write_json(path, sealed(record))
+
+
+def read_record(path: Path, older: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """What `write_record` wrote; `older` as in `unsealed`. Raises OSError when there is no file, Damaged for any other content."""
+    try:
+        return unsealed(read_json(path), older)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, Damaged) else Damaged(f"{type(error).__name__}: {error}") from error
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:

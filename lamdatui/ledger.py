@@ -44,7 +44,7 @@ class Ledger:
 
 
 def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
-    """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now` (s since the epoch) is the last event's time unless given."""
+    """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
     needed = reserve(state)
     budget: dict[str, Any] = state.profile.get("budget") or {}
 
@@ -63,7 +63,7 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
 
 def worked(state: RunState, now: float | None = None) -> float:
     """Seconds of work over all engines of the run; waiting for a person is not counted."""
-    until = state.last_wall if now is None else now
+    until = state.metered_until if now is None else now
     return state.used_seconds + (max(0.0, until - state.engine_since) if state.engine_since is not None else 0.0)
 
 

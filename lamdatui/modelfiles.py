@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import digest, file_digest, read_json
+from lamdatui.fingerprint import Say, hashes
+from lamdatui.jsonio import digest, read_json
 
 HEADER_BYTES = 100 * 1024 * 1024
 """Cap of a safetensors header, as in the safetensors library itself."""
@@ -45,8 +46,20 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
     return {name: entry["shape"] for name, entry in header.items()}
 
 
-def inspect_model(path: Path) -> ModelInfo:
-    """Look at a Hugging Face model directory.
+def model_digest(path: Path, *, always: bool = False, say: Say | None = None) -> str:
+    """The digest of a model directory as it is now; `always` and `say` as in `fingerprint.hashes`. Raises OSError."""
+    return digest(_hashes(path, always, say))
+
+
+def _hashes(path: Path, always: bool, say: Say | None) -> dict[str, str]:
+    """Name → sha256 of what makes the model: config, weights, tokenizer, chat template."""
+    tokenizer = sorted(p for p in path.glob("tokenizer*") if p.is_file()) + sorted(path.glob("*.jinja"))
+    files = [path / "config.json", *sorted(path.glob("*.safetensors")), *tokenizer]
+    return {file.name: found for file, found in hashes(files, always=always, say=say).items()}
+
+
+def inspect_model(path: Path, *, always: bool = False, say: Say | None = None) -> ModelInfo:
+    """Look at a Hugging Face model directory; `always` and `say` as in `fingerprint.hashes`.
 
     Raises LamdatuiError when it is not one, has no safetensors, or asks for its own code (`auto_map`).
     """
@@ -67,11 +80,10 @@ def inspect_model(path: Path) -> ModelInfo:
             shapes |= tensor_shapes(file)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LamdatuiError(f"broken weights: {error}", where=str(file)) from error
-    tokenizer = sorted(p for p in path.glob("tokenizer*") if p.is_file()) + sorted(path.glob("*.jinja"))
-    hashes = {file.name: file_digest(file) for file in [path / "config.json", *weights, *tokenizer]}
-    vocabulary = {name: value for name, value in hashes.items() if name in ("tokenizer.json", "tokenizer.model")}
+    files = _hashes(path, always, say)
+    vocabulary = {name: value for name, value in files.items() if name in ("tokenizer.json", "tokenizer.model")}
     return ModelInfo(
-        digest=digest(hashes),
+        digest=digest(files),
         architecture=str(config.get("model_type", "unknown")),
         layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": vocabulary}),
         parameters=sum(prod(shape) for shape in shapes.values()),

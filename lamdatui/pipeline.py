@@ -6,16 +6,27 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from lamdatui.actions import ActionType
-from lamdatui.objects import DatasetObject, ModelObject, PoolObject
+from lamdatui.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
 from lamdatui.state import RunState, Trial
 
 
 class ModelReference(TypedDict):
-    """Full weights (an absolute directory or `store:DIGEST`) plus adapters to merge into them, in order."""
+    """Full weights (an absolute directory or `store:DIGEST`) plus adapters to merge into them, in order.
+
+    `digest` is that of the directory, where the weights are one; "" where they are the store's, which has its own manifest.
+    """
 
     id: str
     weights: str
     adapters: list[str]
+    digest: str
+
+
+class TaskFile(TypedDict):
+    """A task file and the sha256 of its bytes."""
+
+    path: str
+    digest: str
 
 
 class StepRequest(TypedDict):
@@ -37,15 +48,18 @@ class StepRequest(TypedDict):
     device: str
     dtype: str
     threads: int
-    tasks: list[str]
+    tasks: list[TaskFile]
     """Files of the run's tasks: for data actions that keep their rows out of training data."""
     small: bool
     """After an attempt that ran out of memory: smaller micro-batches, the same effective batch."""
+    always: bool
+    """Hash every input at each look, however large: the profile's `verify: always`."""
 
 
-def reference(model: ModelObject) -> ModelReference:
-    """How a step finds a model of the pool."""
-    return {"id": model.id, "weights": model.weights, "adapters": list(model.adapters)}
+def reference(model: ModelObject, pool: ObjectPool) -> ModelReference:
+    """How a step finds a model of the pool, and what it has to find there."""
+    digests = (base.digest for base in pool.models if base.trial is None and base.weights == model.weights)
+    return {"id": model.id, "weights": model.weights, "adapters": list(model.adapters), "digest": next(digests, "")}
 
 
 def first_parent(request: StepRequest) -> ModelReference | None:
@@ -60,8 +74,8 @@ def produced(digest: str, manifest: Mapping[str, Any], parent: ModelReference | 
     """
     if manifest["kind"] == "adapter" and parent is not None:
         kept = parent["adapters"][: len(parent["adapters"]) - manifest.get("replaces", 0)]
-        return {"id": digest[:12], "weights": parent["weights"], "adapters": [*kept, f"store:{digest}"]}
-    return {"id": digest[:12], "weights": f"store:{digest}", "adapters": []}
+        return {**parent, "id": digest[:12], "adapters": [*kept, f"store:{digest}"]}
+    return {"id": digest[:12], "weights": f"store:{digest}", "adapters": [], "digest": ""}
 
 
 def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapping[str, Any]) -> PoolObject:
@@ -83,7 +97,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
         )
     first = next(slot.name for slot in kind.slots if slot.takes_models and not slot.base_only)
     parent = state.pool.model(action["inputs"][first][0])
-    made = produced(digest, manifest, reference(parent))
+    made = produced(digest, manifest, reference(parent, state.pool))
     return ModelObject(
         id=f"m{number}",
         digest=digest,

@@ -147,6 +147,17 @@ class BudgetSpec(_Strict):
     step_minutes: float | None = Field(default=None, gt=0)
     planner_tokens: int | None = Field(default=None, ge=1)
     disk_gib: float | None = Field(default=None, gt=0)
+    keep_free_mib: float = Field(default=64, ge=1)
+    """What stays free on the run's disk: with less, the run pauses before its next trial."""
+
+
+class StepsSpec(_Strict):
+    """Minutes that a step may take (no limit when not given), and without a sign of progress before that is reported; `on_stall: stop`
+    then ends the step."""
+
+    limit_minutes: float | None = Field(default=None, gt=0)
+    stall_minutes: float = Field(default=30, gt=0)
+    on_stall: Literal["report", "stop"] = "report"
 
 
 class Profile(_Strict):
@@ -166,10 +177,17 @@ class Profile(_Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     threads: int | None = Field(default=None, ge=1)
+    verify: Literal["auto", "always"] = "auto"
+    """`always`: hash every input at each look; `auto`: above 2 GiB only when size, times or inode have changed."""
+    steps: StepsSpec = StepsSpec()
 
     def search_digest(self) -> str:
-        """Digest of what makes two runs the same search: all but the budget and the mode, which may change on resume."""
-        return digest(self.model_dump(mode="json", exclude={"budget", "mode"}))
+        """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
+        return digest(self.model_dump(mode="json", exclude=set(OUTSIDE)))
+
+
+OUTSIDE = ("budget", "mode", "verify", "steps")
+"""Sections of a profile that say nothing of what is searched."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -241,6 +259,7 @@ _FIELDS: dict[str, type[_Strict]] = {
     "script": ScriptStep,
     "planner": PlannerSpec,
     "budget": BudgetSpec,
+    "steps": StepsSpec,
 }
 
 

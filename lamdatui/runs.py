@@ -15,15 +15,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.jsonio import read_json, write_atomic
+from lamdatui.jsonio import write_atomic
+from lamdatui.lastwords import cause, last_words
 from lamdatui.paths import socket_path
 from lamdatui.profile import Profile, dump_profile, load_profile
 
 START_SECONDS = 120.0
-HELLO_SECONDS = 10.0
+HELLO_SECONDS = 5.0
 LOCKED = 75
 """Exit status of an engine that found the run's lock taken (EX_TEMPFAIL of sysexits.h)."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -101,10 +101,14 @@ def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
     run_dir = runs_dir / name
     frozen = run_dir / "profile.yaml"
     if frozen.exists():
-        if load_profile(frozen).search_digest() != profile.search_digest():
+        begun = load_profile(frozen)
+        if begun.search_digest() != profile.search_digest():
             raise LamdatuiError(
                 f"the run {name!r} was made from another profile", where=str(frozen), fix="choose another --name"
             )
+        now = begun.model_copy(update={"verify": profile.verify, "steps": profile.steps})
+        if now != begun:
+            write_atomic(frozen, dump_profile(now))
         return run_dir.resolve()
     try:
         (run_dir / "steps").mkdir(parents=True, exist_ok=True)
@@ -142,6 +146,7 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
         if is_alive(run_dir):
             if connection := greeted(run_dir):
                 return connection, process is not None and peer_of(connection)[0] == process.pid
+            check_answers(run_dir)
         elif process is None or process.poll() == LOCKED:
             process = _spawn(run_dir, options)
         elif process.poll() is not None:
@@ -174,6 +179,21 @@ def greeted(run_dir: Path) -> socket.socket | None:
     return None
 
 
+def check_answers(run_dir: Path) -> None:
+    """Raises LamdatuiError when a signal has stopped the engine: it would not answer, however long somebody waits."""
+    with socket.socket(socket.AF_UNIX) as connection, contextlib.suppress(OSError):
+        connection.settimeout(HELLO_SECONDS)
+        connection.connect(str(socket_path(run_dir)))
+        pid, _ = peer_of(connection)
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t"):
+            raise LamdatuiError(
+                f"the engine of this run (process {pid}) is stopped by a signal and answers nobody",
+                where=str(run_dir),
+                fix=f"kill -CONT {pid} lets it go on; kill -KILL {pid} ends it, and nothing that is recorded is lost",
+                exit_code=EXIT_FAILED,
+            )
+
+
 def peer_of(connection: socket.socket) -> tuple[int, int]:
     """Process and user at the other end of a unix socket; for one that has connected, the process that listens."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
@@ -182,11 +202,12 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
 
 
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:
-    try:
-        told: dict[str, Any] = read_json(run_dir / "engine-error.json")
-    except (OSError, ValueError):
-        told = {"what": f"the engine ended with status {code}", "where": str(run_dir / "engine.log"), "fix": "", "code": 1}
-    return LamdatuiError(told["what"], where=told["where"], fix=told["fix"], exit_code=told["code"])
+    if words := last_words(run_dir):
+        return words
+    why = cause(run_dir)
+    return LamdatuiError(
+        f"the engine ended with status {code}: {why.what}", where=why.where, fix=why.fix, exit_code=EXIT_FAILED
+    )
 
 
 def wait_for_end(run_dir: Path, seconds: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lamdatui.lastwords import last_words
 from lamdatui.ledger import ledgers
 from lamdatui.state import RunState, Trial
 from lamdatui.store.journal import read_run, read_state
@@ -64,12 +65,17 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "policy": state.policy,
         "planner": worth(state).to_json(),
         "engine": {"pid": state.engine_pid if alive else None, **state.device},
+        "paused": {"by": state.paused_by, "reason": state.paused_reason} if state.paused else None,
+        "lost": state.lost,
     }
 
 
 def show(run_dir: Path, alive: bool) -> dict[str, Any]:
     """`describe` of a run directory. Raises LamdatuiError when it is not one."""
-    return describe(read_state(run_dir / "run.db"), alive)
+    found = describe(read_state(run_dir / "run.db"), alive)
+    if found["status"] == "interrupted" and not found["reason"] and (words := last_words(run_dir)):
+        found["reason"] = words.what
+    return found
 
 
 def summary(run_dir: Path, alive: bool) -> dict[str, Any]:
@@ -97,6 +103,9 @@ def _status(state: RunState, alive: bool) -> str:
 def table(found: dict[str, Any]) -> str:
     """The same for people: a few lines and a row a trial."""
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
+    if found["paused"]:
+        lines.append(f"paused by {found['paused']['by'] or 'a person'} {found['paused']['reason']}".rstrip())
+    lines += [f"lost: {name}: {reason}" for name, reason in found["lost"].items()]
     lines.append("used: " + ", ".join(spent(ledger) for ledger in found["ledgers"]))
     lines += [f"queued: {item['action']['type']} by {item['by']}  {item['note']}".rstrip() for item in found["queue"]]
     for label in ("base", "winner"):

@@ -85,6 +85,9 @@ class RunState:
     engine_pid: int | None = None
     epoch: int = 0
     paused: bool = False
+    paused_by: str = ""
+    paused_reason: str = ""
+    """Why the engine itself has paused the run; empty for a person's pause."""
     stopping: str = ""
     winner: str | None = None
     beats_base: bool | None = None
@@ -96,7 +99,15 @@ class RunState:
     last_seq: int = 0
     used_seconds: float = 0.0
     engine_since: float | None = None
+    """Since when the engine works, on the clock `meter`."""
     last_wall: float = 0.0
+    last_mono: float = 0.0
+    meter: str = "wall"
+    """The clock that work is counted on: `mono` (s since boot), or `wall`, as engines of the first version did."""
+    tasks: dict[str, Json] = field(default_factory=dict)
+    """Task → {"name", "path", "digest"}: the file as the run began with it. Runs of the first version have none at first."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Object id → why it is neither in the store nor can be made again."""
     pool: ObjectPool = field(default_factory=ObjectPool)
     trials: dict[int, Trial] = field(default_factory=dict)
     steps: dict[str, StepRecord] = field(default_factory=dict)
@@ -123,12 +134,24 @@ class RunState:
         handler = _HANDLERS.get(event.kind)
         if handler:
             handler(self, event.data, event)
-        self.last_wall = event.wall
+        self.last_wall, self.last_mono = event.wall, event.mono
 
     def trial(self, number: int) -> Trial:
         """A trial by number; marks it as changed."""
         self.touched.add(("trial", str(number)))
         return self.trials[number]
+
+    @property
+    def usable(self) -> ObjectPool:
+        """The pool without what is lost."""
+        if not self.lost:
+            return self.pool
+        return ObjectPool({name: item for name, item in self.pool.items.items() if name not in self.lost})
+
+    @property
+    def metered_until(self) -> float:
+        """The last event's time on the clock that work is counted on."""
+        return self.last_mono if self.meter == "mono" else self.last_wall
 
     @property
     def has_ended(self) -> bool:
@@ -186,16 +209,21 @@ def _run_created(state: RunState, data: Json, _: Event) -> None:
 def _stop_meter(state: RunState, event: Event) -> None:
     """The time budget counts work: not waiting for a person, not a pause, not what is watched after the end."""
     if state.engine_since is not None:
-        state.used_seconds += max(0.0, event.wall - state.engine_since)
+        state.used_seconds += max(0.0, _metered(state, event) - state.engine_since)
         state.engine_since = None
+
+
+def _metered(state: RunState, event: Event) -> float:
+    return event.mono if state.meter == "mono" else event.wall
 
 
 def _engine_started(state: RunState, data: Json, event: Event) -> None:
     state.engine_pid, state.epoch, state.device = data["pid"], data["epoch"], data["device"]
     if state.engine_since is not None:
         # The engine before this one was killed: it worked at least until its last event.
-        state.used_seconds += max(0.0, state.last_wall - state.engine_since)
-    state.engine_since = event.wall
+        state.used_seconds += max(0.0, state.metered_until - state.engine_since)
+    state.meter = data.get("clock", "wall")
+    state.engine_since = _metered(state, event)
     if state.status == "interrupted":
         state.status = "running"
 
@@ -213,7 +241,8 @@ def _run_resumed(state: RunState, data: Json, _: Event) -> None:
         # A person asked a finished search to go on: it has its time budget anew.
         state.used_seconds = 0.0
     state.reason = ""
-    state.status, state.stopping, state.paused = "running", "", False
+    state.status, state.stopping = "running", ""
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
     state.winner = state.beats_base = state.gain = None
 
 
@@ -225,11 +254,11 @@ def _run_ended(state: RunState, data: Json, event: Event) -> None:
 
 
 def _paused(state: RunState, data: Json, _: Event) -> None:
-    state.paused = True
+    state.paused, state.paused_by, state.paused_reason = True, data["by"], data.get("reason", "")
 
 
 def _unpaused(state: RunState, data: Json, _: Event) -> None:
-    state.paused = False
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
 
 
 def _stopping(state: RunState, data: Json, _: Event) -> None:
@@ -253,7 +282,7 @@ def _phase_changed(state: RunState, data: Json, event: Event) -> None:
     if data["phase"] in ("waiting", "paused"):
         _stop_meter(state, event)
     elif state.engine_since is None:
-        state.engine_since = event.wall
+        state.engine_since = _metered(state, event)
 
 
 def _problem_noted(state: RunState, data: Json, _: Event) -> None:
@@ -263,7 +292,17 @@ def _problem_noted(state: RunState, data: Json, _: Event) -> None:
 def _object_added(state: RunState, data: Json, _: Event) -> None:
     item = object_from_json(data["object"])
     state.pool.add(item)
+    state.lost = {name: reason for name, reason in state.lost.items() if name != item.id}
     state.touched.add(("object", item.id))
+
+
+def _object_lost(state: RunState, data: Json, _: Event) -> None:
+    # Replaced, not edited: snapshots refer to it as it was.
+    state.lost = {**state.lost, data["id"]: data["reason"]}
+
+
+def _task_added(state: RunState, data: Json, _: Event) -> None:
+    state.tasks = {**state.tasks, data["name"]: data}
 
 
 def _trial_opened(state: RunState, data: Json, event: Event) -> None:
@@ -389,6 +428,8 @@ _HANDLERS = {
     "phase.changed": _phase_changed,
     "problem.noted": _problem_noted,
     "object.added": _object_added,
+    "object.lost": _object_lost,
+    "task.added": _task_added,
     "trial.opened": _trial_opened,
     "trial.proposed": _trial_proposed,
     "shadows.recorded": _shadows_recorded,

@@ -12,6 +12,7 @@ from lamdatui.actions import BoundType
 from lamdatui.catalogue.fetch import resolve
 from lamdatui.datafiles import inspect_dataset, read_dataset
 from lamdatui.errors import LamdatuiError
+from lamdatui.fingerprint import Say
 from lamdatui.jsonio import canonical
 from lamdatui.modelfiles import inspect_model
 from lamdatui.objects import DatasetObject, ModelObject
@@ -96,8 +97,11 @@ def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> N
                 )
 
 
-def open_workspace(profile: Profile) -> Workspace:
-    """Open and check what a profile names. Raises LamdatuiError for the first thing that is wrong."""
+def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
+    """Open and check what a profile names; `say` hears of files that take long to read.
+
+    Raises LamdatuiError for the first thing that is wrong.
+    """
     types, problems = bind_types(profile)
     datasets = {}
     for name, spec in profile.datasets.items():
@@ -112,7 +116,7 @@ def open_workspace(profile: Profile) -> Workspace:
     models = {}
     for name, spec in profile.models.items():
         path = locate(spec.path).absolute()
-        info = inspect_model(path)
+        info = inspect_model(path, always=profile.verify == "always", say=say)
         models[name] = ModelObject(
             name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
         )

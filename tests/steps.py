@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import make_action
-from lamdatui.datafiles import inspect_dataset
+from lamdatui.datafiles import inspect_dataset, read_task_rows
+from lamdatui.jsonio import digest
 from lamdatui.modelfiles import inspect_model
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool, PoolObject, object_to_json
 from lamdatui.pipeline import reference, result_object
 from lamdatui.resources import load_registry
 from lamdatui.state import RunState, Trial
+from lamdatui.step.files import write_request
 from lamdatui.store.artifacts import Store
 
 SKILLS = ("reverse", "copy", "call")
@@ -77,15 +79,15 @@ class Lab:
         models, datasets = {}, {}
         for slot in bound.type.slots:
             if slot.takes_models:
-                models[slot.name] = [reference(self.pool.model(each)) for each in named.get(slot.name, ())]
+                models[slot.name] = [reference(self.pool.model(each), self.pool) for each in named.get(slot.name, ())]
             else:
                 datasets[slot.name] = [object_to_json(self.pool.dataset(each)) for each in named.get(slot.name, ())]
         request = {"step": "1/1", "purpose": "trial", "trial": 1, "digest": action["digest"], "action": action}
         request |= {"models": models, "datasets": datasets, "subject": None, "evaluations": list(evaluations)}
         request |= {"store": str(self.store.root), "device": "cpu", "dtype": self.dtype}
-        request |= {"threads": self.threads, "small": small}
-        request["tasks"] = [str(path) for path in sorted((self.lab / "tasks").glob("*.jsonl"))]
-        (folder / "action.json").write_text(json.dumps(request))
+        request |= {"threads": self.threads, "small": small, "always": False}
+        request["tasks"] = [{"path": str(path), "digest": ""} for path in sorted((self.lab / "tasks").glob("*.jsonl"))]
+        write_request(folder, request)
         self.execute(folder)
         return json.loads((folder / "outcome.json").read_text()), folder, action
 
@@ -129,7 +131,7 @@ class Lab:
 
         from lamdatui.step.context import load_model
 
-        return load_model(self.store, reference(self.pool.model(name)), torch.float32, torch.device("cpu"))
+        return load_model(self.store, reference(self.pool.model(name), self.pool), torch.float32, torch.device("cpu"))
 
     def weights(self, name: str) -> dict[str, Any]:
         """Name → tensor of a model of the pool."""
@@ -152,11 +154,12 @@ class Lab:
         from lamdatui.step.context import load_tokenizer
         from lamdatui.step.evaluate import evaluate
 
-        model, tokenizer = self.load(name), load_tokenizer(self.store, reference(self.pool.model(name)))
+        model, tokenizer = self.load(name), load_tokenizer(self.store, reference(self.pool.model(name), self.pool))
         found = {}
         for skill in skills:
             request = {"task": skill, "split": split, "key": "", "path": str(self.lab / "tasks" / f"{skill}.jsonl")}
-            request |= {"rows": rows, "scorer": "exact", "max_new_tokens": 16}
+            found_rows = [row for row in read_task_rows(Path(request["path"])) if row["split"] == split][:rows]
+            request |= {"rows": rows, "rows_digest": digest(found_rows), "scorer": "exact", "max_new_tokens": 16}
             value = evaluate(model, tokenizer, request, lambda **_: None)
             found[skill] = [row["score"] for row in value["rows"]]
         return found

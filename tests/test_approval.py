@@ -27,7 +27,7 @@ async def decided(state: RunState, **args) -> Decision:
     shown = proposal(state)
     asking = asyncio.create_task(approvals.ask(3, shown))
     await asyncio.sleep(0)
-    approvals.decide(state, {"number": 3, "digest": shown.action.digest} | args, "person")
+    approvals.answer(approvals.read(state, {"number": 3, "digest": shown.action.digest} | args, "person")[1])
     return await asking
 
 
@@ -37,7 +37,7 @@ async def test_a_decision_about_something_else_is_refused() -> None:
         with pytest.raises(LamdatuiError):
             await decided(state, **{"verdict": "approve", **wrong})
     with pytest.raises(LamdatuiError, match="no proposal is waiting"):
-        Approvals(TYPES, MACHINE).decide(state, {"number": 1, "digest": "d", "verdict": "approve"}, "person")
+        Approvals(TYPES, MACHINE).read(state, {"number": 1, "digest": "d", "verdict": "approve"}, "person")
 
 
 async def test_an_edit_is_validated_again_and_changes_what_runs() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lamdatui import costs
 from lamdatui.actions import Call, Estimate
-from lamdatui.engine.candidates import Machine, enumerate_type
+from lamdatui.engine.candidates import Known, Machine, enumerate_type
 from lamdatui.measured import Ledger, Measurement, scale
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.resources import load_registry
@@ -81,19 +81,19 @@ def test_what_does_not_fit_is_not_offered_and_the_reason_is_told() -> None:
     state = RunState(seed=1, pool=ObjectPool())
     state.pool.add(model(10**9))
     state.pool.add(DatasetObject("calls", "c", "sft", 100, "/c", chars=350))
-    large = enumerate_type(SFT, state, Machine("cpu", "float32", 2**40), set(), 1)
+    large = enumerate_type(SFT, state, Machine("cpu", "float32", 2**40), Known(), 1)
     assert large.candidates
-    small = enumerate_type(SFT, state, Machine("cpu", "float32", 2**30), set(), 1)
+    small = enumerate_type(SFT, state, Machine("cpu", "float32", 2**30), Known(), 1)
     assert small.candidates == []
     reasons = small.to_json()["refused"]
     assert any("memory; there are 1.0 GiB" in reason for reason in reasons)
     measured = Ledger(items=[taken(10.0, 2**50, parameters=10**9)])
-    learned = enumerate_type(SFT, state, Machine("cpu", "float32", 2**34, None, measured), set(), 1)
+    learned = enumerate_type(SFT, state, Machine("cpu", "float32", 2**34, None, measured), Known(), 1)
     assert learned.candidates == []
-    assert enumerate_type(SFT, state, Machine("cpu", "float32", 2**34), set(), 1).candidates
+    assert enumerate_type(SFT, state, Machine("cpu", "float32", 2**34), Known(), 1).candidates
     quantized = SFT.narrow("method", "qlora")
     assert "qlora needs a GPU" in next(
-        iter(enumerate_type(quantized, state, Machine("cpu", "float32", 2**40), set(), 1).refused)
+        iter(enumerate_type(quantized, state, Machine("cpu", "float32", 2**40), Known(), 1).refused)
     )
 
 

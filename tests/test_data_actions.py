@@ -266,7 +266,7 @@ def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> N
     from lamdatui.step.context import load_tokenizer
     from lamdatui.step.generate import sample
 
-    model, tokenizer = steps.load("llama"), load_tokenizer(steps.store, reference(steps.pool.model("llama")))
+    model, tokenizer = steps.load("llama"), load_tokenizer(steps.store, reference(steps.pool.model("llama"), steps.pool))
     asked: list[Any] = [[{"role": "user", "content": row.prompt}] for row in strings.rows("reverse", "train", 30, 2)]
     torch.manual_seed(5)
     before = torch.get_rng_state()

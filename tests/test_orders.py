@@ -166,7 +166,8 @@ async def decided(state: RunState, **args: Any) -> Decision:
     shown = proposal(state)
     asking = asyncio.create_task(approvals.ask(3, shown))
     await asyncio.sleep(0)
-    approvals.decide(state, {"number": 3, "digest": shown.action.digest, "verdict": "edit"} | args, "person")
+    answer = {"number": 3, "digest": shown.action.digest, "verdict": "edit"}
+    approvals.answer(approvals.read(state, answer | args, "person")[1])
     return await asking
 
 

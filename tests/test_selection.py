@@ -234,7 +234,7 @@ def test_another_policy_starts_before_the_next_proposal_and_the_old_one_is_close
     async def body() -> list[str]:
         await chosen.start()
         before, _ = await chosen.select(view())
-        chosen.switch("new")
+        chosen.prepared("new")()
         assert diary == ["old starts", "old proposes"]
         after, _ = await chosen.select(view())
         later, _ = await chosen.select(view())
@@ -249,8 +249,8 @@ def test_another_policy_starts_before_the_next_proposal_and_the_old_one_is_close
 def test_the_last_of_several_switches_counts() -> None:
     diary: list[str] = []
     chosen, _ = selection(Named("old", first, diary), Named("new", first, diary))
-    chosen.switch("new")
-    chosen.switch("random")
+    chosen.prepared("new")()
+    chosen.prepared("random")()
     proposal, _ = asyncio.run(chosen.select(view()))
     assert proposal.proposed_by == "random"
     assert diary == ["old closes"]
@@ -259,7 +259,7 @@ def test_the_last_of_several_switches_counts() -> None:
 def test_a_policy_whose_planner_can_not_be_had_is_told_and_replaced() -> None:
     new = Named("new", fails(PolicyError("the planner is not running")), starts=False)
     chosen, problems = selection(Named("old", first), new)
-    chosen.switch("new")
+    chosen.prepared("new")()
     proposal, told = asyncio.run(chosen.select(view()))
     assert proposal.proposed_by == "surrogate"
     assert told == "the planner is not running"
@@ -270,7 +270,7 @@ def test_a_switch_that_is_refused_changes_nothing() -> None:
     chosen, _ = selection(Named("old", first))
     for wrong in ("lamdagent", "scripted", "hybird"):
         with pytest.raises(LamdatuiError):
-            chosen.switch(wrong)
+            chosen.prepared(wrong)()
     proposal, _ = asyncio.run(chosen.select(view()))
     assert proposal.proposed_by == "old"
 

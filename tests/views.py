@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.actions import Action, BoundType, Estimate, Value
-from lamdatui.engine.candidates import Machine, enumerate_all, enumerate_type, legal, tried_digests
+from lamdatui.engine.candidates import Known, Machine, enumerate_all, enumerate_type, legal
 from lamdatui.jsonio import digest
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.planner.client import Answer, TokenChoice
@@ -156,7 +156,7 @@ def _world(index: int) -> tuple[RunState, dict[str, BoundType], dict[str, dict[s
         state.pool.add(DatasetObject(name, f"digest-{name}", kind, 900, f"/{name}", chars=40))  # type: ignore[arg-type]
     for number in range(1, rng.randint(0, 12) + 1):
         name = rng.choice(sorted(types))
-        listing = enumerate_type(types[name], state, MACHINE, tried_digests(state), number)
+        listing = enumerate_type(types[name], state, MACHINE, Known.of(state, MACHINE), number)
         if listing.candidates:
             _take(state, scores, rng, number, rng.choice(listing.candidates).action, types[name].type.output == "model")
     return state, types, scores

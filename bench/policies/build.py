@@ -125,7 +125,7 @@ class Works(Lab):
 
         model = self.load(name).eval()
         if not self.encoded:
-            tokenizer = load_tokenizer(self.store, reference(self.pool.model(name)))
+            tokenizer = load_tokenizer(self.store, reference(self.pool.model(name), self.pool))
             self.encoded = [catalogue.encode(rows, tokenizer) for rows in self.wanted]
         found = []
         with torch.inference_mode():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -19,6 +21,7 @@ from lamdatui import __version__
 from lamdatui.clock import SystemClock, boot_id
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import Machine
+from lamdatui.engine.integrity import check_promises
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.people import People, more_trials, types_json
 from lamdatui.engine.selection import Selection
@@ -32,7 +35,7 @@ from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
-from lamdatui.jsonio import write_json
+from lamdatui.lastwords import forget, leave
 from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
 from lamdatui.policy import Ingredients, make_policy
@@ -40,7 +43,7 @@ from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt
 from lamdatui.runs import LOCKED
 from lamdatui.store.artifacts import Store
-from lamdatui.store.journal import Journal
+from lamdatui.store.journal import Journal, JournalFailed
 from lamdatui.workspace import open_workspace, planner_settings
 
 QUESTIONS = ("actions", "try_action")
@@ -69,15 +72,21 @@ class Engine:
         self.options = options
         self.clock = SystemClock()
         self.journal = Journal(run_dir / "run.db", self.clock)
+        self.journal.on_failure = self._can_not_record
         self.closing = asyncio.Event()
         self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)
         self.workspace = open_workspace(profile)
         self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
-        self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish)
+        self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps)
         self.loop: Loop | None = None
         self.people: People | None = None
         self.reopened = asyncio.Event()
         """Set when more trials are asked of a run that is only shown."""
+
+    def _can_not_record(self, failure: JournalFailed) -> None:
+        """Nothing can be recorded any more, so nothing more is done: leave the reason for whoever watches, then end."""
+        leave(self.run_dir, failure)
+        self.closing.set()
 
     async def _machine(self) -> tuple[Machine, list[str]]:
         """What steps run on. Where NVML sees a GPU, the host says whether this torch can use it."""
@@ -100,9 +109,11 @@ class Engine:
         return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, ledger)
 
     def _dtype(self, fast_bfloat16: bool) -> str:
-        """The dtype of weights that are not trained, and of the results: part of every action's digest."""
+        """The dtype of weights that are not trained, and of the results: part of every action's digest, so a run keeps it."""
         if self.profile.dtype != "auto":
             return self.profile.dtype
+        if begun_with := self.journal.state.device.get("dtype"):
+            return begun_with
         return "bfloat16" if fast_bfloat16 else "float32"
 
     def _facts_of_start(self, machine: Machine) -> list[tuple[str, dict[str, Any]]]:
@@ -121,7 +132,7 @@ class Engine:
                 "wall_seconds": budget.wall_minutes * 60 if budget.wall_minutes else None,
             }
             facts.append(("run.created", created))
-        started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__}
+        started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__, "clock": "mono"}
         facts.append(("engine.started", {**started, "device": {"device": machine.device, "dtype": machine.dtype}}))
         if state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
             facts.append(("run.resumed", {"max_trials": trials}))
@@ -152,8 +163,9 @@ class Engine:
             return 0
         await self.host.warm()
         machine, devices = await self._machine()
+        check_promises(self.workspace, self.journal.state)
         selection = self._selection(lambda where, message: loop.problem(where, message))
-        store = Store(self.run_dir.parent / "store")
+        store = Store(self.run_dir.parent / "store", always=self.profile.verify == "always")
         store.sweep()
         loop = self.loop = Loop(
             self.workspace,
@@ -178,16 +190,22 @@ class Engine:
         code = 0
         try:
             code = await self._work(loop, selection)
+        except Exception as error:
+            # Before the connections end, so that whoever sees them end finds the reason.
+            leave(self.run_dir, told_of(error, self.run_dir))
+            raise
         finally:
             self.closing.set()
             readings.cancel()
             await selection.close()
             await self.host.close()
-            loop.record(
-                ("engine.stopped", {"reason": "the run ended" if self.journal.state.status != "running" else "asked to stop"})
-            )
+            reason = "the run ended" if self.journal.state.status != "running" else "asked to stop"
+            with contextlib.suppress(JournalFailed):
+                loop.record(("engine.stopped", {"reason": reason}))
             await self.server.close()
             self.journal.close()
+        if self.journal.failure is not None:
+            raise self.journal.failure
         return code
 
     async def _view(self) -> bool:
@@ -261,7 +279,10 @@ class Engine:
             case "actions":
                 return types_json(self.workspace.types)
             case "more":
-                self.options.max_trials = self.journal.state.counted + more_trials(args)
+                trials = self.journal.state.counted + more_trials(args)
+                for event in self.journal.append(("run.resumed", {"max_trials": trials})):
+                    self.server.publish({"type": "event", "event": event.to_json()})
+                self.options.max_trials = trials
                 self.reopened.set()
             case "stop":
                 self.closing.set()
@@ -296,19 +317,30 @@ def main() -> int:
     lock = take_lock(run_dir)
     if lock is None:
         return LOCKED
-    error_file = run_dir / "engine-error.json"
-    error_file.unlink(missing_ok=True)
+    forget(run_dir)
     try:
         return asyncio.run(Engine(run_dir, load_profile(run_dir / "profile.yaml"), options).run())
-    except LamdatuiError as error:
-        write_json(error_file, {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code})
-        print(error, file=sys.stderr)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 (the last boundary: whatever it is, the launcher has to tell it)
-        traceback.print_exc()
-        what = {"what": f"the engine failed: {type(error).__name__}: {error}", "where": str(run_dir / "engine.log")}
-        write_json(error_file, {**what, "fix": "start it again: finished work is kept", "code": EXIT_FAILED})
-        return EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 (the last boundary: whatever it is, whoever started the engine has to be told)
+        words = told_of(error, run_dir)
+        leave(run_dir, words)
+        with contextlib.suppress(OSError):  # Where the disk is full, the log is too.
+            if not isinstance(error, LamdatuiError):
+                traceback.print_exc()
+            print(words, file=sys.stderr, flush=True)
+        return words.exit_code
+
+
+def told_of(error: Exception, run_dir: Path) -> LamdatuiError:
+    """An error as what a person can act on."""
+    if isinstance(error, LamdatuiError):
+        return error
+    fix = "start it again: finished work is kept"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LamdatuiError(
+            f"the disk is full: {error}", where=str(run_dir), fix=f"free some space, then {fix}", exit_code=EXIT_FAILED
+        )
+    what = f"the engine failed: {type(error).__name__}: {error}"
+    return LamdatuiError(what, where=str(run_dir / "engine.log"), fix=fix, exit_code=EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamdatui.actions import Action, BoundType, make_action
-from lamdatui.engine.candidates import Machine, blocked, matches
+from lamdatui.engine.candidates import Known, Machine, blocked, matches
 from lamdatui.engine.orders import OWN, fresh, judge, read_order
 from lamdatui.errors import LamdatuiError
 from lamdatui.events import VERDICTS, by_person
@@ -76,11 +76,14 @@ class Approvals:
             verdict = "approve" if decision_for == "mode auto" else "stop"
             future.set_result(Decision(verdict, decision_for, "", action))
 
-    def decide(self, state: RunState, args: dict[str, Any], by: str) -> str:
-        """Take a person's decision. Raises LamdatuiError when it is not about the pending action or not legal."""
+    def read(self, state: RunState, args: dict[str, Any], by: str) -> tuple[int, Decision]:
+        """A person's decision and its trial's number; nothing is done yet.
+
+        Raises LamdatuiError when it is not about the pending action or not legal.
+        """
         if self._pending is None or self._pending[2].done():
             raise LamdatuiError("no proposal is waiting for a decision")
-        number, action, future = self._pending
+        number, action, _ = self._pending
         if args["number"] != number or args["digest"] != action.digest:
             raise LamdatuiError("this proposal is no longer the one that waits; look again")
         verdict = args["verdict"]
@@ -91,14 +94,19 @@ class Approvals:
                 self.other(state, action, args["action"]) if args.get("action") else self.edited(state, action, args["params"])
             )
             verdict = "edit" if action.digest != self._pending[1].digest else "approve"
-        future.set_result(Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember"))))
-        return verdict
+        return number, Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember")))
+
+    def answer(self, decision: Decision) -> None:
+        """Answer the pending question with a decision that is on record."""
+        if self._pending and not self._pending[2].done():
+            self._pending[2].set_result(decision)
 
     def edited(self, state: RunState, action: Action, params: dict[str, Any]) -> Action:
         """The action with other hyperparameters, validated again. Raises LamdatuiError."""
         bound = self._types[action.type]
         merged = {**action.params, **params}
-        changed = make_action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=self._machine.dtype)
+        known, dtype = Known.of(state, self._machine), self._machine.dtype
+        changed = make_action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=dtype, records=known.records)
         problems = bound.problems(changed.inputs, changed.params, state.pool, self._machine.device)
         if problems:
             raise LamdatuiError("; ".join(problems), where=f"action {action.type}")

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Slot, Value, make_action
+from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Records, Slot, Value, make_action
 from lamdatui.engine.combinations import Combinations
 from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger, Measurement, scale
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.policy.base import Candidate
 from lamdatui.state import RunState, Trial
+from lamdatui.store.artifacts import read_manifest
 
 LIMIT = 64
 """At most this many candidates of a type are offered; more are sampled by the run's seed, and the log says so."""
@@ -39,6 +40,15 @@ class Machine:
     disk: Path | None = None
     """The folder of the store: what is free there bounds what is written."""
     ledger: Ledger = field(default_factory=Ledger)
+
+    def recorded(self, digest: str) -> Mapping[str, Value] | None:
+        """The hyperparameters of the action that made the store's object `digest`; None when there is none that can be read."""
+        if self.disk is None:
+            return None
+        try:
+            return dict(read_manifest(self.disk / "store", digest)["action"]["params"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def estimate(self, bound: BoundType, call: Call) -> Estimate:
         """The type's own estimate, corrected by what this machine measured."""
@@ -129,6 +139,26 @@ def _nothing_for(slot: Slot) -> str:
     return f"{slot.name}: needs {several} dataset{'s' if slot.least > 1 else ''} of format {' or '.join(slot.formats)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is on record: digests that are not proposed again, and the hyperparameters behind every digest."""
+
+    tried: frozenset[str] = frozenset()
+    records: Records = lambda _: None
+
+    @classmethod
+    def of(cls, state: RunState, machine: Machine) -> Known:
+        """Of a run and of its store."""
+        actions = [item["action"] for item in state.queue.values()]
+        for trial in state.trials.values():
+            actions += [trial.action] if trial.action else []
+            actions += [trial.proposal["action"]] if trial.proposal else []
+        params = {action["digest"]: action["params"] for action in actions}
+        return cls(
+            frozenset(tried_digests(state)), lambda digest: params[digest] if digest in params else machine.recorded(digest)
+        )
+
+
 @dataclass(slots=True)
 class Listing:
     """The candidates of one type, how many combinations there are, and why what is not offered is not (reason → count)."""
@@ -146,10 +176,11 @@ class Listing:
         }
 
 
-def enumerate_type(bound: BoundType, state: RunState, machine: Machine, tried: set[str], round_: int) -> Listing:
+def enumerate_type(bound: BoundType, state: RunState, machine: Machine, known: Known, round_: int) -> Listing:
     """The candidates of one type: legal, feasible, untried, allowed."""
     slots = bound.type.slots
-    options = [_slot_options(slot, state.pool.models, state.pool.datasets) for slot in slots]
+    pool = state.usable
+    options = [_slot_options(slot, pool.models, pool.datasets) for slot in slots]
     grids: list[Sequence[Value]] = [param.choices or (param.default,) for param in bound.params]
     axes: list[Sequence[object]] = [*options, *grids]
     size = math.prod(len(axis) for axis in axes)
@@ -167,7 +198,7 @@ def enumerate_type(bound: BoundType, state: RunState, machine: Machine, tried: s
         picked = _combination(index, axes)
         inputs = {slot.name: picked[i] for i, slot in enumerate(slots)}
         params = {param.name: picked[len(slots) + i] for i, param in enumerate(bound.params)}
-        found = _candidate(bound, inputs, params, state, machine, tried)  # type: ignore[arg-type]
+        found = _candidate(bound, inputs, params, state, machine, known)  # type: ignore[arg-type]
         if isinstance(found, str):
             listing.refused[found] += 1
         elif found.action.digest not in seen:
@@ -179,16 +210,16 @@ def enumerate_type(bound: BoundType, state: RunState, machine: Machine, tried: s
 
 
 def _candidate(
-    bound: BoundType, inputs: Inputs, params: dict[str, Value], state: RunState, machine: Machine, tried: set[str]
+    bound: BoundType, inputs: Inputs, params: dict[str, Value], state: RunState, machine: Machine, known: Known
 ) -> Candidate | str:
     """The candidate, or the reason why it can't be one."""
-    if problems := bound.problems(inputs, params, state.pool, machine.device):
+    if problems := bound.problems(inputs, params, state.usable, machine.device):
         return problems[0]
     estimate = machine.estimate(bound, bound.call(inputs, params, state.pool, machine.device))
     if lacking := machine.lacks(estimate):
         return lacking
-    action = make_action(bound, inputs, params, state.pool, seed=state.seed, dtype=machine.dtype)
-    if action.digest in tried:
+    action = make_action(bound, inputs, params, state.pool, seed=state.seed, dtype=machine.dtype, records=known.records)
+    if action.digest in known.tried:
         return "tried already"
     return blocked(action, state.constraints) or Candidate(action, estimate)
 
@@ -201,7 +232,7 @@ def legal(
     if bound is None:
         return f"this run has no action type {kind!r}; it has {', '.join(types)}"
     try:
-        return _candidate(bound, inputs, bound.fill(params), state, machine, tried_digests(state))
+        return _candidate(bound, inputs, bound.fill(params), state, machine, Known.of(state, machine))
     except (ValueError, LamdatuiError) as error:
         return str(error)
 
@@ -234,10 +265,10 @@ def enumerate_all(
     types: Mapping[str, BoundType], state: RunState, machine: Machine, number: int
 ) -> tuple[dict[str, tuple[Candidate, ...]], dict[str, dict[str, Any]]]:
     """Candidates by type (types with none are left out), and for each type what was looked at, offered and refused."""
-    tried = tried_digests(state)
+    known = Known.of(state, machine)
     candidates, counts = {}, {}
     for name, bound in types.items():
-        listing = enumerate_type(bound, state, machine, tried, number)
+        listing = enumerate_type(bound, state, machine, known, number)
         counts[name] = listing.to_json()
         if listing.candidates:
             candidates[name] = tuple(listing.candidates)
@@ -255,16 +286,16 @@ def opening(
     """
     counted = [t.action["type"] for t in state.trials.values() if t.action and not _undone(state, t)]
     opened = {types[name].type.family for name in counted if name in types}
-    tried = tried_digests(state)
+    known = Known.of(state, machine)
     for family in FAMILIES:
         bound = next((b for b in types.values() if b.type.family == family), None)
         if bound is None or family in opened:
             continue
         # What comes later of a slot is not reached within the tries.
-        options = [found[:OPENING_TRIES] for found in _opening_options(bound, state.pool, objectives)]
+        options = [found[:OPENING_TRIES] for found in _opening_options(bound, state.usable, objectives)]
         for picked in itertools.islice(itertools.product(*options), OPENING_TRIES):
             inputs = {slot.name: ids for slot, ids in zip(bound.type.slots, picked, strict=True)}
-            found = _candidate(bound, inputs, bound.defaults(), state, machine, tried)
+            found = _candidate(bound, inputs, bound.defaults(), state, machine, known)
             if isinstance(found, Candidate):
                 return found
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -11,34 +12,27 @@ from typing import Any
 from lamdatui.actions import Action, BoundType, action_from_json
 from lamdatui.clock import Clock
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import Machine, enumerate_all, legal, opening
+from lamdatui.engine.candidates import Machine, enumerate_all, opening
 from lamdatui.engine.forecasts import Forecasts
+from lamdatui.engine.integrity import Lost, inputs_of, opening_facts
 from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
+from lamdatui.engine.upkeep import Ended, Upkeep
+from lamdatui.engine.views import Candidates, view_of
 from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
 from lamdatui.ledger import ledgers
 from lamdatui.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.pipeline import StepRequest, result_object
-from lamdatui.policy.base import Candidate, PolicyError, Proposal, View
+from lamdatui.policy.base import PolicyError, Proposal, View
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
 from lamdatui.workspace import Workspace
-
-
-class Ended(Exception):
-    """The search is over; carries status and reason, and the budget of trials where that was the reason."""
-
-    def __init__(self, status: str, reason: str, *, trials: int | None = None) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.trials = trials
 
 
 class Loop:
@@ -70,6 +64,7 @@ class Loop:
         self.requests = Requests(workspace, store, self.scoring, machine)
         self.forecasts = Forecasts()
         self.woken = asyncio.Event()
+        self.upkeep = Upkeep(self)
         self._chosen: tuple[int, View, Proposal] | None = None
 
     @property
@@ -117,15 +112,18 @@ class Loop:
         self.record(("run.resumed", {"max_trials": self.state.counted + trials}))
 
     async def _may_go_on(self) -> None:
+        if self.state.open_trial is None:
+            await self.upkeep.have_room()
         while self.state.paused and not self.state.stopping:
-            self.phase("paused")
+            self.phase("paused", self.state.paused_reason)
             self.woken.clear()
             await self.woken.wait()
         if self.state.stopping:
             raise Ended("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
-        for ledger in ledgers(self.state, self.clock.wall()):
+        now = self.clock.mono() if self.state.meter == "mono" else self.clock.wall()
+        for ledger in ledgers(self.state, now):
             if ledger.is_spent:
                 raise Ended("done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None)
 
@@ -135,26 +133,13 @@ class Loop:
         return self.state.trials[number]
 
     async def _bases(self) -> None:
-        for name, item in [*self.workspace.models.items(), *self.workspace.datasets.items()]:
-            if name not in self.state.pool.items:
-                self.record(("object.added", {"object": object_to_json(item)}))
+        if facts := opening_facts(self.workspace, self.state):
+            self.record(*facts)
         for model in self.workspace.models.values():
-            await self._evaluate(model, "search", f"base-{model.id}")
+            await self.upkeep.evaluate(model, "search", f"base-{model.id}")
 
-    async def _evaluate(self, model: ModelObject, split: str, name: str) -> None:
-        """Have a model's scores on a split: from the store, or by a step of their own. Raises Ended when it fails."""
-        if all(split in self.state.scores.get(model.id, {}).get(task, {}) for task in self.workspace.tasks):
-            return
-        if not self.scoring.complete(model.digest, split):
-            self.phase("evaluating", f"{model.id} on {split}")
-            outcome = await self._step(name, self.requests.evaluation(name, model, split))
-            if outcome["status"] != "ok":
-                if self.state.stopping:
-                    raise Ended("stopped", "stopped by a person")
-                raise Ended("failed", f"{model.id} could not be evaluated: {outcome['error']['message']}")
-        self.record(*self.scoring.facts(model, split))
-
-    async def _step(self, name: str, request: StepRequest) -> Outcome:
+    async def step(self, name: str, request: StepRequest) -> Outcome:
+        """Have a step done on the next free device; its outcome."""
         async with self.slots.hold() as device:
             self.forecasts.warm()
             request["device"] = device
@@ -183,32 +168,9 @@ class Loop:
         if self.state.trials[number].status in ("approved", "running"):
             await self._execute(number)
 
-    def view(self, number: int = 0, candidates: Mapping[str, tuple[Candidate, ...]] = MappingProxyType({})) -> View:
+    def view(self, number: int = 0, candidates: Candidates = MappingProxyType({})) -> View:
         """What policies see before trial `number` (0: of all trials so far)."""
-        means = {
-            model: {task: splits["search"]["mean"] for task, splits in tasks.items() if "search" in splits}
-            for model, tasks in self.state.scores.items()
-        }
-        weights = self.workspace.profile.objective.weights
-        return View(
-            number=number,
-            seed=self.state.seed,
-            pool=self.state.pool,
-            trials=tuple(self.state.trials[n] for n in sorted(self.state.trials) if n != number),
-            candidates=candidates,
-            summaries={name: bound.type.summary for name, bound in self.workspace.types.items()},
-            objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in weights.items()),
-            scores=means,
-            objectives=self._objectives(),
-            memory=self.state.memory,
-            memory_by=self.state.memory_by,
-            constraints=tuple(item["text"] for item in self.state.constraints.values()),
-            trials_left=self.state.max_trials - self.state.counted,
-            weights=weights,
-            makes_data=frozenset(name for name, bound in self.workspace.types.items() if bound.type.output == "dataset"),
-            hints=tuple(f"{item['by']}: {item['text']}" for item in self.state.hints.values()),
-            candidate=lambda kind, inputs, params: legal(self.workspace.types, kind, inputs, params, self.state, self.machine),
-        )
+        return view_of(self.state, self.workspace, self.machine, self._objectives(), number, candidates)
 
     def _objectives(self) -> dict[str, float]:
         found = {model: self.scoring.objective(self.state, model) for model in self.state.scores}
@@ -256,11 +218,25 @@ class Loop:
         candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
         self.record(("candidates.listed", {"number": number, "types": counts}))
         if not candidates:
-            raise Ended("done", "no legal action is left that was not tried")
+            return await self._nothing_left(number, counts)
         view = self.view(number, candidates)
         proposal, fallback = await self._select(number, view)
         self._chosen = (number, view, proposal)
         return view, proposal, fallback
+
+    async def _nothing_left(self, number: int, counts: Mapping[str, Any]) -> tuple[View, Proposal, str | None]:
+        """No action can be proposed: for want of disk space the run waits for some, otherwise it ends, and says of what."""
+        refused = Counter[str]()
+        for kind, count in counts.items():
+            refused.update({f"{kind}: {reason}": times for reason, times in count["refused"].items()})
+        lacking = [reason for reason in refused if "free on the disk" in reason]
+        if lacking:
+            await self.upkeep.out_of_room(f"no action fits on the disk: {lacking[0]}")
+            return await self._choose(number)
+        told = "; ".join(reason for reason, _ in refused.most_common(3) if not reason.endswith(": tried already"))
+        why = "no legal action is left that was not tried" + (f" ({told})" if told else "")
+        # Where nothing was ever possible, the search has not been done.
+        raise Ended("done" if self.state.counted > 1 else "refused", why)
 
     def _bound(self, action: Action) -> BoundType:
         return self.workspace.types[action.type]
@@ -300,6 +276,19 @@ class Loop:
         if decision is None:
             self.phase("waiting", f"trial {number}: {action.type} awaits a decision")
             decision = await self.approvals.ask(number, proposal)
+        if self.state.trials[number].decision is None:
+            self._decided(number, decision)
+        if decision.verdict not in ("approve", "edit"):
+            self._close_undone(number, decision)
+
+    def decide(self, args: dict[str, Any], by: str) -> str:
+        """Take a person's decision, on record when this returns; the verdict. Raises LamdatuiError when it can't be taken."""
+        number, decision = self.approvals.read(self.state, args, by)
+        self._decided(number, decision)
+        self.approvals.answer(decision)
+        return decision.verdict
+
+    def _decided(self, number: int, decision: Decision) -> None:
         data = {
             "number": number,
             "verdict": decision.verdict,
@@ -310,8 +299,6 @@ class Loop:
         fault("loop.before-decide")
         self.record(("trial.decided", data), *self.approvals.consequences(self.state, number, decision))
         fault("loop.after-decide")
-        if decision.verdict not in ("approve", "edit"):
-            self._close_undone(number, decision)
 
     def _close_undone(self, number: int, decision: Decision) -> None:
         status = {"veto": "vetoed", "skip": "skipped", "stop": "stopped", "rejected": "rejected"}[decision.verdict]
@@ -333,15 +320,18 @@ class Loop:
         digest = trial.action["digest"]
         bound = self.workspace.types[trial.action["type"]]
         cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
-        if trial.status == "running" or not self.is_done(action_from_json(trial.action)):
+        if trial.status == "running" or not await self.upkeep.has_result(action_from_json(trial.action)):
             self.phase("running", f"trial {number}: {trial.action['type']}")
             await self._make_room(trial.action, bound)
+            try:
+                await self.upkeep.restore(inputs_of(trial))
+            except Lost as lost:
+                self._close(number, "failed", error={"class": "lost", "message": str(lost)})
+                return
             request = self.requests.trial(trial, self.state)
-            outcome, _ = await asyncio.gather(self._step(str(number), request), self._shadows(number))
+            outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
             if outcome["status"] != "ok":
-                stopped = self.state.stopping and outcome["error"]["class"] == "killed"
-                status = "stopped" if stopped else "failed"
-                self._close(number, status, error=outcome["error"], seconds=outcome.get("seconds", {}))
+                await self._failed(number, outcome)
                 return
             cached, seconds = outcome["cached"], outcome["seconds"]
             self._measure(trial.action, bound, outcome)
@@ -349,9 +339,24 @@ class Loop:
             await self._shadows(number)
         made = result_object(self.state, number, bound.type, self.store.manifest(digest))
         fault("loop.before-score")
+        if isinstance(made, ModelObject) and not self.scoring.complete(digest, "search"):
+            # Its evaluation was damaged meanwhile.
+            self.record(("object.added", {"object": object_to_json(made)}))
+            await self.upkeep.evaluate(made, "search", f"search-{made.id}")
         scores = self.scoring.facts(made, "search") if isinstance(made, ModelObject) else []
         self.record(("object.added", {"object": object_to_json(made)}), *scores)
         await self._remember(number, made, cached, seconds)
+
+    async def _failed(self, number: int, outcome: Outcome) -> None:
+        """A trial's step has failed. What is no fault of the action does not count: the trial may come again."""
+        error = outcome["error"]
+        stopped = self.state.stopping and error["class"] == "killed"
+        again = error["class"] in ("disk", "changed", "damaged")
+        self._close(number, "stopped" if stopped or again else "failed", error=error, seconds=outcome.get("seconds", {}))
+        if error["class"] == "changed":
+            raise Ended("failed", self.upkeep.what_changed(error["message"]))
+        if error["class"] == "disk":
+            await self.upkeep.out_of_room(f"trial {number}: {error['message']}")
 
     async def _make_room(self, action: dict[str, Any], bound: BoundType) -> None:
         """Let the planner give memory back where the step would not fit beside it."""
@@ -372,6 +377,7 @@ class Loop:
     async def _remember(self, number: int, made: PoolObject, cached: bool, seconds: dict[str, float]) -> None:
         closing: dict[str, Any] = {"dataset": made.id}
         if isinstance(made, ModelObject):
+            await self.upkeep.evaluate(self.base, "search", f"base-{self.base.id}")
             closing = {
                 "model": made.id,
                 "scores": self.state.scores[made.id],
@@ -447,18 +453,19 @@ class Loop:
         open_trial = self.state.open_trial
         if open_trial is not None and open_trial.status != "running":
             self._close(open_trial.number, "stopped")
-        objectives = self._objectives()
-        done = [t for t in self.state.trials.values() if t.status == "done" and t.model in objectives]
-        winner = max(done, key=lambda t: (objectives[t.model or ""], -t.number), default=None)
         data: dict[str, Any] = {"status": end.status, "reason": end.reason, "winner": None, "beats_base": None, "gain": None}
-        if winner is not None and winner.model is not None:
-            data["winner"] = winner.model
+        while (winner := self._winner()) is not None:
+            data["winner"] = winner
             try:
-                data["gain"] = await self._report(self.state.pool.model(winner.model), sealed=end.status == "done")
+                data["gain"] = await self._report(self.state.pool.model(winner), sealed=end.status == "done")
                 best = data["gain"].get("sealed") or data["gain"]["search"]
                 data["beats_base"] = best["objective"]["interval"][0] > 0
+            except Lost:
+                data["winner"] = None
+                continue
             except Ended as failure:
                 data["status"], data["reason"] = failure.status, failure.reason
+            break
         if (
             data["status"] == "done"
             and end.trials is not None
@@ -469,11 +476,24 @@ class Loop:
         self.record(("run.ended", data))
         return True
 
+    def _winner(self) -> str | None:
+        """The model with the best objective, the older one of equals; not one that is lost."""
+        objectives = self._objectives()
+        done = [
+            t
+            for t in self.state.trials.values()
+            if t.status == "done" and t.model in objectives and t.model not in self.state.lost
+        ]
+        best = max(done, key=lambda t: (objectives[t.model or ""], -t.number), default=None)
+        return best.model if best else None
+
     async def _report(self, winner: ModelObject, *, sealed: bool) -> dict[str, Any]:
         """The winner's gain on the search split and, when the search ran to its end, on the sealed one."""
+        for model in (self.base, winner):
+            await self.upkeep.evaluate(model, "search", f"search-{model.id}")
         report = {"search": self.scoring.report(winner.digest, self.base.digest, "search")}
         if sealed:
             for model in (self.base, winner):
-                await self._evaluate(model, "sealed", f"sealed-{model.id}")
+                await self.upkeep.evaluate(model, "sealed", f"sealed-{model.id}")
             report["sealed"] = self.scoring.report(winner.digest, self.base.digest, "sealed")
         return report

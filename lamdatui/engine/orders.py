@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lamdatui.actions import Action, BoundType, Estimate, Inputs, make_action
-from lamdatui.engine.candidates import Machine, blocked, done_by
+from lamdatui.engine.candidates import Known, Machine, blocked, done_by
 from lamdatui.errors import LamdatuiError
 from lamdatui.state import RunState
 
@@ -68,11 +68,13 @@ def judge(types: Mapping[str, BoundType], order: Order, state: RunState, machine
     if problems:
         return Judged(tuple(problems))
     params = bound.fill(order.params)
-    problems = bound.problems(order.inputs, params, state.pool, machine.device)
+    lost = [f"{name} is lost: {state.lost[name]}" for ids in order.inputs.values() for name in ids if name in state.lost]
+    problems = lost or bound.problems(order.inputs, params, state.pool, machine.device)
     if problems:
         return Judged(tuple(problems))
     seed = state.seed if order.seed is None else order.seed
-    action = make_action(bound, order.inputs, params, state.pool, seed=seed, dtype=machine.dtype)
+    records = Known.of(state, machine).records
+    action = make_action(bound, order.inputs, params, state.pool, seed=seed, dtype=machine.dtype, records=records)
     estimate = machine.estimate(bound, bound.call(order.inputs, params, state.pool, machine.device))
     if lacking := machine.lacks(estimate):
         problems.append(lacking)
@@ -98,14 +100,15 @@ def fresh(types: Mapping[str, BoundType], order: Order, state: RunState, machine
     if judged.problems or judged.action is None:
         raise LamdatuiError("; ".join(judged.problems), where=f"action {order.type}")
     taken = done_by(state) | {item["action"]["digest"]: item["id"] for item in state.queue.values()}
-    action = judged.action
+    action, records = judged.action, Known.of(state, machine).records
     if order.seed is not None and action.digest in taken:
         who = taken[action.digest]
         told = f"trial {who} is exactly this" if isinstance(who, int) else "exactly this is queued already"
         raise LamdatuiError(f"{told}; leave the seed out, or name another one")
     while action.digest in taken:
         seed = (action.seed + 1) % (MOST_SEED + 1)
-        action = make_action(types[order.type], order.inputs, action.params, state.pool, seed=seed, dtype=machine.dtype)
+        bound, dtype = types[order.type], machine.dtype
+        action = make_action(bound, order.inputs, action.params, state.pool, seed=seed, dtype=dtype, records=records)
     return action
 
 

@@ -77,7 +77,7 @@ class People:
         loop = self._loop
         match command:
             case "decide":
-                return loop.approvals.decide(self._state, args, by)
+                return loop.decide(args, by)
             case "actions":
                 return types_json(loop.workspace.types)
             case "try_action":
@@ -97,8 +97,9 @@ class People:
             case "stop":
                 self._stop(args["when"])
             case "policy":
-                loop.selection.switch(str(args["name"]))
+                switch = loop.selection.prepared(str(args["name"]))
                 loop.record(("policy.changed", {"name": args["name"], "by": self._by}))
+                switch()
             case "hint":
                 loop.record(("hint.added", self._hint(str(args["text"]))))
             case "memory":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamdatui.engine.candidates import Machine
 from lamdatui.engine.scoring import Scoring
-from lamdatui.objects import ModelObject, object_to_json
+from lamdatui.objects import ModelObject, ObjectPool, object_to_json
 from lamdatui.pipeline import StepRequest, reference
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import Store
@@ -30,18 +30,23 @@ class Requests:
         for slot in kind.slots:
             ids = action["inputs"].get(slot.name, [])
             if slot.takes_models:
-                request["models"][slot.name] = [reference(pool.model(each)) for each in ids]
+                request["models"][slot.name] = [reference(pool.model(each), pool) for each in ids]
             else:
                 request["datasets"][slot.name] = [object_to_json(pool.dataset(each)) for each in ids]
         if kind.output == "model":
             request["evaluations"] = self._scoring.requests(action["digest"], "search")
         return request
 
-    def evaluation(self, name: str, model: ModelObject, split: str) -> StepRequest:
+    def evaluation(self, name: str, model: ModelObject, split: str, pool: ObjectPool) -> StepRequest:
         """Score a model of the pool on a split."""
         request = self._blank(name, split, model.digest)
-        request["subject"], request["evaluations"] = reference(model), self._scoring.requests(model.digest, split)
+        request["subject"], request["evaluations"] = reference(model, pool), self._scoring.requests(model.digest, split)
         return request
+
+    def remake(self, name: str, trial: Trial, state: RunState) -> StepRequest:
+        """Do a trial's action again, because the store has lost its result; nothing is scored."""
+        request = self.trial(trial, state)
+        return {**request, "step": name, "purpose": "remake", "evaluations": []}
 
     def _blank(self, name: str, purpose: str, digest: str) -> StepRequest:
         return {
@@ -58,6 +63,7 @@ class Requests:
             "device": self._machine.device,
             "dtype": self._machine.dtype,
             "threads": self._workspace.threads,
-            "tasks": [str(task.path) for task in self._workspace.tasks.values()],
+            "tasks": [{"path": str(task.path), "digest": task.digest} for task in self._workspace.tasks.values()],
             "small": False,
+            "always": self._store.always,
         }

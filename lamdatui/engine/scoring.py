@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamdatui.objects import ModelObject
+from lamdatui.schemes import SCHEMES
 from lamdatui.state import RunState
 from lamdatui.store.artifacts import Store
 from lamdatui.tasks.base import Task
@@ -22,21 +23,36 @@ class Scoring:
 
     def requests(self, digest: str, split: str) -> list[dict[str, Any]]:
         """What a step must evaluate for one model on one split."""
-        return [task.request(task.key(digest, split, self.dtype), split) for task in self.tasks.values()]
+        return [task.request(self._key(task, digest, split), split) for task in self.tasks.values()]
+
+    def _key(self, task: Task, digest: str, split: str) -> str:
+        """The key of an evaluation: the newest scheme's, or an older one's that the store has a sound evaluation of."""
+        older = (task.key(digest, split, self.dtype, scheme) for scheme in SCHEMES[1:])
+        return next((key for key in older if self._sound(task, key, split)), task.key(digest, split, self.dtype))
+
+    def _sound(self, task: Task, key: str, split: str) -> dict[str, Any] | None:
+        """An evaluation of the store, once it is known to be one of this split's rows. What is none is put aside and made again."""
+        value = self.store.evaluation(key, lambda found: task.agrees(found["rows"], split))
+        if value is None or [row["id"] for row in value["rows"]] == [row["id"] for row in task.rows[split]]:
+            return value
+        self.store.refuse_evaluation(key)
+        return None
 
     def complete(self, digest: str, split: str) -> bool:
-        """Whether the store has every task's evaluation of this model."""
-        return all(self.store.evaluation(request["key"]) is not None for request in self.requests(digest, split))
+        """Whether the store has every task's evaluation of this model, undamaged."""
+        tasks = self.tasks.values()
+        return all(self._sound(task, self._key(task, digest, split), split) is not None for task in tasks)
 
     def facts(self, model: ModelObject, split: str) -> list[tuple[str, dict[str, Any]]]:
         """`evaluation.recorded` facts of a model. Raises LookupError when an evaluation is missing."""
         found = []
-        for request in self.requests(model.digest, split):
-            value = self.store.evaluation(request["key"])
+        for task in self.tasks.values():
+            key = self._key(task, model.digest, split)
+            value = self._sound(task, key, split)
             if value is None:
-                raise LookupError(f"no evaluation of {model.id} on {request['task']} ({split})")
+                raise LookupError(f"no evaluation of {model.id} on {task.name} ({split})")
             score = summary([row["score"] for row in value["rows"]])
-            data = {"model": model.id, "task": request["task"], "split": split, "key": request["key"], "score": score}
+            data = {"model": model.id, "task": task.name, "split": split, "key": key, "score": score}
             found.append(("evaluation.recorded", data))
         return found
 
@@ -48,7 +64,8 @@ class Scoring:
         return round(sum(weight * scores[task][split]["mean"] for task, weight in self.weights.items()), 6)
 
     def _rows(self, digest: str, task: str, split: str) -> dict[str, float]:
-        value = self.store.evaluation(self.tasks[task].key(digest, split, self.dtype))
+        asked = self.tasks[task]
+        value = self._sound(asked, self._key(asked, digest, split), split)
         if value is None:
             raise LookupError(f"no evaluation on {task} ({split})")
         return {row["id"]: row["score"] for row in value["rows"]}

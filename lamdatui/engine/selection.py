@@ -37,9 +37,14 @@ class Selection:
         """Release the policy's planner."""
         await self.policy.close()
 
-    def switch(self, name: str) -> None:
-        """Have another policy from the next proposal on. Raises LamdatuiError where it can't be made."""
-        self._next = self._make(name)
+    def prepared(self, name: str) -> Callable[[], None]:
+        """Make another policy; calling the result has it propose from then on. Raises LamdatuiError where it can't be made."""
+        made = self._make(name)
+
+        def switch() -> None:
+            self._next = made
+
+        return switch
 
     async def select(self, view: View) -> tuple[Proposal, str | None]:
         """The policy's proposal; when it can't choose, the fallback's, and why. Raises PolicyError when the search is over."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.lastwords import last_line
 
 ENVIRONMENT = {
     # Nothing in a step may reach for a hub, and a CUDA check must not initialise CUDA in a process that forks.
@@ -105,7 +106,7 @@ class StepHost:
         self.exits[host.process.pid] = host.process.returncode
         if self._host is host:
             self._host = None
-        error = LamdatuiError("the step host ended", where=str(self._log), exit_code=EXIT_FAILED)
+        error = self._ended()
         for future in [host.ready, *host.starting.values()]:
             if not future.done():
                 future.set_exception(error)
@@ -122,13 +123,19 @@ class StepHost:
             host.process.stdin.write(json.dumps({"start": str(directory)}).encode() + b"\n")
             host.process.stdin.flush()
         except BrokenPipeError as error:
-            raise LamdatuiError("the step host ended", where=str(self._log), exit_code=EXIT_FAILED) from error
+            raise self._ended() from error
         pid = await future
         if frame["mode"] == "spare":
             # The host has become the step: the next one is warmed while this one works.
             self._host = None
             await self.warm()
         return pid
+
+    def _ended(self) -> LamdatuiError:
+        line = last_line(self._log)
+        return LamdatuiError(
+            f"the process that starts steps has ended{': ' + line if line else ''}", where=str(self._log), exit_code=EXIT_FAILED
+        )
 
     async def close(self) -> None:
         """End the host (its steps live on)."""

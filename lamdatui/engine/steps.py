@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,17 +15,28 @@ from typing import Any
 import psutil
 
 from lamdatui.engine.stephost import StepHost
+from lamdatui.engine.watch import GRACE_SECONDS, Verdict, Watch
 from lamdatui.faults import fault
-from lamdatui.jsonio import write_json
+from lamdatui.jsonio import Damaged
+from lamdatui.lastwords import LOW_BYTES
 from lamdatui.pipeline import StepRequest
+from lamdatui.profile import StepsSpec
 from lamdatui.state import StepRecord
-from lamdatui.step.files import METRICS, REQUEST, Identity, claim, read_claim, read_outcome
+from lamdatui.step.files import LOG, METRICS, OUTCOME, Identity, claim, read_claim, read_outcome, write_request
 from lamdatui.store.journal import Journal
 
 POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0
 EXIT_POLLS = 100
 Outcome = dict[str, Any]
+
+
+def _failed(kind: str, message: str) -> Outcome:
+    return {"status": "failed", "error": {"class": kind, "message": message}}
+
+
+UNREADABLE = _failed("damaged", f"its {OUTCOME} can't be read")
+"""The outcome of an attempt whose file is damaged."""
 
 
 def is_out_of_memory(outcome: Outcome) -> bool:
@@ -52,11 +66,19 @@ class Slots:
 class StepRunner:
     """Starts steps through the host and sees them to their end; the journal has every intent and every end."""
 
-    def __init__(self, run_dir: Path, journal: Journal, host: StepHost, publish: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        journal: Journal,
+        host: StepHost,
+        publish: Callable[[dict[str, Any]], None],
+        limits: StepsSpec | None = None,
+    ) -> None:
         self.run_dir = run_dir
         self.journal = journal
         self.host = host
         self.publish = publish
+        self.limits = limits or StepsSpec()
         self.current: Identity | None = None
         self.stop_requested = False
 
@@ -76,20 +98,23 @@ class StepRunner:
         if record is not None:
             outcome = await self.follow(record)
             # A step that died together with the engine before this one says nothing about its action: once more.
-            lost = read_outcome(self.directory(record.key)) is None and record.key.endswith("/1")
+            lost = self._outcome(record.key) in (None, UNREADABLE) and record.key.endswith("/1")
             if outcome["status"] != "void" and not lost:
                 return outcome
         return await self.run(name, request)
 
     async def run(self, name: str, request: StepRequest) -> Outcome:
-        """Run a step to its outcome. An attempt that provably never began is tried again, once per call."""
+        """Run a step to its outcome. An attempt that provably never began, or whose outcome can't be read, is tried again, once per call."""
         outcome: Outcome = {}
         for _ in range(2):
             key = self.next_key(name)
             request["step"] = key
             directory = self.directory(key)
-            directory.mkdir(parents=True, exist_ok=True)
-            write_json(directory / REQUEST, request)
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+                write_request(directory, request)
+            except OSError as error:
+                return _failed("disk", f"{error.strerror}: {directory}")
             fault("step.before-intent")
             self._record(
                 "step.intended", step=key, purpose=request["purpose"], trial=request["trial"], digest=request["digest"]
@@ -98,9 +123,16 @@ class StepRunner:
             pid = await self.host.start(directory)
             fault("step.after-start")
             outcome = await self.follow(self.journal.state.steps[key], pid=pid)
-            if outcome["status"] != "void":
+            if outcome["status"] != "void" and outcome != UNREADABLE:
                 break
         return outcome
+
+    def _outcome(self, key: str) -> Outcome | None:
+        """The outcome that an attempt left: None where there is none, UNREADABLE where it is damaged."""
+        try:
+            return read_outcome(self.directory(key))
+        except Damaged:
+            return UNREADABLE
 
     def ran_out(self, name: str) -> int:
         """How many attempts of `name` have ended out of memory."""
@@ -122,16 +154,36 @@ class StepRunner:
             self.stop()
         tail = asyncio.create_task(self._tail(record.key, directory / METRICS))
         try:
-            while (outcome := read_outcome(directory)) is None and identity.process() is not None:
-                await asyncio.sleep(POLL_SECONDS)
+            verdict = await self._see_to_end(record, identity)
             # It may have written its outcome and ended between the two looks.
-            outcome = outcome or read_outcome(directory) or await self._killed(identity, ours=pid is not None)
-            while identity.process() is not None:
-                await asyncio.sleep(POLL_SECONDS)
+            outcome = self._outcome(record.key) or await self._killed(identity, ours=pid is not None)
         finally:
             self.current = None
             tail.cancel()
+        if outcome == UNREADABLE:
+            self._note(f"step {record.key}: {UNREADABLE['error']['message']}; it is done again")
+        if verdict is not None and outcome["status"] != "ok":
+            outcome = {**outcome, "error": {"class": verdict.kind, "message": verdict.message}}
         return self._end(record, outcome)
+
+    async def _see_to_end(self, record: StepRecord, identity: Identity) -> Verdict | None:
+        """Wait until a step's process is gone. Ends one that is over its limits, and kills one that does not end when it is asked to."""
+        directory = self.directory(record.key)
+        files = [directory / METRICS, directory / LOG]
+        watch = Watch(files, self.limits, lambda told: self._note(f"step {record.key}: {told}"), time.monotonic)
+        verdict, asked = None, None
+        while (process := identity.process()) is not None:
+            if verdict is None and (verdict := watch.look(process)) is not None:
+                self.ask_to_end()
+            if asked is None and (verdict or self.stop_requested):
+                asked = time.monotonic()
+            if asked is not None and time.monotonic() - asked > GRACE_SECONDS:
+                self.kill()
+            await asyncio.sleep(POLL_SECONDS)
+        return verdict
+
+    def _note(self, message: str) -> None:
+        self._record("problem.noted", where="step", message=message[:1000])
 
     async def _claimed(self, directory: Path, pid: int | None) -> Identity | None:
         """Who does the attempt; None when nobody began it and now nobody will.
@@ -140,7 +192,7 @@ class StepRunner:
         that nobody has claimed is given up at once.
         """
         waited = 0.0
-        while (found := read_claim(directory)) is None and pid is not None and waited < CLAIM_SECONDS:
+        while (found := self._claim_of(directory, pid)) is None and pid is not None and waited < CLAIM_SECONDS:
             if pid in self.host.exits or not psutil.pid_exists(pid):
                 break
             await asyncio.sleep(POLL_SECONDS)
@@ -148,9 +200,24 @@ class StepRunner:
         if found is None:
             if claim(directory, "engine"):
                 return None
-            found = read_claim(directory)
-        assert found is not None
+            found = self._claim_of(directory, pid)
+        if found is None:
+            raise Damaged(f"the claim of {directory} came and went")
         return found[1] if found[0] == "step" else None
+
+    def _claim_of(self, directory: Path, pid: int | None) -> tuple[str, Identity] | None:
+        """Who claimed an attempt. One whose claim is damaged is taken for its step's: known from its start, or gone."""
+        try:
+            return read_claim(directory)
+        except Damaged:
+            record = self.journal.state.steps.get(str(directory.relative_to(self.run_dir / "steps")))
+            if record is not None and record.pid and record.start_time is not None:
+                return "step", Identity(record.pid, record.start_time, record.boot_id)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if pid is not None:
+                    return "step", Identity.of(pid)
+            # Should it still work: the store's lock keeps anybody else from the same work until it has ended.
+            return "step", Identity(0, 0.0, "")
 
     async def _killed(self, identity: Identity, *, ours: bool) -> Outcome:
         """A process that is gone without an outcome; the host of our own step is about to tell how it ended."""
@@ -160,7 +227,11 @@ class StepRunner:
             await asyncio.sleep(POLL_SECONDS)
         status = self.host.exits.get(identity.pid)
         how = f"signal {-status}" if status is not None and status < 0 else "no outcome was written"
-        return {"status": "failed", "error": {"class": "killed", "message": f"the step's process ended: {how}"}}
+        if status == -signal.SIGKILL and not self.stop_requested:
+            how += " (somebody killed it, or the kernel did for want of memory)"
+        if (free := shutil.disk_usage(self.run_dir).free) < LOW_BYTES:
+            return _failed("disk", f"the step's process ended: the disk is full ({free / 2**20:.1f} MiB free)")
+        return _failed("killed", f"the step's process ended: {how}")
 
     def _end(self, record: StepRecord, outcome: Outcome) -> Outcome:
         fault("step.before-end")
@@ -182,9 +253,14 @@ class StepRunner:
     def stop(self) -> None:
         """Ask the running step to stop cleanly; a step that starts later is asked too."""
         self.stop_requested = True
+        self.ask_to_end()
+
+    def ask_to_end(self) -> None:
+        """Have the running step end cleanly, also one that is stopped by a signal."""
         process = self.current.process() if self.current else None
         if process is not None:
             process.terminate()
+            process.resume()
 
     def kill(self) -> None:
         """End the running step at once."""
@@ -203,6 +279,7 @@ class StepRunner:
                         if not line.endswith(b"\n"):
                             break
                         position += len(line)
-                        with contextlib.suppress(ValueError):
-                            self.publish({"type": "metric", "step": key, "metric": json.loads(line)})
+                        with contextlib.suppress(ValueError, RecursionError):
+                            if isinstance(metric := json.loads(line), dict):
+                                self.publish({"type": "metric", "step": key, "metric": metric})
             await asyncio.sleep(0.2)

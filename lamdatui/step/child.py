@@ -19,11 +19,12 @@ import torch
 from lamdatui.actions import Registry
 from lamdatui.errors import LamdatuiError
 from lamdatui.faults import fault
-from lamdatui.jsonio import read_json, write_json
+from lamdatui.fingerprint import Changed, DamagedObject
+from lamdatui.jsonio import Damaged, read_record, write_json
 from lamdatui.pipeline import ModelReference, StepRequest, first_parent, produced
-from lamdatui.step.context import DryRun, StepContext, StepError, load_model, load_tokenizer
+from lamdatui.step.context import DryRun, StepContext, StepError, check_inputs, load_model, load_tokenizer
 from lamdatui.step.evaluate import evaluate
-from lamdatui.step.files import LOG, OUTCOME, REQUEST, TRAINED, claim
+from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 
 
 class Stopped(BaseException):
@@ -72,7 +73,7 @@ def run_step(
         return 0
     outcome: dict[str, Any] = {"status": "failed", "cached": False, "seconds": {}, "error": None, "peak_rss": 0}
     try:
-        request = read_json(directory / REQUEST)
+        request = read_record(directory / REQUEST)
         _choose_gpu(request)
         torch.set_num_threads(request["threads"])
         outcome |= _work(directory, request, registry, dry_run)
@@ -88,7 +89,7 @@ def run_step(
     if torch.cuda.is_initialized():
         outcome["peak_gpu"] = torch.cuda.max_memory_allocated()
     fault("step.before-outcome")
-    write_json(directory / OUTCOME, outcome)
+    write_outcome(directory, outcome)
     fault("step.after-outcome")
     return 0 if outcome["status"] in ("ok", "dry-run") else 1
 
@@ -118,11 +119,22 @@ def classify(error: BaseException) -> dict[str, str]:
         return {"class": error.kind, "message": str(error)}
     if is_out_of_memory(error):
         return {"class": "oom-train", "message": message}
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return {"class": "disk", "message": message}
+    if isinstance(error, Changed):
+        return {"class": "changed", "message": f"{error.what} ({error.where})"}
+    if isinstance(error, (DamagedObject, Damaged)):
+        return {"class": "damaged", "message": message}
     if isinstance(error, LamdatuiError):
         return {"class": "data", "message": f"{error.what} ({error.where})"}
     return {"class": "bug", "message": message}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether the disk was full; libraries that are not Python's tell it as text."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return isinstance(error, Exception) and "No space left on device" in str(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -135,13 +147,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run: bool) -> dict[str, Any]:
     from lamdatui.store.artifacts import Store
 
-    store = Store(Path(request["store"]))
+    store = Store(Path(request["store"]), always=request["always"])
     with store.lock(request["digest"]), store.staging() as staged:
         step = StepContext(directory, request, staged, dry_run=dry_run)
         began = time.monotonic()
         cached = request["action"] is not None
+        if wrong := store.problem(request["digest"]):
+            step.say(f"the store has it damaged ({', '.join(wrong)}): put aside in {store.put_aside(request['digest'])}")
         if cached and store.find(request["digest"]) is None:
             cached = False
+            check_inputs(store, request)
             _execute(step, registry, store)
         executed = time.monotonic()
         _evaluate(step, store)
@@ -168,7 +183,7 @@ def _execute(step: StepContext, registry: Registry, store: Any) -> None:
     try:
         store.publish(step.staged, action["digest"], {**step.result, "action": action})
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_disk_full(error):
             raise
         raise StepError("disk", f"no room to publish the model: {error}") from error
     step.say(f"published {action['digest'][:12]} ({step.result['kind']})")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, T
 
 from lamdatui.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
 from lamdatui.faults import fault
+from lamdatui.fingerprint import Changed, hashes
 from lamdatui.jsonio import write_json
+from lamdatui.modelfiles import model_digest
 from lamdatui.pipeline import ModelReference
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
@@ -60,7 +63,7 @@ class StepContext:
         self.seed: int = (request["action"] or {}).get("seed", 0)
         self.device = torch.device(request["device"])
         self.dtype: torch.dtype = getattr(torch, request["dtype"])
-        self.store = Store(Path(request["store"]))
+        self.store = Store(Path(request["store"]), always=request["always"])
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
         self._began = time.monotonic()
@@ -110,7 +113,7 @@ class StepContext:
         found = []
         for index, reference in enumerate(self.request["models"][slot]):
             if not reference["adapters"]:
-                found.append(self.store.resolve(reference["weights"]).absolute())
+                found.append(weights_directory(self.store, reference).absolute())
                 continue
             target = self.staged.parent / f"{self.staged.name}-{slot}-{index}"
             self.say(f"writing the full weights of {reference['id']}")
@@ -159,9 +162,13 @@ class StepContext:
         )
 
     def rows(self, slot: str = "dataset", index: int = 0) -> list[dict[str, Any]]:
-        """The normalised rows of a slot's dataset (see `lamdatui.datafiles.normalise`)."""
-        path = self.store.resolve(self.request["datasets"][slot][index]["path"])
-        return read_dataset(path / DATA if path.is_dir() else path)
+        """The normalised rows of a slot's dataset (see `lamdatui.datafiles.normalise`). Raises Changed, DamagedObject."""
+        data = self.request["datasets"][slot][index]
+        path = self.store.resolve(data["path"])
+        if path.is_dir():
+            return read_dataset(path / DATA)
+        with naming(f"the dataset {data['id']}"):
+            return read_dataset(path, data["digest"])
 
     def load_dataset(self, slot: str = "dataset", index: int = 0) -> Dataset:
         """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`,
@@ -175,8 +182,10 @@ class StepContext:
     def task_prompts(self) -> list[str]:
         """The text of every row of the run's tasks, search and sealed: only to keep it out of data."""
         found = []
-        for path in self.request["tasks"]:
-            found += ["\n".join(message["content"] for message in row["messages"]) for row in read_task_rows(Path(path))]
+        for task in self.request["tasks"]:
+            with naming("a task's file"):
+                rows = read_task_rows(Path(task["path"]), task["digest"])
+            found += ["\n".join(message["content"] for message in row["messages"]) for row in rows]
         return found
 
     # --- answers -------------------------------------------------------------------------------------------------
@@ -335,7 +344,7 @@ class StepContext:
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""
-        reference: ModelReference = {"id": "result", "weights": str(self.staged.absolute()), "adapters": []}
+        reference: ModelReference = {"id": "result", "weights": str(self.staged.absolute()), "adapters": [], "digest": ""}
         model = load_model(self.store, reference, self.dtype, self.device)
         check_finite(model)
         self.result, self.model = {"kind": "full"}, model
@@ -422,6 +431,41 @@ def check_finite(model: Any) -> None:
             raise StepError("nan", f"the weight {name} is not finite")
 
 
+def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
+    """Compare every model, dataset and adapter of a request with what was promised, before anything is made of them.
+
+    Actions may read them by their paths. Raises Changed for what the profile names, DamagedObject for what the
+    store should have.
+    """
+    for references in request["models"].values():
+        for reference in references:
+            weights_directory(store, reference)
+            for adapter in reference["adapters"]:
+                store.resolve(adapter)
+    for datasets in request["datasets"].values():
+        for data in datasets:
+            path = store.resolve(data["path"])
+            if not path.is_dir() and hashes([path], always=store.always)[path] != data["digest"]:
+                raise Changed(f"the dataset {data['id']} has changed", where=str(path))
+
+
+def weights_directory(store: Store, reference: ModelReference) -> Path:
+    """The directory of a model's full weights, its content compared with what was promised. Raises as `check_inputs` does."""
+    path = store.resolve(reference["weights"])
+    if reference["digest"] and model_digest(path, always=store.always) != reference["digest"]:
+        raise Changed(f"the weights of {reference['id']} have changed", where=str(path))
+    return path
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let Changed say what it was that has changed."""
+    try:
+        yield
+    except Changed as error:
+        raise Changed(f"{what} has changed: {error.what}", where=error.where, fix=error.fix) from error
+
+
 def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
     """The tokenizer beside a model's full weights."""
     path = store.resolve(reference["weights"])
@@ -432,10 +476,10 @@ def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
 
 
 def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
-    """Full weights with each adapter merged in, in order. Raises FileNotFoundError for what is not in the store."""
+    """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
     from peft import PeftModel
 
-    path = store.resolve(reference["weights"])
+    path = weights_directory(store, reference)
     model: Model = AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.datafiles import read_task_rows
+from lamdatui.fingerprint import Changed
+from lamdatui.jsonio import digest
 from lamdatui.step.generate import BATCH_TOKENS, sample
 from lamdatui.tasks.scorers import score
 
@@ -19,9 +21,14 @@ def evaluate(
     report: Callable[..., None],
     batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, Any]:
-    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion"}], "seconds"}`."""
+    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion"}], "seconds"}`.
+
+    Raises Changed when the rows of the task's file are not those that the request's key was made from.
+    """
     began = time.monotonic()
     rows = [row for row in read_task_rows(Path(request["path"])) if row["split"] == request["split"]][: request["rows"]]
+    if digest(rows) != request["rows_digest"]:
+        raise Changed(f"the {request['split']} rows of the task {request['task']} have changed", where=request["path"])
 
     def progress(done: int) -> None:
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psutil
 
 from lamdatui.clock import boot_id
-from lamdatui.jsonio import canonical, fsync_dir, read_json
+from lamdatui.jsonio import Damaged, canonical, fsync_dir, read_record, sealed, write_record
 
 REQUEST = "action.json"
 CLAIM = "claim.json"
@@ -25,6 +26,31 @@ PROVENANCE = "provenance.json"
 """In the directory of a dataset that an action made: from what, by which model, how much was kept."""
 TRAINED = "trained.json"
 """Written when the work of the action itself begins: one per execution, the evidence that nothing ran twice."""
+ROOM = ".room-for-the-outcome"
+ROOM_BYTES = 64 * 1024
+"""Space that the engine takes before a step begins, so that the step can say what happened on a disk that is full by then."""
+OLDER_REQUEST = frozenset(
+    [
+        "step",
+        "purpose",
+        "trial",
+        "digest",
+        "action",
+        "models",
+        "datasets",
+        "subject",
+        "evaluations",
+        "store",
+        "device",
+        "dtype",
+        "threads",
+        "tasks",
+        "small",
+    ]
+)
+OLDER_CLAIM = frozenset(("by", "pid", "start_time", "boot_id"))
+OLDER_OUTCOME = frozenset(("status", "cached", "seconds", "error", "peak_rss", "peak_gpu"))
+"""Fields of the records that the first version wrote without a seal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +98,7 @@ def claim(directory: Path, by: str) -> bool:
     identity = Identity.of(os.getpid())
     fd, name = tempfile.mkstemp(dir=directory, prefix=".claim.")
     with os.fdopen(fd, "w") as handle:
-        handle.write(canonical({"by": by, **asdict(identity)}))
+        handle.write(canonical(sealed({"by": by, **asdict(identity)})))
         handle.flush()
         os.fsync(handle.fileno())
     try:
@@ -86,17 +112,39 @@ def claim(directory: Path, by: str) -> bool:
 
 
 def read_claim(directory: Path) -> tuple[str, Identity] | None:
-    """Who claimed the attempt ("step" or "engine") and its identity; None when nobody did."""
+    """Who claimed the attempt ("step" or "engine") and its identity; None when nobody did. Raises Damaged."""
     try:
-        data = read_json(directory / CLAIM)
+        data = read_record(directory / CLAIM, OLDER_CLAIM)
+        return data["by"], Identity(data["pid"], data["start_time"], data["boot_id"])
     except FileNotFoundError:
         return None
-    return data["by"], Identity(data["pid"], data["start_time"], data["boot_id"])
+    except (OSError, KeyError) as error:
+        raise Damaged(f"{CLAIM}: {error}") from error
 
 
 def read_outcome(directory: Path) -> dict[str, Any] | None:
-    """The outcome of a finished attempt, or None."""
+    """The outcome of a finished attempt, or None. Raises Damaged."""
     try:
-        return read_json(directory / OUTCOME)
+        found = read_record(directory / OUTCOME, OLDER_OUTCOME)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Damaged(f"{OUTCOME}: {error}") from error
+    if found.get("status") not in ("ok", "failed", "dry-run"):
+        raise Damaged(f"{OUTCOME} has no status")
+    return found
+
+
+def write_request(directory: Path, request: Mapping[str, Any]) -> None:
+    """The attempt's request, and the space for its outcome. Raises OSError, also where the disk is full."""
+    with (directory / ROOM).open("wb") as handle:
+        handle.write(os.urandom(ROOM_BYTES))
+        handle.flush()
+        os.fsync(handle.fileno())
+    write_record(directory / REQUEST, request)
+
+
+def write_outcome(directory: Path, outcome: Mapping[str, Any]) -> None:
+    """How the attempt ended, durably, in the space that was kept for it."""
+    (directory / ROOM).unlink(missing_ok=True)
+    write_record(directory / OUTCOME, outcome)

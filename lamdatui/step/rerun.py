@@ -12,10 +12,11 @@ from typing import Any
 
 from lamdatui.actions import make_action
 from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
-from lamdatui.jsonio import read_json, write_json
+from lamdatui.jsonio import Damaged, read_json, read_record
+from lamdatui.pipeline import reference
 from lamdatui.profile import load_profile
 from lamdatui.state import RunState, Trial
-from lamdatui.step.files import DATA, METRICS, REQUEST, read_outcome
+from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
 from lamdatui.workspace import bind_types
@@ -30,7 +31,10 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
             where=str(run_dir),
             fix=f"trials with a step: {ran}" if ran else "no trial of this run has a step yet",
         )
-    request = read_json(run_dir / "steps" / trial.step / REQUEST)
+    try:
+        request = read_record(run_dir / "steps" / trial.step / REQUEST, OLDER_REQUEST)
+    except (OSError, Damaged) as error:
+        raise LamdatuiError(f"the step's request can't be read: {error}", where=str(run_dir / "steps" / trial.step)) from error
     changes = {}
     for text in overrides:
         name, equals, value = text.partition("=")
@@ -48,7 +52,19 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
         raise LamdatuiError("; ".join(problems), where=f"action {action['type']}")
-    return {**request, "action": made.to_json(), "digest": made.digest}
+    return {**_promised(request, state), "action": made.to_json(), "digest": made.digest}
+
+
+def _promised(request: dict[str, Any], state: RunState) -> dict[str, Any]:
+    """A request with what its inputs have to be; those of the first version did not say it."""
+    models = {
+        slot: [reference(state.pool.model(each["id"]), state.pool) for each in found]
+        for slot, found in request["models"].items()
+    }
+    tasks = [task if isinstance(task, dict) else {"path": task, "digest": ""} for task in request["tasks"]]
+    digests = {task["path"]: task["digest"] for task in state.tasks.values()}
+    tasks = [{**task, "digest": task["digest"] or digests.get(task["path"], "")} for task in tasks]
+    return {**request, "models": models, "tasks": tasks, "always": request.get("always", False)}
 
 
 def _why_not(trial: Trial | None) -> str:
@@ -108,7 +124,7 @@ def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = F
             # What the step builds on is read where it is; its own result is made again.
             if published.name != request["digest"]:
                 (store / "objects" / published.name).symlink_to(published)
-        write_json(scratch / REQUEST, request)
+        write_request(scratch, request)
         from lamdatui.resources import load_registry
         from lamdatui.step.child import run_step
 

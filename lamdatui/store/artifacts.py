@@ -2,6 +2,8 @@
 
 A model lives in `objects/DIGEST/`, where DIGEST is the digest of the action that made it. It is published by
 stage → fsync → rename, with a manifest written last: a directory without a whole manifest does not exist for readers.
+Whoever reads an object has its bytes compared with the manifest first (`resolve`); what is damaged is put aside in `damaged/`,
+so that it can be looked at, and made again.
 """
 
 from __future__ import annotations
@@ -11,53 +13,93 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from lamdatui.faults import fault
-from lamdatui.jsonio import fsync_dir, read_json, write_json
+from lamdatui.fingerprint import DamagedObject, hashes
+from lamdatui.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, unsealed, write_record
 
 MANIFEST = "manifest.json"
+REFERENCE = "store:"
+KINDS = ("full", "adapter", "dataset")
+OLDER_MANIFEST = frozenset(("digest", "files", "kind", "action", "replaces", "format", "rows", "chars"))
+OLDER_EVALUATION = frozenset(("model", "key", "task", "split", "rows", "seconds"))
+"""Fields of the records that the first version wrote without a seal."""
 
 
 class Store:
-    """The store below `root`; any number of processes may use it at once."""
+    """The store below `root`; any number of processes may use it at once. `always`: hash what is large at each look too."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, always: bool = False) -> None:
         self.root = root
+        self.always = always
         for name in ("objects", "staging", "evaluations", "locks"):
             (root / name).mkdir(parents=True, exist_ok=True)
 
     def find(self, digest: str) -> Path | None:
-        """The directory of a published model, or None. Sizes are compared; hashes by `verify`."""
+        """The directory of a published object, or None. Sizes are compared; hashes by `verify` and `resolve`."""
         path = self.root / "objects" / digest
         try:
-            manifest = read_json(path / MANIFEST)
+            manifest = self.manifest(digest)
             whole = all((path / name).stat().st_size == entry["size"] for name, entry in manifest["files"].items())
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, Damaged):
             return None
         return path if whole else None
 
     def manifest(self, digest: str) -> dict[str, Any]:
-        """The manifest of a published model. Raises OSError when there is none."""
-        return read_json(self.root / "objects" / digest / MANIFEST)
+        """The manifest of a published object. Raises OSError when there is none, Damaged when it is not what was published."""
+        return read_manifest(self.root, digest)
 
     def verify(self, digest: str) -> list[str]:
-        """Files whose bytes are not what the manifest says."""
+        """Files whose bytes are not what the manifest says, that are missing, or that nobody published.
+
+        Raises OSError or Damaged as `manifest` does.
+        """
         path = self.root / "objects" / digest
         files = self.manifest(digest)["files"]
-        return [name for name, entry in files.items() if file_hash(path / name) != entry["blake2b"]]
+        there = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
+        wrong = there ^ set(files)
+        found = hashes([path / name for name in files if name in there], file_hash, always=self.always)
+        wrong |= {name for name in files if name in there and found[path / name] != files[name]["blake2b"]}
+        return sorted(wrong)
+
+    def problem(self, digest: str) -> list[str]:
+        """What is wrong with an object: its damaged files; the manifest, where that is damaged; nothing where it is sound or absent."""
+        if not (self.root / "objects" / digest).exists():
+            return []
+        try:
+            return self.verify(digest)
+        except (OSError, Damaged):
+            return [MANIFEST]
 
     def resolve(self, reference: str) -> Path:
-        """A directory from `store:DIGEST` or an absolute path. Raises FileNotFoundError."""
-        if not reference.startswith("store:"):
+        """A directory from `store:DIGEST` or an absolute path. An object's bytes are compared with its manifest.
+
+        Raises DamagedObject when it is not there, or not what was published.
+        """
+        if not reference.startswith(REFERENCE):
             return Path(reference)
-        path = self.find(reference.removeprefix("store:"))
-        if path is None:
-            raise FileNotFoundError(f"{reference} is not in the store {self.root}")
+        digest = reference.removeprefix(REFERENCE)
+        path = self.root / "objects" / digest
+        if (wrong := self.problem(digest)) or not path.exists():
+            raise DamagedObject(digest, wrong, str(path))
         return path
+
+    def put_aside(self, digest: str) -> Path | None:
+        """Move what is at an object's place to `damaged/`; where it is now, or None when there was nothing."""
+        return self._aside(self.root / "objects" / digest)
+
+    def _aside(self, path: Path) -> Path | None:
+        target = self.root / "damaged" / f"{path.name}-{uuid.uuid4().hex[:8]}"
+        target.parent.mkdir(exist_ok=True)
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            return None
+        return target
 
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
@@ -98,13 +140,12 @@ class Store:
                 os.fsync(handle.fileno())
             files[str(file.relative_to(staged))] = {"size": file.stat().st_size, "blake2b": file_hash(file)}
         fault("store.before-manifest")
-        write_json(staged / MANIFEST, {"digest": digest, "files": files, **about})
+        write_record(staged / MANIFEST, {"digest": digest, "files": files, **about})
         for folder in [staged, *(p for p in staged.rglob("*") if p.is_dir())]:
             fsync_dir(folder)
         target = self.root / "objects" / digest
         if self.find(digest) is None:
-            # What is not whole was never published: nothing refers to it.
-            shutil.rmtree(target, ignore_errors=True)
+            self.put_aside(digest)
             fault("store.before-rename")
             os.rename(staged, target)
             fault("store.after-rename")
@@ -118,16 +159,51 @@ class Store:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
-    def evaluation(self, key: str) -> dict[str, Any] | None:
-        """A recorded evaluation, or None."""
+    def evaluation(self, key: str, is_sound: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
+        """A recorded evaluation, or None: one that is damaged is put aside, so that it is made again.
+
+        `is_sound` judges one that the first version wrote without a seal; it gets its seal then.
+        """
+        path = self.root / "evaluations" / f"{key}.json"
         try:
-            return read_json(self.root / "evaluations" / f"{key}.json")
-        except (OSError, ValueError):
+            record = read_json(path)
+            found = unsealed(record, OLDER_EVALUATION)
+            if found.get("key") != key or not isinstance(found.get("rows"), list) or not found["rows"]:
+                raise Damaged("it is not of this key, or has no rows")
+            if SEAL not in record:
+                if not is_sound(found):
+                    raise Damaged("its rows and scores do not fit the task")
+                self.record_evaluation(key, found)
+            return found
+        except OSError:
             return None
+        except (ValueError, RecursionError):
+            self.refuse_evaluation(key)
+            return None
+
+    def refuse_evaluation(self, key: str) -> None:
+        """Put an evaluation aside that is not what was measured."""
+        with contextlib.suppress(OSError):  # Where nothing can be written, it is not used all the same.
+            self._aside(self.root / "evaluations" / f"{key}.json")
 
     def record_evaluation(self, key: str, value: dict[str, Any]) -> None:
         """Write an evaluation durably."""
-        write_json(self.root / "evaluations" / f"{key}.json", value)
+        write_record(self.root / "evaluations" / f"{key}.json", value)
+
+
+def read_manifest(root: Path, digest: str) -> dict[str, Any]:
+    """`Store.manifest` of the store below `root`, for whoever only looks into it."""
+    found = read_record(root / "objects" / digest / MANIFEST, OLDER_MANIFEST)
+    files = found.get("files")
+    if (
+        found.get("digest") != digest
+        or found.get("kind") not in KINDS
+        or not isinstance(files, dict)
+        or not files
+        or not all(isinstance(entry, dict) and {"size", "blake2b"} <= set(entry) for entry in files.values())
+    ):
+        raise Damaged(f"the manifest of {digest[:12]} is not one")
+    return found
 
 
 def file_hash(path: Path) -> str:

@@ -1,13 +1,20 @@
-"""The run's database: append-only events, and projections that are updated in the same transaction.
+"""The run's database: append-only events, chained by their hashes, and projections that are updated in the same transaction.
 
-SQLite through apsw, because the standard library's build may predate 3.51.3, which fixed a corrupting race in WAL mode.
+The hash of an event covers its text and the hash of the one before it; whoever reads events compares them. Events of the first
+version get their hashes when a writer opens the run. SQLite through apsw, because the standard library's build may predate 3.51.3, which fixed a corrupting race in WAL mode.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
-from collections.abc import Iterable, Iterator
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +24,7 @@ from lamdatui.clock import Clock, SystemClock
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.events import Event, check_fields
 from lamdatui.faults import fault
-from lamdatui.jsonio import canonical
+from lamdatui.jsonio import canonical, fsync_dir, sealed, unsealed
 from lamdatui.state import RunState, run_from_json
 from lamdatui.surrogates import escaped
 
@@ -26,6 +33,7 @@ _SCHEMA = """
 CREATE TABLE events (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, wall REAL NOT NULL, mono REAL NOT NULL, data TEXT NOT NULL);
 CREATE TABLE projections (name TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
 """
+_CHAIN = "CREATE TABLE IF NOT EXISTS chain (seq INTEGER PRIMARY KEY, hash TEXT NOT NULL)"
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -33,6 +41,22 @@ _PRAGMAS = (
     "PRAGMA cell_size_check=ON",
     "PRAGMA busy_timeout=5000",
 )
+
+
+class JournalFailed(LamdatuiError):
+    """A commit failed: nothing of it is on disk or in memory, and nothing more can be recorded."""
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(path.parent).free
+            why = f"the disk is full ({free / 2**20:.1f} MiB free)"
+        super().__init__(
+            f"the run can't be recorded any more: {why}",
+            where=str(path),
+            fix="free some space, then start it again: what was recorded is kept",
+            exit_code=EXIT_FAILED,
+        )
 
 
 class Journal:
@@ -47,28 +71,27 @@ class Journal:
         self.path = path
         self.clock = clock or SystemClock()
         self.state = RunState()
+        self.failure: JournalFailed | None = None
+        self.on_failure: Callable[[JournalFailed], None] = lambda _: None
         self._touched: set[tuple[str, str]] = set()
-        try:
+        self._hash = ""
+        _make(path)
+        with _telling(path, "the run's database can't be read"):
             self._db = apsw.Connection(str(path))
             self._prepare()
-            for event in _events(self._db):
-                self.state.apply(event)
-        except apsw.Error as error:
-            raise LamdatuiError(
-                f"the run's database can't be read: {error}",
-                where=str(path),
-                fix="keep a copy of the file; start another run, its finished work comes from the store",
-                exit_code=EXIT_FAILED,
-            ) from error
+            self._chain_older()
+            self._read()
 
     def _prepare(self) -> None:
         for pragma in _PRAGMAS:
             self._db.execute(pragma).fetchall()
         version = next(iter(self._db.execute("PRAGMA user_version")))[0]
-        if version == 0:
+        if version == 0 and not _has_lost(self.path):
             with self._db:
                 self._db.execute(_SCHEMA)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        elif version == 0:
+            raise _empty(self.path)
         elif version != SCHEMA_VERSION:
             raise LamdatuiError(
                 f"this run was written by another version (schema {version}, this one knows {SCHEMA_VERSION})",
@@ -76,38 +99,77 @@ class Journal:
                 fix="open it with the lamdatui that made it",
             )
 
+    def _chain_older(self) -> None:
+        """Give hashes to the events that a writer of the first version has left without."""
+        with self._db:
+            self._db.execute(_CHAIN)
+            seq, last = next(iter(self._db.execute("SELECT seq, hash FROM chain ORDER BY seq DESC LIMIT 1")), (0, ""))
+            rows = self._db.execute(
+                "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (seq,)
+            ).fetchall()
+            for row in rows:
+                last = _link(last, row)
+                self._db.execute("INSERT INTO chain VALUES (?,?)", (row[0], last))
+
+    def _read(self) -> None:
+        """Make the state from what is on disk."""
+        self.state, self._hash = RunState(), ""
+        for row, link in _chained(self._db):
+            self.state.apply(_event(row))
+            self._hash = link
+
     def append(self, *facts: tuple[str, dict[str, Any]]) -> list[Event]:
         """Commit events and their projections in one transaction; when this returns they survive a power cut.
 
-        Raises ValueError for a fact of the wrong shape and apsw.Error when the disk fails: then nothing was written
-        and the journal must not be used any more.
+        Raises ValueError for a fact of the wrong shape, and JournalFailed when the disk fails: then nothing has changed, on disk
+        or in memory, and whoever watches `on_failure` has heard of it.
         """
-        events = []
+        if self.failure is not None:
+            raise self.failure
+        events, rows = [], []
         for offset, (kind, data) in enumerate(facts, 1):
             check_fields(kind, data)
-            events.append(Event(self.state.last_seq + offset, kind, self.clock.wall(), self.clock.mono(), data))
-        with self._db:
-            for event in events:
-                self._db.execute(
-                    "INSERT INTO events VALUES (?,?,?,?,?)",
-                    (
-                        event.seq,
-                        event.kind,
-                        event.wall,
-                        event.mono,
-                        escaped(json.dumps(event.data, ensure_ascii=False, allow_nan=False)),
-                    ),
-                )
-                self.state.apply(event)
-                self._project()
-                self._touched |= self.state.touched
-            fault("journal.before-commit")
+            event = Event(self.state.last_seq + offset, kind, self.clock.wall(), self.clock.mono(), data)
+            text = escaped(json.dumps(data, ensure_ascii=False, allow_nan=False))
+            events.append(event)
+            rows.append((event.seq, kind, event.wall, event.mono, text))
+        last, touched = self._hash, set[tuple[str, str]]()
+        try:
+            with self._db:
+                for event, row in zip(events, rows, strict=True):
+                    last = _link(last, row)
+                    self._db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
+                    self._db.execute("INSERT INTO chain VALUES (?,?)", (event.seq, last))
+                    self.state.apply(event)
+                    self._project()
+                    touched |= self.state.touched
+                fault("journal.before-commit")
+        except BaseException as error:
+            self._undo(error)
+            raise
+        self._hash = last
+        self._touched |= touched
         fault("journal.after-commit")
         return events
 
+    def _undo(self, error: BaseException) -> None:
+        """The transaction was rolled back: the state becomes again what is on disk. Raises JournalFailed when the disk was the cause."""
+        is_disk = isinstance(error, (apsw.Error, OSError))
+        if is_disk:
+            self.failure = JournalFailed(self.path, error)
+        with contextlib.suppress(apsw.Error, OSError, LamdatuiError):
+            self._read()
+        if self.failure is not None and is_disk:
+            self.on_failure(self.failure)
+            raise self.failure from error
+
     def _project(self) -> None:
         for name, key in self.state.touched:
-            body = canonical(self.state.projection(name, key))
+            found = self.state.projection(name, key)
+            if name == "run":
+                # Read without the events by whoever lists runs.
+                found = sealed({**found, "trial_count": len(self.state.trials)})
+            body = canonical(found)
             self._db.execute("INSERT OR REPLACE INTO projections VALUES (?,?,?)", (name, key, body))
 
     def rebuild(self) -> None:
@@ -115,8 +177,8 @@ class Journal:
         self.state = RunState()
         with self._db:
             self._db.execute("DELETE FROM projections")
-            for event in _events(self._db):
-                self.state.apply(event)
+            for row, _ in _chained(self._db):
+                self.state.apply(_event(row))
                 self._project()
 
     def projections(self) -> list[tuple[str, str, str]]:
@@ -124,16 +186,15 @@ class Journal:
         return list(self._db.execute("SELECT name, id, body FROM projections ORDER BY name, id"))
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Events with seq > `after`, in order."""
-        return _events(self._db, after)
+        """Events with seq > `after`, in order. Raises LamdatuiError at one that is not what was written."""
+        return (_event(row) for row, _ in _chained(self._db, after))
 
     def lines(self, after: int = 0, upto: int | None = None) -> Iterator[tuple[int, str, str]]:
-        """(seq, kind, JSON of the event) for the events with `after` < seq <= `upto`; nothing is parsed on the way."""
-        rows: Iterable[tuple[Any, ...]] = self._db.execute(
-            "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? AND seq <= ? ORDER BY seq",
-            (after, self.state.last_seq if upto is None else upto),
-        )
-        for seq, kind, wall, mono, data in rows:
+        """(seq, kind, JSON of the event) for the events with `after` < seq <= `upto`; nothing is parsed on the way.
+
+        Raises LamdatuiError at one that is not what was written.
+        """
+        for (seq, kind, wall, mono, data), _ in _chained(self._db, after, self.state.last_seq if upto is None else upto):
             yield seq, kind, f'{{"seq":{seq},"kind":"{kind}","wall":{wall!r},"mono":{mono!r},"data":{data}}}'
 
     def take_touched(self) -> set[tuple[str, str]]:
@@ -146,23 +207,102 @@ class Journal:
         self._db.close()
 
 
-def _events(db: apsw.Connection, after: int = 0) -> Iterator[Event]:
-    rows: Iterable[tuple[Any, ...]] = db.execute(
-        "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (after,)
+def _make(path: Path) -> None:
+    """Make an empty database, whole or not at all."""
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
+        made = Path(folder) / path.name
+        db = apsw.Connection(str(made))
+        db.execute(_PRAGMAS[0]).fetchall()
+        with db:
+            db.execute(_SCHEMA)
+            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        db.close()
+        os.rename(made, path)
+    fsync_dir(path.parent)
+
+
+def _has_lost(path: Path) -> bool:
+    """Whether a database without a schema has had one: it has not even a header, or the run has steps.
+
+    Engines of the first version made it in place, header first: killed in between they lost nothing.
+    """
+    return path.stat().st_size == 0 or any((path.parent / "steps").glob("*/*"))
+
+
+def _empty(path: Path) -> LamdatuiError:
+    return LamdatuiError(
+        "the run's database is empty, though the run has steps", where=str(path), fix=_FIX, exit_code=EXIT_FAILED
     )
-    for seq, kind, wall, mono, data in rows:
-        yield Event(seq, kind, wall, mono, json.loads(data))
+
+
+_FIX = "put a copy of the file back, or start another run with --name: finished work comes from the store"
+
+
+@contextmanager
+def _telling(path: Path, what: str) -> Iterator[None]:
+    """Whatever a damaged database raises becomes one clear error."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise LamdatuiError(f"{what}: {error}", where=str(path), fix=_FIX, exit_code=EXIT_FAILED) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
+        told = f"{what}: it is damaged ({type(error).__name__}: {error})"
+        raise LamdatuiError(told[:500], where=str(path), fix=_FIX, exit_code=EXIT_FAILED) from error
+
+
+def _link(before: str, row: tuple[Any, ...]) -> str:
+    """The hash of an event: of the one before it, and of the row as it is stored."""
+    seq, kind, wall, mono, data = row
+    return blake2b(f"{before}\n{seq}\n{kind}\n{wall!r}\n{mono!r}\n{data}".encode(), digest_size=16).hexdigest()
+
+
+def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Rows of the events with `after` < seq <= `upto`, each with its hash once that fits. Raises LamdatuiError at one that is damaged.
+
+    A run that only the first version has written has no hashes: its rows are given as they are, with none.
+    """
+    has_chain = bool(list(db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'")))
+    if not has_chain:
+        for row in db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (after,)):
+            if upto is None or row[0] <= upto:
+                yield row, ""
+        return
+    before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
+    # What the first version appends after this one is at the end, and has no hash.
+    rows: Iterable[tuple[Any, ...]] = db.execute(
+        "SELECT c.seq, c.hash, e.seq, e.kind, e.wall, e.mono, e.data FROM chain c FULL JOIN events e ON c.seq = e.seq "
+        "WHERE COALESCE(c.seq, e.seq) > ? AND COALESCE(c.seq, e.seq) <= ? ORDER BY COALESCE(c.seq, e.seq)",
+        (after, 2**62 if upto is None else upto),
+    )
+    expected, chained = after, True
+    for linked, found, *row in rows:
+        expected += 1
+        chained = chained and linked is not None
+        if chained:
+            before = _link(before, tuple(row)) if row[0] is not None else ""
+        if row[0] != expected or (chained and before != found) or (not chained and linked is not None):
+            raise LamdatuiError(
+                f"the run's record is damaged: event {expected} is not what was written",
+                where=db.filename,
+                fix=_FIX,
+                exit_code=EXIT_FAILED,
+            )
+        yield tuple(row), before
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    seq, kind, wall, mono, data = row
+    return Event(seq, kind, wall, mono, json.loads(data))
 
 
 def read_state(path: Path) -> RunState:
-    """The state of a run that this process does not own; an empty one while its engine is only making the file.
-
-    Raises LamdatuiError when there is no readable journal.
-    """
+    """The state of a run that this process does not own. Raises LamdatuiError when there is no readable journal."""
     state = RunState()
     with _reading(path) as db:
-        for event in _events(db) if db else ():
-            state.apply(event)
+        for row, _ in _chained(db) if db else ():
+            state.apply(_event(row))
     return state
 
 
@@ -176,22 +316,46 @@ def read_run(path: Path) -> tuple[RunState, int]:
             return RunState(), 0
         bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM projections WHERE name = 'run'")]
         trials = next(iter(db.execute("SELECT count(*) FROM projections WHERE name = 'trial'")))[0]
-    return (run_from_json(bodies[0]) if bodies else RunState()), trials
+        if not bodies:
+            return RunState(), 0
+        # The first version wrote no seal.
+        run = unsealed(bodies[0], frozenset(bodies[0]) if "trial_count" not in bodies[0] else frozenset())
+        return run_from_json(run), run.get("trial_count", trials)
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[apsw.Connection | None]:
-    """The database for reading; None while its engine is only making the file. Raises LamdatuiError."""
+    """The database for reading, also on a disk that can't be written; None where an engine was killed while it made the file.
+
+    Raises LamdatuiError.
+    """
     try:
         str(path).encode()
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        try:
-            db.execute("PRAGMA busy_timeout=5000").fetchall()
-            is_made = next(iter(db.execute("PRAGMA user_version")))[0] != 0
-            yield db if is_made else None
-        finally:
-            db.close()
     except UnicodeEncodeError as error:
         raise LamdatuiError("the path of a run must be UTF-8", where=str(path), fix="rename the folder") from error
-    except apsw.Error as error:
-        raise LamdatuiError(f"no readable run: {error}", where=str(path), fix="see `lamdatui runs`") from error
+    with _telling(path, "no readable run"), contextlib.ExitStack() as stack:
+        db = _opened(path)
+        if db is None:
+            # In WAL mode SQLite needs to write beside the file.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lamdatui-read-")))
+            for name in (path.name, f"{path.name}-wal"):
+                if (path.parent / name).exists():
+                    shutil.copyfile(path.parent / name, folder / name)
+            db = apsw.Connection(str(folder / path.name))
+        stack.callback(db.close)
+        is_made = next(iter(db.execute("PRAGMA user_version")))[0] != 0
+        if not is_made and _has_lost(path):
+            raise _empty(path)
+        yield db if is_made else None
+
+
+def _opened(path: Path) -> apsw.Connection | None:
+    """A connection that reads; None where that needs to write and nothing can be written."""
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        db.execute("PRAGMA busy_timeout=5000").fetchall()
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        return db
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        db.close()
+        return None

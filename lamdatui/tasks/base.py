@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from lamdatui.datafiles import read_task_rows
+from lamdatui.datafiles import read_task
 from lamdatui.errors import LamdatuiError
 from lamdatui.jsonio import canonical, digest
+from lamdatui.schemes import SCHEME, numbered
+from lamdatui.tasks.scorers import SCORERS, score
 
 Split = Literal["search", "sealed"]
 PROMPT_FORMAT = "chat-template"
@@ -17,26 +20,50 @@ PROMPT_FORMAT = "chat-template"
 
 @dataclass(frozen=True)
 class Task:
-    """`rows[split]` are dicts with `id`, `messages`, `reference`; generation is greedy, at most `max_new_tokens`."""
+    """`rows[split]` are dicts with `id`, `messages`, `reference`; generation is greedy, at most `max_new_tokens`.
+
+    `digest` is the sha256 of the task file's bytes.
+    """
 
     name: str
     scorer: str
     max_new_tokens: int
     rows: dict[str, tuple[dict[str, Any], ...]]
     path: Path
+    digest: str = ""
 
-    def key(self, model_digest: str, split: str, dtype: str) -> str:
-        """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings."""
-        return digest(
-            {
-                "model": model_digest,
-                "rows": digest(self.rows[split]),
-                "scorer": self.scorer,
-                "format": PROMPT_FORMAT,
-                "max_new_tokens": self.max_new_tokens,
-                "dtype": dtype,
-            }
-        )
+    def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME) -> str:
+        """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
+
+        `scheme` says which scheme of digests (see `lamdatui.schemes`) the key is of.
+        """
+        body = {
+            "model": model_digest,
+            "rows": self.rows_digest(split),
+            "scorer": self.scorer,
+            "format": PROMPT_FORMAT,
+            "max_new_tokens": self.max_new_tokens,
+            "dtype": dtype,
+        }
+        return digest(numbered(body, scheme))
+
+    def rows_digest(self, split: str) -> str:
+        """Digest of a split's rows: what a step that reads the file again has to find in it."""
+        return self._digests[split]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {split: digest(rows) for split, rows in self.rows.items()}
+
+    def agrees(self, rows: list[dict[str, Any]], split: str) -> bool:
+        """Whether an evaluation's rows are this split's, each with the score that its completion has."""
+        try:
+            return [row["id"] for row in rows] == [row["id"] for row in self.rows[split]] and all(
+                score(self.scorer, asked["reference"], row["completion"]) == row["score"]
+                for asked, row in zip(self.rows[split], rows, strict=True)
+            )
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def request(self, key: str, split: str) -> dict[str, Any]:
         """What a step needs in order to evaluate one split."""
@@ -46,6 +73,7 @@ class Task:
             "key": key,
             "path": str(self.path),
             "rows": len(self.rows[split]),
+            "rows_digest": self.rows_digest(split),
             "scorer": self.scorer,
             "max_new_tokens": self.max_new_tokens,
         }
@@ -56,11 +84,9 @@ def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: d
 
     Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
     """
-    from lamdatui.tasks.scorers import SCORERS
-
     if scorer not in SCORERS:
         raise LamdatuiError(f"no scorer named {scorer!r}", where=f"task {name}", fix=f"scorers: {', '.join(SCORERS)}")
-    every = read_task_rows(path)
+    every, found = read_task(path)
     rows = {}
     for split in ("search", "sealed"):
         having = tuple(row for row in every if row["split"] == split)
@@ -75,4 +101,4 @@ def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: d
         raise LamdatuiError(
             f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"
         )
-    return Task(name, scorer, max_new_tokens, rows, path)
+    return Task(name, scorer, max_new_tokens, rows, path, found)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lamdatui.jsonio import unsealed
 from lamdatui.state import RunState
 from lamdatui.ui.loglines import log_line
 from lamdatui.ui.node import Subject
@@ -83,7 +84,8 @@ def _log(path: Path) -> list[str]:
 def _ran(folder: Path) -> Json | None:
     try:
         request = json.loads((folder / "action.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        request = unsealed(request, frozenset(request))
+    except (OSError, ValueError, TypeError):
         return None
     action = request.get("action") if isinstance(request, dict) else None
     return clean_json(action) if isinstance(action, dict) else None
@@ -92,7 +94,7 @@ def _ran(folder: Path) -> Json | None:
 def _files(folder: Path) -> Sequence[tuple[Path, int | None]]:
     """The folder's files, or the folder's own size where it holds more than a screen of them."""
     try:
-        found = [(path, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()]
+        found = [(path, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
     except OSError:
         return []
     if len(found) > FILES:

@@ -41,6 +41,7 @@ class EngineLink:
     async def run(self) -> None:
         """Watch the engine for ever."""
         from lamdatui.client import Client
+        from lamdatui.lastwords import last_words
 
         failures = 0
         while True:
@@ -48,7 +49,8 @@ class EngineLink:
                 self._client = await Client.connect(self._run_dir, read_frame)
                 failures = 0
                 await self._watch(self._client)
-                detail = "the engine closed the connection"
+                words = last_words(self._run_dir)
+                detail = words.what if words else "the engine closed the connection"
             except (LamdatuiError, OSError) as error:
                 detail = error.what if isinstance(error, LamdatuiError) else str(error)
             finally:

@@ -166,11 +166,13 @@ HARDWARE: dict[str, Shape] = {
 
 RUN: dict[str, Shape] = {
     **dict.fromkeys(("name", "profile_digest", "mode", "policy", "status", "reason", "phase", "phase_detail"), text),
-    **dict.fromkeys(("stopping", "memory", "memory_by"), text),
+    **dict.fromkeys(("stopping", "memory", "memory_by", "paused_by", "paused_reason", "meter"), text),
     **dict.fromkeys(("last_seq", "epoch"), whole),
     **dict.fromkeys(("max_trials", "best", "engine_pid"), maybe(whole)),
     **dict.fromkeys(("last_wall", "engine_since"), maybe(moment)),
-    **dict.fromkeys(("used_seconds", "planner_tokens", "planner_seconds", "seed"), number),
+    "tasks": each(fields(name=text, path=text, digest=text)),
+    "lost": each(text),
+    **dict.fromkeys(("last_mono", "used_seconds", "planner_tokens", "planner_seconds", "seed"), number),
     "wall_seconds": maybe(number),
     **dict.fromkeys(("profile", "device"), mapping),
     **dict.fromkeys(("constraints", "rules", "hints"), said),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from textual.events import DescendantFocus, Resize
 from textual.message import Message
 from textual.widgets import Footer, Static
 
+from lamdatui.clock import SystemClock
 from lamdatui.ledger import ledgers
 from lamdatui.ui.charts import (
     AXES,
@@ -83,7 +83,8 @@ class OverviewPanel(VerticalScroll):
         room = self.scrollable_content_region
         width = room.width - (0 if self.show_vertical_scrollbar else 1)
         run = self._view.run
-        now = time.time() if self._view.connection == "live" else None
+        clock = SystemClock()
+        now = (clock.mono() if run.meter == "mono" else clock.wall()) if self._view.connection == "live" else None
         self._body.show(overview_lines(self._view, ledgers(run, now), self._found, max(1, width)), room.height)
 
     def on_resize(self, event: Resize) -> None:

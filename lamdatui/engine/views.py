@@ -1,0 +1,47 @@
+"""What a policy sees of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lamdatui.engine.candidates import Machine, legal
+from lamdatui.policy.base import Candidate, View
+from lamdatui.state import RunState
+from lamdatui.workspace import Workspace
+
+Candidates = Mapping[str, tuple[Candidate, ...]]
+
+
+def view_of(
+    state: RunState,
+    workspace: Workspace,
+    machine: Machine,
+    objectives: Mapping[str, float],
+    number: int,
+    candidates: Candidates,
+) -> View:
+    """What policies see before trial `number` (0: of all trials so far)."""
+    means = {
+        model: {task: splits["search"]["mean"] for task, splits in tasks.items() if "search" in splits}
+        for model, tasks in state.scores.items()
+    }
+    weights = workspace.profile.objective.weights
+    return View(
+        number=number,
+        seed=state.seed,
+        pool=state.pool,
+        trials=tuple(state.trials[n] for n in sorted(state.trials) if n != number),
+        candidates=candidates,
+        summaries={name: bound.type.summary for name, bound in workspace.types.items()},
+        objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in weights.items()),
+        scores=means,
+        objectives=dict(objectives),
+        memory=state.memory,
+        memory_by=state.memory_by,
+        constraints=tuple(item["text"] for item in state.constraints.values()),
+        trials_left=state.max_trials - state.counted,
+        weights=weights,
+        makes_data=frozenset(name for name, bound in workspace.types.items() if bound.type.output == "dataset"),
+        hints=tuple(f"{item['by']}: {item['text']}" for item in state.hints.values()),
+        candidate=lambda kind, inputs, params: legal(workspace.types, kind, inputs, params, state, machine),
+    )
