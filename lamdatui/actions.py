@@ -144,6 +144,13 @@ class Action:
     seed: int
     digest: str
     scheme: int = 1
+    place: str = field(default="", compare=False)
+    """What actions are sorted by where a choice must not depend on how they were listed; the digest where it is empty."""
+
+    @property
+    def sort_key(self) -> str:
+        """What actions are sorted by: the same for an action whatever the store has on record."""
+        return self.place or self.digest
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `action_from_json` reads it back."""
@@ -329,8 +336,9 @@ def make_action(
     seed: int,
     dtype: str,
     records: Records = lambda _: None,
+    scheme: int = SCHEME,
 ) -> Action:
-    """A validated action with its digest (see `lamdatui.schemes`): the newest scheme's, or an older one's that is on record.
+    """A validated action with its digest (see `lamdatui.schemes`): the run's scheme's, or an older one's that is on record.
 
     Raises LamdatuiError when a hyperparameter is out of its legal range or an object is unknown.
     """
@@ -340,15 +348,18 @@ def make_action(
     except (ValueError, KeyError) as error:
         raise LamdatuiError(str(error.args[0]), where=f"action {bound.name}") from error
     named = {slot.name: tuple(inputs.get(slot.name, ())) for slot in bound.type.slots}
-    for scheme in SCHEMES[1:]:
-        older = action_digest(bound, parents, filled, seed, dtype, scheme)
-        if older and (recorded := records(older)) is not None and _same(bound, recorded, filled):
-            return Action(bound.name, named, filled, seed, older, scheme)
-    found = action_digest(bound, parents, filled, seed, dtype) or ""
-    if (recorded := records(found)) is not None and not _same(bound, recorded, filled):
-        # The type's author has changed a default: what is on record under this digest is other work.
-        found = action_digest(bound, parents, filled, seed, dtype, spelled_out=True) or ""
-    return Action(bound.name, named, filled, seed, found, SCHEME)
+    # What is in the store must not change what a seed chooses; runs of the first scheme go on choosing by digest.
+    place = "" if scheme == 1 else digest([bound.name, named, filled, seed])
+    for older in (each for each in SCHEMES if each < scheme):
+        known = action_digest(bound, parents, filled, seed, dtype, older)
+        if known and (recorded := records(known)) is not None and _same(bound, recorded, filled):
+            return Action(bound.name, named, filled, seed, known, older, place)
+    found = action_digest(bound, parents, filled, seed, dtype, scheme)
+    if found is None or ((recorded := records(found)) is not None and not _same(bound, recorded, filled)):
+        # A later hyperparameter that the scheme does not know, or a default that the type's author has changed: other work.
+        found = action_digest(bound, parents, filled, seed, dtype, SCHEME, spelled_out=True) or ""
+        scheme = SCHEME
+    return Action(bound.name, named, filled, seed, found, scheme, place)
 
 
 def _same(bound: BoundType, recorded: Mapping[str, Value], params: Mapping[str, Value]) -> bool:

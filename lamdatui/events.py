@@ -54,7 +54,11 @@ KINDS: dict[str, tuple[str, ...]] = {
     "rule.revoked": ("id", "by"),
 }
 
-LATER: dict[str, tuple[str, ...]] = {"engine.started": ("clock",), "run.paused": ("reason",)}
+LATER: dict[str, tuple[str, ...]] = {
+    "run.created": ("scheme",),
+    "engine.started": ("clock",),
+    "run.paused": ("reason",),
+}
 """Fields that events of the first version don't have."""
 
 VERDICTS = ("approve", "edit", "veto", "skip", "stop", "rejected")

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamdatui.events import Event
 from lamdatui.objects import ObjectPool, object_from_json, object_to_json
+from lamdatui.schemes import SCHEME
 
 Json = dict[str, Any]
 
@@ -72,6 +73,8 @@ class RunState:
     name: str = ""
     profile: Json = field(default_factory=dict)
     profile_digest: str = ""
+    scheme: int = SCHEME
+    """The digest scheme of the run's actions (`lamdatui.schemes`): the newest one when it began."""
     seed: int = 0
     mode: str = "ask"
     policy: str = ""
@@ -203,7 +206,7 @@ def run_from_json(data: Mapping[str, Any]) -> RunState:
 def _run_created(state: RunState, data: Json, _: Event) -> None:
     for name in ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds"):
         setattr(state, name, data[name])
-    state.status = "running"
+    state.status, state.scheme = "running", data.get("scheme", 1)
 
 
 def _stop_meter(state: RunState, event: Event) -> None:

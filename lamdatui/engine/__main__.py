@@ -42,6 +42,7 @@ from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt
 from lamdatui.runs import LOCKED
+from lamdatui.schemes import SCHEME
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal, JournalFailed
 from lamdatui.workspace import open_workspace, planner_settings
@@ -125,6 +126,7 @@ class Engine:
                 "name": self.run_dir.name,
                 "profile": self.profile.model_dump(mode="json"),
                 "profile_digest": self.profile.search_digest(),
+                "scheme": SCHEME,
                 "seed": self.profile.seed,
                 "mode": self.options.mode or self.profile.mode,
                 "policy": self.options.policy or self.profile.policy.name,

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.actions import Action, BoundType, make_action
+from lamdatui.actions import Action, BoundType
 from lamdatui.engine.candidates import Known, Machine, blocked, matches
 from lamdatui.engine.orders import OWN, fresh, judge, read_order
 from lamdatui.errors import LamdatuiError
@@ -106,7 +106,7 @@ class Approvals:
         bound = self._types[action.type]
         merged = {**action.params, **params}
         known, dtype = Known.of(state, self._machine), self._machine.dtype
-        changed = make_action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=dtype, records=known.records)
+        changed = known.action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=dtype)
         problems = bound.problems(changed.inputs, changed.params, state.pool, self._machine.device)
         if problems:
             raise LamdatuiError("; ".join(problems), where=f"action {action.type}")

@@ -18,6 +18,7 @@ from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger, Measurement, scale
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.policy.base import Candidate
+from lamdatui.schemes import SCHEME
 from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import read_manifest
 
@@ -145,6 +146,7 @@ class Known:
 
     tried: frozenset[str] = frozenset()
     records: Records = lambda _: None
+    scheme: int = SCHEME
 
     @classmethod
     def of(cls, state: RunState, machine: Machine) -> Known:
@@ -154,9 +156,17 @@ class Known:
             actions += [trial.action] if trial.action else []
             actions += [trial.proposal["action"]] if trial.proposal else []
         params = {action["digest"]: action["params"] for action in actions}
-        return cls(
-            frozenset(tried_digests(state)), lambda digest: params[digest] if digest in params else machine.recorded(digest)
-        )
+
+        def records(digest: str) -> Mapping[str, Value] | None:
+            return params[digest] if digest in params else machine.recorded(digest)
+
+        return cls(frozenset(tried_digests(state)), records, state.scheme)
+
+    def action(
+        self, bound: BoundType, inputs: Inputs, params: Mapping[str, Any], pool: ObjectPool, *, seed: int, dtype: str
+    ) -> Action:
+        """`make_action` with what is on record."""
+        return make_action(bound, inputs, params, pool, seed=seed, dtype=dtype, records=self.records, scheme=self.scheme)
 
 
 @dataclass(slots=True)
@@ -218,7 +228,7 @@ def _candidate(
     estimate = machine.estimate(bound, bound.call(inputs, params, state.pool, machine.device))
     if lacking := machine.lacks(estimate):
         return lacking
-    action = make_action(bound, inputs, params, state.pool, seed=state.seed, dtype=machine.dtype, records=known.records)
+    action = known.action(bound, inputs, params, state.pool, seed=state.seed, dtype=machine.dtype)
     if action.digest in known.tried:
         return "tried already"
     return blocked(action, state.constraints) or Candidate(action, estimate)

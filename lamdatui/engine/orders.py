@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lamdatui.actions import Action, BoundType, Estimate, Inputs, make_action
+from lamdatui.actions import Action, BoundType, Estimate, Inputs
 from lamdatui.engine.candidates import Known, Machine, blocked, done_by
 from lamdatui.errors import LamdatuiError
 from lamdatui.state import RunState
@@ -73,8 +73,7 @@ def judge(types: Mapping[str, BoundType], order: Order, state: RunState, machine
     if problems:
         return Judged(tuple(problems))
     seed = state.seed if order.seed is None else order.seed
-    records = Known.of(state, machine).records
-    action = make_action(bound, order.inputs, params, state.pool, seed=seed, dtype=machine.dtype, records=records)
+    action = Known.of(state, machine).action(bound, order.inputs, params, state.pool, seed=seed, dtype=machine.dtype)
     estimate = machine.estimate(bound, bound.call(order.inputs, params, state.pool, machine.device))
     if lacking := machine.lacks(estimate):
         problems.append(lacking)
@@ -100,15 +99,14 @@ def fresh(types: Mapping[str, BoundType], order: Order, state: RunState, machine
     if judged.problems or judged.action is None:
         raise LamdatuiError("; ".join(judged.problems), where=f"action {order.type}")
     taken = done_by(state) | {item["action"]["digest"]: item["id"] for item in state.queue.values()}
-    action, records = judged.action, Known.of(state, machine).records
+    action, known = judged.action, Known.of(state, machine)
     if order.seed is not None and action.digest in taken:
         who = taken[action.digest]
         told = f"trial {who} is exactly this" if isinstance(who, int) else "exactly this is queued already"
         raise LamdatuiError(f"{told}; leave the seed out, or name another one")
     while action.digest in taken:
         seed = (action.seed + 1) % (MOST_SEED + 1)
-        bound, dtype = types[order.type], machine.dtype
-        action = make_action(bound, order.inputs, action.params, state.pool, seed=seed, dtype=dtype, records=records)
+        action = known.action(types[order.type], order.inputs, action.params, state.pool, seed=seed, dtype=machine.dtype)
     return action
 
 

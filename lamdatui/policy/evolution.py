@@ -26,7 +26,7 @@ class EvolutionPolicy(Policy):
 
     async def propose(self, view: View) -> Proposal:
         """A child of a trial that won a tournament; a uniform draw before there is one. Raises PolicyError."""
-        candidates = sorted((i for group in view.candidates.values() for i in group), key=lambda item: item.action.digest)
+        candidates = sorted((i for group in view.candidates.values() for i in group), key=lambda item: item.action.sort_key)
         if not candidates:
             raise PolicyError("there is no legal action left")
         rng = draw(view, self.name)

@@ -34,7 +34,7 @@ class HalvingPolicy(Policy):
             return promoted
         rng = draw(view, self.name)
         kind = rng.choice(sorted(view.candidates))
-        group = sorted(view.candidates[kind], key=lambda item: item.action.digest)
+        group = sorted(view.candidates[kind], key=lambda item: item.action.sort_key)
         sizes = sorted({item.action.params[FIDELITY] for item in group if FIDELITY in item.action.params})
         if len(sizes) > 1:
             group = [item for item in group if item.action.params[FIDELITY] == sizes[0]]

@@ -91,7 +91,7 @@ class HybridPolicy(Policy):
     async def _ask(self, session: PlannerSession, view: View, ranking: Sequence[Ranked], share: float) -> Proposal:
         short = shortlist(ranking, session.settings.shortlist)
         # By digest, so that the order says nothing of the rank.
-        short.sort(key=lambda item: item.candidate.action.digest)
+        short.sort(key=lambda item: item.candidate.action.sort_key)
         told = [replace(item.candidate, facts=(*item.candidate.facts, expectation(item.forecast))) for item in short]
         proposal = await propose_one(session, view, told, self.name)
         by_digest = {item.candidate.action.digest: item for item in short}
@@ -130,7 +130,7 @@ def rank(view: View) -> list[Ranked]:
         return []
     forecasts = Surrogate(view).forecast(candidates)
     found = [Ranked(*pair) for pair in zip(candidates, forecasts, strict=True)]
-    return sorted(found, key=lambda one: (-one.forecast.improvement, one.candidate.action.digest))
+    return sorted(found, key=lambda one: (-one.forecast.improvement, one.candidate.action.sort_key))
 
 
 def favourite(view: View, ranking: Sequence[Ranked], name: str) -> Proposal:

@@ -73,7 +73,7 @@ class LamdagentPolicy(Policy):
         return kinds[choice.place], True
 
     def _shortlist(self, view: View, kind: str) -> list[Candidate]:
-        candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.digest)
+        candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.sort_key)
         return draw(view, f"{self.name} shortlist").sample(candidates, min(self.session.settings.shortlist, len(candidates)))
 
 

@@ -59,7 +59,7 @@ class _Space:
         self._ranks = _ranks(view.objectives)
         # By digest, so that the listing's order does not matter.
         every = [item for group in view.candidates.values() for item in group]
-        self.candidates = sorted(every, key=lambda item: item.action.digest)
+        self.candidates = sorted(every, key=lambda item: item.action.sort_key)
         self._distributions = self._describe()
         self._known = self._values()
 
@@ -168,7 +168,7 @@ class _Space:
                 ours, theirs = mine.get(name), values.get(name)
                 both = isinstance(ours, float) and isinstance(theirs, float)
                 total += abs(ours - theirs) if both else float(ours != theirs)  # type: ignore[operator]
-            return total + 10.0 * (mine["type"] != values["type"]), item.action.digest
+            return total + 10.0 * (mine["type"] != values["type"]), item.action.sort_key
 
         return min(self.candidates, key=distance)
 

@@ -23,7 +23,7 @@ class RandomPolicy(Policy):
             raise PolicyError("there is no legal action left")
         draw = random.Random(digest(["random", view.seed, view.number]))
         kind = draw.choice(sorted(view.candidates))
-        candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.digest)
+        candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.sort_key)
         action = draw.choice(candidates).action
         reason = (
             f"a uniform random choice: one of {len(view.candidates)} action types, then one of {len(candidates)} candidates"

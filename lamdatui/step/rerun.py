@@ -48,7 +48,7 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
     if gone := [name for name in action["params"] if name not in bound.defaults()]:
         print(f"{bound.name} has changed since: it has no hyperparameter {', '.join(gone)} any more", file=sys.stderr)
     params = {name: value for name, value in action["params"].items() if name not in gone} | changes
-    made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"])
+    made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"], scheme=state.scheme)
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
         raise LamdatuiError("; ".join(problems), where=f"action {action['type']}")

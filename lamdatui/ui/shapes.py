@@ -167,7 +167,7 @@ HARDWARE: dict[str, Shape] = {
 RUN: dict[str, Shape] = {
     **dict.fromkeys(("name", "profile_digest", "mode", "policy", "status", "reason", "phase", "phase_detail"), text),
     **dict.fromkeys(("stopping", "memory", "memory_by", "paused_by", "paused_reason", "meter"), text),
-    **dict.fromkeys(("last_seq", "epoch"), whole),
+    **dict.fromkeys(("last_seq", "epoch", "scheme"), whole),
     **dict.fromkeys(("max_trials", "best", "engine_pid"), maybe(whole)),
     **dict.fromkeys(("last_wall", "engine_since"), maybe(moment)),
     "tasks": each(fields(name=text, path=text, digest=text)),
