@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from lamdatui import __version__
+from lamdatui import __version__, trust
 from lamdatui.clock import SystemClock, boot_id
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import Machine
@@ -37,7 +37,7 @@ from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
-from lamdatui.resources import load_prompt
+from lamdatui.resources import load_prompt, untrusted
 from lamdatui.runs import LOCKED
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
@@ -169,8 +169,10 @@ class Engine:
         self.people = People(loop, self.closing)
         loop.approvals.unattended = self.options.headless
         loop.record(*self._facts_of_start(machine))
-        for problem in self.workspace.problems:
-            loop.problem("actions", problem)
+        for text in self.workspace.problems:
+            loop.problem("trust" if text == untrusted() else "actions", text)
+        for text in self.workspace.origins:
+            loop.problem("origin", text)
         if not self.options.view:
             await self.server.start()
             (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
@@ -299,7 +301,10 @@ def main() -> int:
     error_file = run_dir / "engine-error.json"
     error_file.unlink(missing_ok=True)
     try:
-        return asyncio.run(Engine(run_dir, load_profile(run_dir / "profile.yaml"), options).run())
+        profile = load_profile(run_dir / "profile.yaml")
+        # Whoever started this engine, and whatever the mode: what a run directory brings along is not run unasked.
+        trust.require(profile, str(run_dir / "profile.yaml"))
+        return asyncio.run(Engine(run_dir, profile, options).run())
     except LamdatuiError as error:
         write_json(error_file, {"what": error.what, "where": error.where, "fix": error.fix, "code": error.exit_code})
         print(error, file=sys.stderr)
