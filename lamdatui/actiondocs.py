@@ -52,6 +52,7 @@ def declarations(only: str | None = None) -> tuple[list[dict[str, Any]], list[st
             "source": bound.type.source,
             "version": bound.type.version,
             "origin": bound.origin,
+            "replaces_builtin": bound.replaces,
             "slots": [asdict(slot) for slot in bound.type.slots],
             "params": [asdict(param) for param in bound.params],
         }
@@ -86,9 +87,13 @@ def listing(rows: list[dict[str, Any]]) -> str:
     """The action types for people: name, family, output and origin on a line, what it does below."""
     lines = []
     for row in rows:
-        lines.append(f"{row['name']:22} {row['family']:13} {row['output']:7} {row['origin']}")
+        lines.append(f"{row['name']:22} {row['family']:13} {row['output']:7} {row['origin']}{_replacing(row)}")
         lines.append(_hanging(row["summary"], 2))
     return "\n".join(lines)
+
+
+def _replacing(row: dict[str, Any]) -> str:
+    return " (in place of lamdatui's own)" if row["replaces_builtin"] else ""
 
 
 def description(row: dict[str, Any]) -> str:
@@ -99,7 +104,7 @@ def description(row: dict[str, Any]) -> str:
         _hanging(row["summary"], 2, f"{row['name']}: "),
         f"  family   {row['family']}",
         f"  output   {row['output']}",
-        f"  origin   {row['origin']}, version {row['version']}",
+        f"  origin   {row['origin']}{_replacing(row)}, version {row['version']}",
         _hanging(row["source"], 11, "  source   "),
         "",
         "inputs",

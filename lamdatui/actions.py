@@ -243,6 +243,8 @@ class BoundType:
     type: ActionType
     params: tuple[Param, ...]
     origin: str = "builtin"
+    replaces: bool = False
+    """Whether it is used in place of a builtin type of that name."""
 
     @property
     def name(self) -> str:

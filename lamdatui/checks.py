@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from lamdatui import __version__, paths
+from lamdatui import __version__, paths, resources, trust
 from lamdatui.actions import BoundType
 from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger
@@ -58,20 +58,35 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
 
     Raises LamdatuiError when the profile itself can't be read: nothing further can be known then.
     """
-    profile = load_profile(find_profile(text), overrides)
-    findings = [Finding("ok", "profile", f"{profile.name}: {profile.budget.trials} trials, mode {profile.mode}")]
-    findings += _contents(profile)
+    path = find_profile(text)
+    profile = load_profile(path, overrides)
+    where = "" if path.is_relative_to(resources.builtin("profiles")) else f"; {path}"
+    findings = [Finding("ok", "profile", f"{profile.name}: {profile.budget.trials} trials, mode {profile.mode}{where}")]
+    if text in (replaced := resources.replaced("profiles")):
+        findings.append(Finding("warn", "origin", replaced[text]))
+    findings += [*_trust(profile), *_contents(profile)]
     if all(finding.status != "bad" for finding in findings):
         findings += _sizes(profile, runs_dir)
     findings.append(_try("planner", lambda: _planner(profile)))
     return findings
 
 
+def _trust(profile: Profile) -> list[Finding]:
+    """What the profile would run or reach, and whether a person confirmed it; nothing where there is nothing to confirm."""
+    found = trust.sensitive(profile)
+    if not found:
+        return []
+    detail = " ".join(line.strip() for line in trust.told(found)[1:])
+    if trust.is_confirmed(found):
+        return [Finding("ok", "trust", f"confirmed: {detail}")]
+    return [Finding("warn", "trust", f"to be confirmed when it starts: {detail}", "`lamdatui run` asks; headless: --trust")]
+
+
 def _contents(profile: Profile) -> list[Finding]:
     from lamdatui.datafiles import inspect_dataset
     from lamdatui.modelfiles import inspect_model
     from lamdatui.tasks.base import load_task
-    from lamdatui.workspace import bind_types, locate
+    from lamdatui.workspace import bind_types, locate, origins
 
     def model(path: str) -> str:
         info = inspect_model(locate(path))
@@ -89,12 +104,15 @@ def _contents(profile: Profile) -> list[Finding]:
 
     def types() -> str:
         bound, _ = bind_types(profile)
+        findings.extend(Finding("warn", "origin", text) for text in origins(profile, bound))
         return ", ".join(bound)
 
     findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
     findings += [_try(f"dataset {name}", lambda spec=spec: dataset(spec.path)) for name, spec in profile.datasets.items()]
     findings += [_try(f"task {name}", lambda name=name: task(name)) for name in profile.tasks]
     findings.append(_try("actions", types))
+    for problem in resources.load_registry().problems:
+        findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
     return findings
 
 
@@ -105,15 +123,12 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
 
     space = open_workspace(profile)
     state = RunState(seed=profile.seed, pool=ObjectPool({**space.models, **space.datasets}))
-    findings = [Finding("warn", "actions", problem) for problem in space.problems]
     largest = max((model.parameters for model in space.models.values()), default=0)
     folder = runs_dir if runs_dir.exists() else Path.cwd()
     free = shutil.disk_usage(folder).free
     disk = largest * 4 * profile.budget.trials
     status: Status = "ok" if disk < free else "warn"
-    findings.append(
-        Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")
-    )
+    findings = [Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")]
     machine = _machine(profile, folder)
     makes_data = any(bound.type.output == "dataset" for bound in space.types.values())
     return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in space.types.values())]

@@ -32,6 +32,9 @@ Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on t
 NoConsole = Annotated[
     bool, typer.Option("--no-console", help="Only see to it that its engine is at work; print the run's path.")
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Confirm the programs, addresses and keys that the profile names; they are printed.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")
@@ -84,6 +87,7 @@ def run(
     ] = None,
     ascii_only: Ascii = False,
     no_console: NoConsole = False,
+    trust: Trust = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Start a search, or go on with one."""
@@ -104,17 +108,24 @@ def run(
             policy,
             fake_gpu,
             console=not no_console,
+            trust=trust,
         )
     )
 
 
 @app.command()
-def attach(run: Run, ascii_only: Ascii = False, no_console: NoConsole = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+def attach(
+    run: Run,
+    ascii_only: Ascii = False,
+    no_console: NoConsole = False,
+    trust: Trust = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
     """Open the console on a run; an interrupted one goes on."""
     from lamdatui.commands import attach_run
 
     _use_ascii(ascii_only)
-    raise typer.Exit(attach_run(run, runs_dir, console=not no_console))
+    raise typer.Exit(attach_run(run, runs_dir, console=not no_console, trust=trust))
 
 
 @app.command()
@@ -258,22 +269,28 @@ def step(
 @app.command()
 def profiles(as_json: AsJson = False) -> None:
     """The profiles that can be run by name."""
-    from lamdatui.resources import files, profile_summary
-
-    rows = [
-        {"name": name, "origin": origin, "path": str(path), "summary": profile_summary(path)}
-        for name, (origin, path) in sorted(files("profiles").items())
-    ]
-    say_json(rows) if as_json else say("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+    _list_files("profiles", as_json)
 
 
 @app.command()
 def prompts(as_json: AsJson = False) -> None:
     """The planner's prompts and where each comes from."""
-    from lamdatui.resources import files
+    _list_files("prompts", as_json)
 
-    rows = [{"name": name, "origin": origin, "path": str(path)} for name, (origin, path) in sorted(files("prompts").items())]
+
+def _list_files(kind: str, as_json: bool) -> None:
+    from lamdatui.resources import files, profile_summary, replaced, untrusted
+
+    hidden = replaced(kind)
+    rows = [
+        {"name": name, "origin": origin, "path": str(path), "replaces_builtin": name in hidden}
+        | ({"summary": profile_summary(path)} if kind == "profiles" else {})
+        for name, (origin, path) in sorted(files(kind).items())
+    ]
     say_json(rows) if as_json else say("\n".join(f"{row['name']:16} {row['origin']:8} {row['path']}" for row in rows))
+    for note in (*hidden.values(), untrusted()):
+        if note:
+            complain(f"note: {note}")
 
 
 @app.command()
@@ -357,12 +374,13 @@ def check_planner(
     profile: Annotated[str, typer.Argument(help="A profile's path or name; its planner is tried.")] = "quickstart",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="As in `lamdatui run`.")] = None,
     situations: Annotated[int, typer.Option(min=0, help="How many situations the self-test asks; 0: none.")] = 24,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> None:
     """Start or reach a planner: speed, the forms that it obeys, and a self-test of its choices against chance."""
     from lamdatui.commands import try_planner_of
 
-    tried = try_planner_of(profile, overrides or [], situations)
+    tried = try_planner_of(profile, overrides or [], situations, trust=trust)
     say_json(tried.to_json()) if as_json else say("\n".join(tried.lines()))
 
 

@@ -15,8 +15,9 @@ from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, LamdatuiError
 from lamdatui.events import MODES
 from lamdatui.policy import known_policy
 from lamdatui.profile import find_profile, load_profile
-from lamdatui.resources import files
+from lamdatui.resources import files, replaced, untrusted
 from lamdatui.said import complain, say, say_json
+from lamdatui.trust import ask
 
 if TYPE_CHECKING:
     from lamdatui.planner.check import Tried
@@ -39,6 +40,7 @@ def run_profile(
     fake_gpu: Path | None = None,
     *,
     console: bool = True,
+    trust: bool = False,
 ) -> int:
     """Start or go on with a run; the exit code.
 
@@ -55,7 +57,10 @@ def run_profile(
         raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
     if fake_gpu is not None:
         fake_gpu = _recording(fake_gpu)
-    profile = load_profile(find_profile(profile_text), overrides)
+    path = find_profile(profile_text)
+    _tell_origin(profile_text, path)
+    profile = load_profile(path, overrides)
+    ask(profile, str(path), trust=trust, can_ask=not headless)
     _prepare_lab(profile)
     _open(profile)
     run_dir = runs.prepare_run(profile, name or runs.new_name(profile, runs_dir), runs_dir)
@@ -80,6 +85,14 @@ def run_profile(
 
             return asyncio.run(Headless(run_dir, as_json).follow())
         return _console(run_dir) if console else _told(run_dir)
+
+
+def _tell_origin(name: str, path: Path) -> None:
+    """Say on stderr which file a name stands for, where it is not a shipped one, and which folder was not looked at."""
+    if note := untrusted():
+        complain(f"note: {note}")
+    if name in (known := files("profiles")) and known[name][0] != "builtin":
+        complain(f"note: {replaced('profiles').get(name) or f'the profile {name} is {path}'}")
 
 
 def _recording(name: Path) -> Path:
@@ -176,11 +189,13 @@ def _told(run_dir: Path) -> int:
     return EXIT_DONE
 
 
-def attach_run(run: str, runs_dir: Path, *, console: bool = True) -> int:
+def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = False) -> int:
     """Open the console on a run: an interrupted one goes on, one that has ended is only shown."""
     run_dir = runs.find_run(run, runs_dir)
     if console and not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
+    if not runs.is_alive(run_dir):
+        ask(load_profile(run_dir / "profile.yaml"), str(run_dir), trust=trust, can_ask=True)
     with runs.held_engine(run_dir, runs.StartOptions(view=_ended(run_dir) is not None)):
         return _console(run_dir) if console else _told(run_dir)
 
@@ -283,7 +298,7 @@ def catalogue_rows() -> list[dict[str, Any]]:
     return found
 
 
-def try_planner_of(profile_text: str, overrides: list[str], situations: int) -> Tried:
+def try_planner_of(profile_text: str, overrides: list[str], situations: int, *, trust: bool = False) -> Tried:
     """Try the planner of a profile, with progress on stderr. Raises LamdatuiError (exit code 4 when it can't be reached)."""
     import os
     import tempfile
@@ -293,7 +308,10 @@ def try_planner_of(profile_text: str, overrides: list[str], situations: int) -> 
     from lamdatui.resources import load_prompt
     from lamdatui.workspace import planner_settings
 
-    profile = load_profile(find_profile(profile_text), overrides)
+    path = find_profile(profile_text)
+    _tell_origin(profile_text, path)
+    profile = load_profile(path, overrides)
+    ask(profile, str(path), trust=trust, can_ask=True)
     settings = planner_settings(profile, profile.threads or len(os.sched_getaffinity(0)))
     if settings is None:
         raise LamdatuiError(

@@ -379,14 +379,17 @@ def dump_profile(profile: Profile) -> str:
 
 def find_profile(text: str) -> Path:
     """A profile from a path, or by name from the profile folders. Raises LamdatuiError with the nearest name."""
-    from lamdatui.resources import files
+    from lamdatui.resources import files, project, untrusted
 
+    known = files("profiles")
+    if text in known:
+        # A file of the current folder that is called so has to be asked for as ./NAME.
+        return known[text][1]
     path = Path(text).expanduser()
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    known = files("profiles")
-    if text in known:
-        return known[text][1]
     close = difflib.get_close_matches(text, known, n=1)
     fix = f"did you mean {close[0]!r}?" if close else f"known profiles: {', '.join(sorted(known))}"
+    if (project() / "profiles" / f"{text}.yaml").is_file() and (note := untrusted()):
+        fix = note
     raise LamdatuiError(f"no profile named {text!r}", fix=fix)

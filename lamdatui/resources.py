@@ -1,13 +1,14 @@
 """Drop-in folders: actions, prompts and profiles, ours and the user's, found by one rule.
 
-Builtin → the user's config folder → the project's `.lamdatui/`; the last one wins by file stem. Action packages add
-theirs through the entry point group `lamdatui.actions`, without replacing a name. Project code runs only if the person listed the
-folder in the file `trusted` of the config folder.
+Builtin → the user's config folder → the project's `.lamdatui/`; the last one wins by file stem, and whoever uses it is told where
+it took a builtin's place. Action packages add theirs through the entry point group `lamdatui.actions`, without replacing a name. A
+project's folder contributes nothing, neither code nor text, unless the person listed it in the file `trusted` of the config folder.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from importlib.metadata import entry_points
@@ -28,26 +29,41 @@ def builtin(kind: str) -> Path:
     return shipped if shipped.is_dir() else package.parent / kind
 
 
+def project() -> Path:
+    """The folder in which a project may keep files of its own; it need not exist."""
+    return Path.cwd() / ".lamdatui"
+
+
 def trusted_file() -> Path:
-    """Lists, one a line, the project folders whose code may run."""
+    """Lists, one a line, the project folders that are read: a `.lamdatui` folder, or the folder that holds it."""
     return paths.config_dir() / "trusted"
 
 
-def is_trusted(project: Path) -> bool:
-    """Whether the person named this project folder."""
+def is_trusted(folder: Path) -> bool:
+    """Whether the person named this `.lamdatui` folder, or the project that it lies in."""
     try:
-        return str(project.resolve()) in trusted_file().read_text().splitlines()
-    except OSError:
+        lines = trusted_file().read_text(encoding="utf-8").splitlines()
+        # A relative line would trust whatever folder one is in.
+        named = {Path(os.path.realpath(path)) for line in lines if os.path.isabs(path := os.path.expanduser(line.strip()))}
+    except (OSError, ValueError):
         return False
+    return not named.isdisjoint((folder.resolve(), folder.parent.resolve()))
 
 
 def folders(kind: str) -> list[tuple[str, Path]]:
-    """(origin, folder) in the order in which they are read."""
+    """(origin, folder) in the order in which they are read. This alone decides whether a project's files count."""
     found = [("builtin", builtin(kind)), ("user", paths.config_dir() / kind)]
-    project = Path.cwd() / ".lamdatui"
-    if kind != "actions" or is_trusted(project):
-        found.append(("project", project / kind))
+    if is_trusted(project()):
+        found.append(("project", project() / kind))
     return [(origin, folder) for origin, folder in found if folder.is_dir()]
+
+
+def untrusted() -> str:
+    """One line on a project's folder that is not read, with the way to trust it; empty where there is none."""
+    folder = project()
+    if not any((folder / kind).is_dir() for kind in SUFFIXES) or is_trusted(folder):
+        return ""
+    return f"{folder} is not trusted and was not read; to trust what is in it, add its path as a line to {trusted_file()}"
 
 
 def files(kind: str) -> dict[str, tuple[str, Path]]:
@@ -58,6 +74,17 @@ def files(kind: str) -> dict[str, tuple[str, Path]]:
             if not file.name.startswith("_"):
                 found[file.stem] = (origin, file)
     return found
+
+
+def replaced(kind: str) -> dict[str, str]:
+    """stem → one line on the user's or the project's file that is used in place of a builtin one."""
+    ours = {file.stem for file in builtin(kind).glob(f"*{SUFFIXES[kind]}")}
+    noun = kind.removesuffix("s")
+    return {
+        stem: f"the {noun} {stem} is not lamdatui's own but the {origin}'s: {file}"
+        for stem, (origin, file) in files(kind).items()
+        if origin != "builtin" and stem in ours
+    }
 
 
 def profile_summary(file: Path) -> str:
@@ -108,24 +135,38 @@ def load_types(origin: str, file: Path) -> list[ActionType]:
     return list(_declared(_load_module(origin, file)))
 
 
+def _read(registry: Registry, origin: str, file: Path) -> list[ActionType]:
+    """The types of a file; none, and a problem, where it can't be loaded or one of them lacks what a type must have."""
+    try:
+        return [kind for kind in load_types(origin, file) if (kind.name, kind.params)]
+    except Exception as error:  # noqa: BLE001 (a user's file may raise anything; it becomes a visible problem)
+        registry.problems.append(f"{file}: {type(error).__name__}: {error}")
+        return []
+
+
 def load_registry() -> Registry:
     """Every action type that can be loaded; what can't be is a visible problem, never a crash."""
-    registry = Registry()
-    for origin, file in files("actions").values():
-        try:
-            for action_type in load_types(origin, file):
-                registry.types[action_type.name] = BoundType(action_type, tuple(action_type.params), f"{origin}: {file.name}")
-        except Exception as error:  # noqa: BLE001 (a user's file may raise anything; it becomes a visible problem)
-            registry.problems.append(f"{file}: {type(error).__name__}: {error}")
+    registry, found = Registry(), files("actions")
+    own: dict[str, Path] = {}
+    """Type → the shipped file that declares it, also where another file of that name is used in its place."""
+    for file in sorted(builtin("actions").glob("[!_]*.py")):
+        for kind in _read(registry, "builtin", file):
+            own[kind.name] = file
+            if found[file.stem][0] == "builtin":
+                registry.types[kind.name] = BoundType(kind, tuple(kind.params), f"builtin: {file.name}")
+    for origin, file in found.values():
+        for kind in _read(registry, origin, file) if origin != "builtin" else ():
+            bound = BoundType(kind, tuple(kind.params), f"{origin}: {file.name}", replaces=kind.name in own)
+            registry.types[kind.name] = bound
     for point in entry_points(group="lamdatui.actions"):
         try:
-            for action_type in _declared(point.load()):
-                registry.types.setdefault(
-                    action_type.name, BoundType(action_type, tuple(action_type.params), f"package: {point.value}")
-                )
+            for kind in _declared(point.load()):
+                registry.types.setdefault(kind.name, BoundType(kind, tuple(kind.params), f"package: {point.value}"))
         except Exception as error:  # noqa: BLE001 (as above)
             registry.problems.append(f"entry point {point.name}: {type(error).__name__}: {error}")
-    project = Path.cwd() / ".lamdatui"
-    if (project / "actions").is_dir() and not is_trusted(project):
-        registry.problems.append(f"{project}/actions was not loaded: add the folder's path to {trusted_file()} to trust it")
+    for stem in sorted({file.stem for name, file in own.items() if name not in registry.types}):
+        gone = ", ".join(name for name, file in own.items() if file.stem == stem and name not in registry.types)
+        registry.problems.append(f"{found[stem][1]} is used in place of lamdatui's own {stem}.py: it does not offer {gone}")
+    if note := untrusted():
+        registry.problems.append(note)
     return registry

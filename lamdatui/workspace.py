@@ -17,7 +17,7 @@ from lamdatui.jsonio import canonical
 from lamdatui.modelfiles import inspect_model
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.profile import Profile
-from lamdatui.resources import load_registry
+from lamdatui.resources import load_registry, replaced
 from lamdatui.tasks.base import Task, load_task
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ BUILTIN = Path(__file__).parent / "planner"
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a run starts from; `problems` are drop-in files that could not be loaded."""
+    """What a run starts from; `problems` are drop-in files that could not be loaded, `origins` those in a builtin's place."""
 
     profile: Profile
     models: dict[str, ModelObject]
@@ -36,6 +36,7 @@ class Workspace:
     tasks: dict[str, Task]
     types: dict[str, BoundType]
     problems: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
 
     @property
     def threads(self) -> int:
@@ -81,6 +82,14 @@ def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
     return bound, registry.problems
 
 
+def origins(profile: Profile, types: dict[str, BoundType]) -> list[str]:
+    """One line for each action type and prompt of the run that is used in place of a builtin one."""
+    found = [
+        f"the action {bound.name} is not lamdatui's own but of {bound.origin}" for bound in types.values() if bound.replaces
+    ]
+    return found + (list(replaced("prompts").values()) if profile.planner else [])
+
+
 def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
     """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
     for data in datasets.values():
@@ -120,7 +129,7 @@ def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
         models[name] = ModelObject(
             name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
         )
-    return Workspace(profile, models, datasets, tasks, types, problems)
+    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 
 
 def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:

@@ -48,6 +48,7 @@ async def ask(client: PlannerClient, **changes: Any):
         ({"backend": "llama-cpp-python"}, r"planner\.model is missing"),
         ({"backend": "vllm"}, r"planner\.model is missing"),
         ({"backend": "vllm", "model": "/m/planner.gguf"}, "not a GGUF file"),
+        ({"backend": "vllm", "model": "s3://bucket/planner"}, "is not on this machine"),
         ({"backend": "vllm", "model": "m", "url": "http://127.0.0.1:1"}, r"planner\.url is for the backend openai only"),
         ({"backend": "openai", "url": "127.0.0.1:8000"}, "is no address"),
         ({"backend": "llamacpp", "model": "m", "executable": "x"}, r"planner\.executable is for"),
@@ -224,6 +225,7 @@ def test_the_line_of_llama_cpp_python_has_no_key_and_its_variables_none_of_ours(
     made = llama_cpp_environment(9, "secret")
     assert (made["API_KEY"], made["PORT"], made["HOST"], made["CUDA_VISIBLE_DEVICES"]) == ("secret", "9", "127.0.0.1", "0")
     assert "CONFIG_FILE" not in made
+    assert made["HF_HUB_OFFLINE"] == "1"
 
 
 # --- servers that run already ----------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_a_server_that_lies_hangs_and_dies_costs_choices_and_never_the_run(lab_p
     )
     profile = lab_profile(("policy: { name: hybrid }\n", planner))
     run = cli.popen(
-        "run", str(profile), "--name", "f", "--mode", "auto", "--max-trials", "7", "--json", PLANNER_KEY=key
+        "run", str(profile), "--name", "f", "--mode", "auto", "--max-trials", "7", "--json", "--trust", PLANNER_KEY=key
     )  # fmt: skip
     assert run.stdout is not None
     chosen: dict[int, dict] = {}

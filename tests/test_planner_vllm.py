@@ -166,10 +166,12 @@ def test_sleep_never_leaves_the_developer_endpoints_off() -> None:
 def test_vllm_gets_no_trace_of_our_own_environment() -> None:
     settings = PlannerSettings(backend="vllm", model="/m")
     base = {"PATH": "/usr/bin", "PYTHONPATH": "/ours", "VIRTUAL_ENV": "/ours", "CUDA_VISIBLE_DEVICES": "1"}
+    base |= {"VLLM_USE_MODELSCOPE": "1", "HF_HUB_OFFLINE": "0"}
     made = vllm.environment(settings, "k", "/env/bin/vllm", base)
     assert made["PATH"] == "/env/bin:/usr/bin"
     assert made["CUDA_VISIBLE_DEVICES"] == "1"
-    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & set(made)
+    assert made["HF_HUB_OFFLINE"] == "1"
+    assert not {"PYTHONPATH", "VIRTUAL_ENV", "VLLM_USE_MODELSCOPE"} & set(made)
 
 
 def test_without_vllm_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

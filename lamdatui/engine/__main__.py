@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import psutil
 
-from lamdatui import __version__
+from lamdatui import __version__, trust
 from lamdatui.clock import SystemClock, boot_id
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import Machine
@@ -40,7 +40,7 @@ from lamdatui.measured import Ledger
 from lamdatui.paths import measurements_file, socket_path
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
-from lamdatui.resources import load_prompt
+from lamdatui.resources import load_prompt, untrusted
 from lamdatui.runs import LOCKED
 from lamdatui.schemes import SCHEME
 from lamdatui.store.artifacts import Store
@@ -183,8 +183,10 @@ class Engine:
         self.people = People(loop, self.closing)
         loop.approvals.unattended = self.options.headless
         loop.record(*self._facts_of_start(machine))
-        for problem in self.workspace.problems:
-            loop.problem("actions", problem)
+        for text in self.workspace.problems:
+            loop.problem("trust" if text == untrusted() else "actions", text)
+        for text in self.workspace.origins:
+            loop.problem("origin", text)
         if not self.options.view:
             await self.server.start()
             (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
@@ -321,7 +323,10 @@ def main() -> int:
         return LOCKED
     forget(run_dir)
     try:
-        return asyncio.run(Engine(run_dir, load_profile(run_dir / "profile.yaml"), options).run())
+        profile = load_profile(run_dir / "profile.yaml")
+        # Whoever started this engine, and whatever the mode: what a run directory brings along is not run unasked.
+        trust.require(profile, str(run_dir / "profile.yaml"))
+        return asyncio.run(Engine(run_dir, profile, options).run())
     except Exception as error:  # noqa: BLE001 (the last boundary: whatever it is, whoever started the engine has to be told)
         words = told_of(error, run_dir)
         leave(run_dir, words)

@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -231,6 +232,7 @@ class PlannerHost:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, "HF_HUB_OFFLINE": "1"},
                 start_new_session=True,
             )
         self._identify(self._process)
@@ -368,7 +370,9 @@ def llama_cpp_command(settings: PlannerSettings, port: int) -> list[str]:
             fix="pip install 'lamdatui[llama-cpp-python]', or set planner.executable to a Python that has it",
             exit_code=EXIT_PLANNER,
         )
-    line = [os.path.expanduser(settings.executable) or sys.executable, "-m", "llama_cpp.server"]
+    asked = os.path.expanduser(settings.executable) or sys.executable
+    # The file whose contents were confirmed, not whatever the child's PATH has.
+    line = [shutil.which(asked) or asked, "-m", "llama_cpp.server"]
     line += ["--model", settings.model, "--model_alias", Path(settings.model).stem]
     line += ["--n_ctx", str(settings.context)]
     line += ["--n_threads", str(settings.threads), "--n_threads_batch", str(settings.threads)]
@@ -381,7 +385,7 @@ def llama_cpp_command(settings: PlannerSettings, port: int) -> list[str]:
 def llama_cpp_environment(port: int, key: str) -> dict[str, str]:
     """Only what the server needs: it would take HOST, PORT, CONFIG_FILE and the like from ours."""
     kept = {name: value for name, value in os.environ.items() if name.startswith(_PASSED_ON)}
-    return {**kept, "API_KEY": key, "HOST": "127.0.0.1", "PORT": str(port), "PYTHONSAFEPATH": "1"}
+    return {**kept, "API_KEY": key, "HOST": "127.0.0.1", "PORT": str(port), "PYTHONSAFEPATH": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def free_port() -> int:

@@ -168,6 +168,12 @@ class PlannerSettings:
             if self.backend == "vllm":
                 fix = "give the folder of a Hugging Face model, or its name if it is in the Hugging Face cache"
             raise LamdatuiError("planner.model is missing", where=where, fix=fix)
+        if self.backend == "vllm" and "://" in self.model:
+            raise LamdatuiError(
+                f"planner.model {self.model!r} is not on this machine",
+                where=where,
+                fix="give the folder of a Hugging Face model, or its name if it is in the Hugging Face cache",
+            )
         if self.backend == "vllm" and self.model.endswith(".gguf"):
             raise LamdatuiError(
                 "vLLM takes a Hugging Face model, not a GGUF file",

@@ -86,7 +86,9 @@ def environment(settings: PlannerSettings, key: str, executable: str, base: Mapp
 
     The folder of `executable` comes first in PATH: vLLM starts compilers that were installed beside it.
     """
-    kept = {name: value for name, value in base.items() if name not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    # The last one would have names of models looked up at another hub, which HF_HUB_OFFLINE says nothing of.
+    left_out = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_USE_MODELSCOPE")
+    kept = {name: value for name, value in base.items() if name not in left_out}
     folder = str(Path(executable).parent)
     kept["PATH"] = os.pathsep.join([folder, *filter(None, [base.get("PATH", "")])])
     return {**kept, **own_environment(settings, key)}

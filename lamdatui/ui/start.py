@@ -56,6 +56,8 @@ class ProfileChoice:
     name: str
     origin: str
     summary: str
+    replaces: bool = False
+    """Whether it is used in place of a builtin one of that name."""
 
 
 def runs_of(found: Sequence[Json]) -> list[Run]:
@@ -101,6 +103,8 @@ def run_line(run: Run, width: int) -> Line:
 def profile_line(profile: ProfileChoice, width: int) -> Line:
     """`lab         builtin  the whole loop on one CPU core`, cut to `width` cells."""
     head = [*fit([(profile.name, "strong")], 12 if width < 100 else 20), (f" {profile.origin:<8} ", "dim")]
+    if profile.replaces:
+        head.append(("in place of lamdatui's own; ", "wait"))
     return tuple(fit([*head, (profile.summary, "plain")], width))
 
 

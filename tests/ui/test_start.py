@@ -19,17 +19,19 @@ from rich.cells import cell_len
 from textual.events import Key
 from textual.pilot import Pilot
 from textual.screen import Screen
-from textual.widgets import Footer, Input
+from textual.widgets import Footer, Input, Static
 
 from lamdatui.errors import EXIT_FAILED
 from lamdatui.launcher import start_command
-from lamdatui.paths import state_dir
+from lamdatui.paths import config_dir, state_dir
+from lamdatui.trust import TITLE, UNCONFIRMED
 from lamdatui.ui import commandline
 from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.commandline import Ended
 from lamdatui.ui.keys import KEYS
 from lamdatui.ui.screens.busy import BusyScreen
 from lamdatui.ui.screens.console import ConsoleScreen
+from lamdatui.ui.screens.dialogs import ConfirmScreen
 from lamdatui.ui.screens.help import HelpScreen
 from lamdatui.ui.screens.newrun import NewRunScreen
 from lamdatui.ui.screens.start import StartScreen
@@ -78,10 +80,12 @@ class Commands:
 
     async def run(self, *arguments: str, said: Callable[[str], object] | None = None) -> Ended:
         self.ran.append(arguments)
-        if said:
-            said("making the lab's bases")
+        ended = self.ends.get(arguments[0], Ended(0, "/r/made", ()))
+        for line in ended.errors or ("making the lab's bases",):
+            if said:
+                said(line)
         await self.held.wait()
-        return self.ends.get(arguments[0], Ended(0, "/r/made", ()))
+        return ended
 
     def of(self, name: str) -> list[tuple[str, ...]]:
         return [arguments for arguments in self.ran if arguments[0] == name]
@@ -101,8 +105,8 @@ class Start:
     def __init__(self, app: StartApp, pilot: Pilot[Any]) -> None:
         self.app, self.pilot = app, pilot
 
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + 10
+    async def until(self, condition: Callable[[], object], what: str, seconds: float = 10) -> None:
+        end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"{what} never came true"
             await self.pilot.pause(0.02)
@@ -112,8 +116,8 @@ class Start:
 
 
 @asynccontextmanager
-async def started(tmp_path: Path, size: tuple[int, int] = (120, 40)) -> AsyncIterator[Start]:
-    app = StartApp(tmp_path / "runs")
+async def started(tmp_path: Path, size: tuple[int, int] = (120, 40), runs: Path | None = None) -> AsyncIterator[Start]:
+    app = StartApp(runs or tmp_path / "runs")
     async with app.run_test(size=size, notifications=True) as pilot:
         yield Start(app, pilot)
 
@@ -422,3 +426,47 @@ sys.exit(__main__.main(sys.argv[1:]))
     assert child.exitstatus == EXIT_FAILED
     [report] = (state_dir() / "crashes").glob("*.txt")
     assert "for_something_that_never_comes" in report.read_text()
+
+
+ASKED = (TITLE, '  planner.executable: "/x/evil.sh" (sha256 ab)', "    This program is run as you.")
+UNASKED = Ended(2, "", (*ASKED, f"error: {UNCONFIRMED}: planner.executable", "  where: /x", "  fix:   look at it"))
+
+
+@pytest.mark.parametrize("size", [(40, 10), (120, 40)], ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_what_a_run_names_is_confirmed_in_a_dialog(commands: Commands, tmp_path: Path, size: tuple[int, int]) -> None:
+    commands.ends["attach"] = UNASKED
+    async with started(tmp_path, size) as start:
+        await start.until(lambda: start.app.focused is not None and start.app.focused.id == "start-runs", "the focus on runs")
+        await start.pilot.press("enter")
+        await start.until(lambda: isinstance(start.app.screen, ConfirmScreen), "the question")
+        await start.until(lambda: "No, start nothing" in start.text(), "the answers")
+        text = str(start.app.screen.query_one(".dialog-text", Static).content)
+        assert text.split("\n") == list(ASKED)
+        await start.pilot.press("enter")
+        await start.until(lambda: start.app.screen.id == "start", "the start screen")
+        assert len(commands.of("attach")) == 1 and start.app.return_value is None
+        await start.pilot.press("enter")
+        await start.until(lambda: isinstance(start.app.screen, ConfirmScreen), "the question again")
+        commands.ends["attach"] = Ended(0, "/r/lab-2", ())
+        await start.pilot.press("down", "enter")
+        await start.until(lambda: start.app.return_value, "the run")
+        assert [words[-1] for words in commands.of("attach")] == [str(tmp_path / "runs")] * 2 + ["--trust"]
+
+
+async def test_a_project_that_is_not_trusted_is_told(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with started(tmp_path) as start:
+        await start.until(lambda: "lab-2" in start.text(), "the runs")
+        assert "not trusted" not in start.text()
+        (tmp_path / ".lamdatui" / "profiles").mkdir(parents=True)
+        (tmp_path / ".lamdatui" / "profiles" / "lab.yaml").write_text("# lab: theirs\n")
+        await start.pilot.press("r")
+        await start.until(lambda: "is not trusted and was not read" in start.text(), "the note")
+        assert "theirs" not in start.text()
+        config_dir().mkdir(parents=True, exist_ok=True)
+        (config_dir() / "trusted").write_text(f"{tmp_path}\n")
+        await start.pilot.press("r")
+        await start.until(lambda: "in place of lamdatui's own; theirs" in start.text(), "where it comes from")
+        assert "not trusted" not in start.text()

@@ -46,6 +46,20 @@ class ChoiceScreen(ModalScreen[str]):
         leave(self, "")
 
 
+class ConfirmScreen(ChoiceScreen):
+    """A question over a text that may be longer than the screen: it scrolls, and not a word of it is left out."""
+
+    AUTO_FOCUS = "OptionList"
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog -confirm") as box:
+            box.border_title = Content(self._title)
+            box.border_subtitle = Content(f"enter chooses · tab reads · {shown('dialog-back')} goes back")
+            with VerticalScroll(id="confirm-text"):
+                yield Static(self._text, markup=False, classes="dialog-text")
+            yield OptionList(*(Option(Content(label), id=key) for key, label in self._choices.items()), markup=False)
+
+
 class TextScreen(ModalScreen[None]):
     """A text to read in full."""
 

@@ -17,7 +17,7 @@ from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.resources import files, profile_summary
+from lamdatui.resources import files, profile_summary, replaced, untrusted
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.sanitize import one_line
@@ -100,6 +100,7 @@ class StartScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield Static(self._heading(), markup=False, id="start-head")
+        yield Static(markup=False, id="start-note")
         with Container(id="start-panes"):
             with Vertical(id="start-left"):
                 yield self._runs
@@ -107,7 +108,7 @@ class StartScreen(Screen[None]):
             yield self._machine
 
     def on_mount(self) -> None:
-        self._profiles.show(profiles())
+        self._look_for_profiles()
         self.call_after_refresh(self._mount_rest)
 
     async def _mount_rest(self) -> None:
@@ -121,8 +122,14 @@ class StartScreen(Screen[None]):
     def _heading(self) -> str:
         return f" lamdatui · runs in {one_line(self._runs_dir)}"
 
-    def action_refresh(self) -> None:
+    def _look_for_profiles(self) -> None:
         self._profiles.show(profiles())
+        note = self.query_one("#start-note", Static)
+        note.update(one_line(text := untrusted()))
+        note.display = bool(text)
+
+    def action_refresh(self) -> None:
+        self._look_for_profiles()
         self._look_for_runs()
         self._look_at_machine()
 
@@ -165,7 +172,8 @@ class StartScreen(Screen[None]):
         from lamdatui.ui.screens.newrun import NewRunScreen
 
         if profile := self._profiles.selected:
-            open_over(self, NewRunScreen(profile.name, profile.summary, self._runs_dir), self._run_wanted)
+            summary = f"In place of lamdatui's own: {profile.summary}" if profile.replaces else profile.summary
+            open_over(self, NewRunScreen(profile.name, summary, self._runs_dir), self._run_wanted)
 
     def _run_wanted(self, arguments: list[str] | None) -> None:
         if arguments is not None:
@@ -239,8 +247,9 @@ class StartScreen(Screen[None]):
 
 def profiles() -> list[ProfileChoice]:
     """What can be run by name; the project's and the user's own come first."""
+    hidden = replaced("profiles")
     found = [
-        ProfileChoice(one_line(name), one_line(origin), one_line(profile_summary(path)))
+        ProfileChoice(one_line(name), one_line(origin), one_line(profile_summary(path)), name in hidden)
         for name, (origin, path) in sorted(files("profiles").items())
     ]
     return sorted(found, key=lambda profile: profile.origin == "builtin")
