@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.jsonio import digest
+from lamdatui.limits import answer
 from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.schemes import SCHEME, SCHEMES, numbered
 
@@ -322,7 +324,40 @@ class BoundType:
             for data in call.datasets.get(slot.name, ()):
                 if data.format not in slot.formats:
                     found.append(f"{data.id} is a dataset of format {data.format}; {slot.name} takes {', '.join(slot.formats)}")
-        return found or self.type.check(call)
+        return found or self._refuses(call)
+
+    def _refuses(self, call: Call) -> list[str]:
+        """What the type's own `check` says. One that is not builtin may fail at it, and at its estimate: that is a reason, too."""
+        if self.origin.startswith("builtin"):
+            return self.type.check(call)
+        reasons, failure = answer(f"the check of {self.name}", lambda: _sentences(self.type.check(call)))
+        if reasons or failure:
+            return reasons or [failure]
+        _, failure = answer(f"the estimate of {self.name}", lambda: _sound(self.type.estimate(call)))
+        return [failure] if failure else []
+
+    def estimate(self, call: Call) -> Estimate:
+        """What the type expects; unknown where one that is not builtin fails at it."""
+        if self.origin.startswith("builtin"):
+            return self.type.estimate(call)
+        return answer(f"the estimate of {self.name}", lambda: _sound(self.type.estimate(call)))[0] or Estimate()
+
+
+def _sentences(reasons: list[str]) -> list[str]:
+    """The same, when it is what a check answers. Raises TypeError."""
+    if not isinstance(reasons, list | tuple) or not all(isinstance(reason, str) for reason in reasons):
+        raise TypeError(f"it answers {reasons!r}, not a list of sentences")
+    return list(reasons)
+
+
+def _sound(estimate: Estimate) -> Estimate:
+    """The same, when it is one that can be reckoned with. Raises TypeError or ValueError."""
+    if not isinstance(estimate, Estimate):
+        raise TypeError(f"it is {estimate!r}, not an Estimate")
+    for value in (estimate.seconds, estimate.memory_bytes, estimate.disk_bytes):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{value!r} is no number from 0")
+    return estimate
 
 
 Records = Callable[[str], Mapping[str, Value] | None]

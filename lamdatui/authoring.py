@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import ast
 import io
-import json
 import keyword
 import math
 import re
-import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,11 +22,12 @@ from lamdatui import paths
 from lamdatui.actions import FAMILIES, ActionType, BoundType, Call, Estimate, Param, Registry, Slot, Value
 from lamdatui.errors import LamdatuiError
 from lamdatui.objects import FORMATS, DatasetObject, ModelObject
-from lamdatui.resources import load_types
+from lamdatui.reading import SECONDS, examine
 
 HEAVY = ("accelerate", "datasets", "mergekit", "peft", "textual", "torch", "transformers", "trl")
 """What listing the action types must not import: it takes seconds, and the console lists them too."""
-LOAD_SECONDS = 60
+CHECK_SECONDS = 6 * SECONDS
+"""`check` and `estimate` are tried on many sample calls."""
 DECLARED = ("name", "summary", "family", "source", "slots", "params")
 
 
@@ -149,14 +149,14 @@ def _answers(bound: BoundType) -> Iterator[str]:
     for told, call in sample_calls(bound):
         try:
             reasons = bound.type.check(call)
-        except Exception as error:  # noqa: BLE001 (somebody's file may raise anything; it becomes a finding)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (somebody's file may raise anything; it becomes a finding)
             yield f"check() raised {type(error).__name__} {told}: {error}"
         else:
             if not isinstance(reasons, list) or not all(isinstance(reason, str) and reason for reason in reasons):
                 yield f"check() returns a list of sentences, not {reasons!r}"
         try:
             cost = bound.type.estimate(call)
-        except Exception as error:  # noqa: BLE001 (as above)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
             yield f"estimate() raised {type(error).__name__} {told}: {error}"
             continue
         if not isinstance(cost, Estimate):
@@ -234,48 +234,27 @@ class Checked:
 
 
 def check_file(file: Path, only: str | None = None) -> list[Checked]:
-    """Findings about each type of a file (or about one of them)."""
-    try:
-        kinds = load_types("checked", file)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 (it becomes a finding)
-        return [Checked(file.name, str(file), [f"can't be loaded: {type(error).__name__}: {error}{_line(error, file)}"])]
-    heavy = import_problems(file)
+    """Findings about each type of a file (or about one of them). Whatever the file does, it does it in another process."""
+    return _examined("check", file.name, str(file), only)
+
+
+def _examined(mode: str, name: str, place: str, only: str | None) -> list[Checked]:
+    (report,) = examine([(mode, "checked", place)], CHECK_SECONDS)
+    if "problem" in report:
+        return [Checked(name, place, [f"can't be loaded: {report['problem']}"])]
+    found = [Checked(**item) for item in report["checked"]]
+    return [item for item in found if only in (None, item.name)]
+
+
+def checked(kinds: Iterable[ActionType], where: str) -> list[Checked]:
+    """Findings about types that have just been loaded into a fresh process, and about what that has imported."""
+    heavy = sorted(set(HEAVY) & set(sys.modules))
+    told = [f"loading the file imports {', '.join(heavy)}: import inside run(), or under TYPE_CHECKING"] if heavy else []
     found = []
     for kind in kinds:
-        name = str(getattr(kind, "name", file.stem))
-        if only in (None, name):
-            bound = BoundType(kind, tuple(getattr(kind, "params", ())))
-            found.append(Checked(name, str(file), [*declaration_problems(bound), *heavy]))
+        bound = BoundType(kind, tuple(getattr(kind, "params", ())))
+        found.append(Checked(str(getattr(kind, "name", Path(where).stem)), where, [*declaration_problems(bound), *told]))
     return found
-
-
-def _line(error: BaseException, file: Path) -> str:
-    """`, line N` of the file itself, where an error came through it."""
-    numbers, trace = [], error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            numbers.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f" (line {numbers[-1]})" if numbers else ""
-
-
-def import_problems(file: Path) -> list[str]:
-    """What only a fresh process can tell: whether loading the file imports what only a step may."""
-    code = (
-        "import contextlib, io, json, sys; from pathlib import Path; from lamdatui.authoring import HEAVY; from lamdatui.resources import load_types\n"
-        'with contextlib.redirect_stdout(io.StringIO()): load_types("checked", Path(sys.argv[1]))\n'
-        "print(json.dumps(sorted(set(HEAVY) & set(sys.modules))))"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", code, str(file)], capture_output=True, text=True, timeout=LOAD_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return [f"loading the file takes more than {LOAD_SECONDS} s"]
-    if done.returncode != 0:
-        return [f"loading the file fails in a fresh process: {(done.stderr.strip().splitlines() or ['no output'])[-1]}"]
-    heavy = json.loads(done.stdout)
-    return [f"loading the file imports {', '.join(heavy)}: import inside run(), or under TYPE_CHECKING"] if heavy else []
 
 
 def check(words: list[str]) -> list[Checked]:
@@ -313,8 +292,15 @@ def _check_type(bound: BoundType, known: dict[str, tuple[str, Path]]) -> list[Ch
     file = next((file for origin, file in known.values() if f"{origin}: {file.name}" == bound.origin), None)
     if file is None:
         # From an installed package: there is no drop-in file to load afresh.
-        return [Checked(bound.name, bound.origin, declaration_problems(bound))]
+        return _checked_points(bound)
     return check_file(file, only=bound.name)
+
+
+def _checked_points(bound: BoundType) -> list[Checked]:
+    from lamdatui.resources import GROUP
+
+    points = [point for point in entry_points(group=GROUP) if f"package: {point.value}" == bound.origin]
+    return [item for point in points for item in _examined("check-point", point.name, point.value, bound.name)]
 
 
 # --- a file to start from --------------------------------------------------------------------------------------------

@@ -165,6 +165,7 @@ def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: b
         reasons = "; ".join(listing.refused)
         # Merges and distillation may well wait for what other actions make; too little memory or disk does not pass by itself.
         waits = listing.combinations == 0 or not any("there are" in text or "are free" in text for text in listing.refused)
+        waits = waits and not any(" failed: " in text for text in listing.refused)
         return Finding("ok" if waits else "warn", subject, f"nothing to propose at the start: {reasons}")
     action = listing.candidates[0].action
     call = bound.call(action.inputs, bound.defaults(), state.pool, machine.device)

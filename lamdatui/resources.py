@@ -7,18 +7,23 @@ project's folder contributes nothing, neither code nor text, unless the person l
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any, TextIO
 
 from lamdatui import paths
 from lamdatui.actions import ActionType, BoundType, Registry
 from lamdatui.errors import LamdatuiError
 
+GROUP = "lamdatui.actions"
 SUFFIXES = {"actions": ".py", "prompts": ".md", "profiles": ".yaml"}
 
 
@@ -106,9 +111,17 @@ def load_prompt(name: str) -> str:
     return known[name][1].read_text(encoding="utf-8")
 
 
+class _AsWritten(SourceFileLoader):
+    """Compiles the text that is there: bytecode beside it may be that of another text."""
+
+    def path_stats(self, path: Any) -> Any:
+        raise OSError("no bytecode")
+
+
 def _load_module(origin: str, file: Path) -> ModuleType:
     name = f"lamdatui_dropins.{origin}.{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    loader = SourceFileLoader(name, str(file)) if origin == "builtin" else _AsWritten(name, str(file))
+    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -135,35 +148,62 @@ def load_types(origin: str, file: Path) -> list[ActionType]:
     return list(_declared(_load_module(origin, file)))
 
 
-def _read(registry: Registry, origin: str, file: Path) -> list[ActionType]:
-    """The types of a file; none, and a problem, where it can't be loaded or one of them lacks what a type must have."""
+def load_point(value: str) -> list[ActionType]:
+    """The action types of an installed package's entry point, by what it points to. Raises whatever its module raises."""
+    return [kind for point in entry_points(group=GROUP, value=value) for kind in _declared(point.load())]
+
+
+def _read(registry: Registry, place: str, load: Callable[[], list[ActionType]]) -> list[ActionType]:
+    """What is declared; nothing, and a problem, where it can't be loaded or one of the types lacks what each must have."""
     try:
-        return [kind for kind in load_types(origin, file) if (kind.name, kind.params)]
-    except Exception as error:  # noqa: BLE001 (a user's file may raise anything; it becomes a visible problem)
-        registry.problems.append(f"{file}: {type(error).__name__}: {error}")
+        # What it prints would stand among what a command says.
+        with contextlib.redirect_stdout(_nowhere()), contextlib.redirect_stderr(_nowhere()):
+            return [kind for kind in load() if (kind.name, kind.params)]
+    except KeyboardInterrupt:
+        # The person's: the file got through in a process of its own.
+        raise
+    except BaseException as error:  # noqa: BLE001 (somebody's file may raise anything; it becomes a visible problem)
+        registry.problems.append(f"{place}: {type(error).__name__}: {error}")
         return []
 
 
-def load_registry() -> Registry:
-    """Every action type that can be loaded; what can't be is a visible problem, never a crash."""
+@functools.cache
+def _nowhere() -> TextIO:
+    # Never closed: a file may keep what it was given as its output.
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def load_registry(*, step: bool = False) -> Registry:
+    """Every action type that can be loaded; what can't be is a visible problem, never a crash.
+
+    What is not shipped is first read in a process of its own (`lamdatui.reading`, which says what `step` means).
+    """
+    from lamdatui import reading
+
     registry, found = Registry(), files("actions")
     own: dict[str, Path] = {}
     """Type → the shipped file that declares it, also where another file of that name is used in its place."""
     for file in sorted(builtin("actions").glob("[!_]*.py")):
-        for kind in _read(registry, "builtin", file):
+        for kind in _read(registry, str(file), lambda file=file: load_types("builtin", file)):
             own[kind.name] = file
             if found[file.stem][0] == "builtin":
                 registry.types[kind.name] = BoundType(kind, tuple(kind.params), f"builtin: {file.name}")
-    for origin, file in found.values():
-        for kind in _read(registry, origin, file) if origin != "builtin" else ():
+    theirs, points = [item for item in found.values() if item[0] != "builtin"], list(entry_points(group=GROUP))
+    sources = [*(reading.file_source(*item) for item in theirs), *map(reading.point_source, points)]
+    unread = reading.problems(sources, step=step) if sources else {}
+    for origin, file in theirs:
+        if str(file) in unread:
+            registry.problems.append(f"{file}: {unread[str(file)]}")
+            continue
+        for kind in _read(registry, str(file), lambda origin=origin, file=file: load_types(origin, file)):
             bound = BoundType(kind, tuple(kind.params), f"{origin}: {file.name}", replaces=kind.name in own)
             registry.types[kind.name] = bound
-    for point in entry_points(group="lamdatui.actions"):
-        try:
-            for kind in _declared(point.load()):
-                registry.types.setdefault(kind.name, BoundType(kind, tuple(kind.params), f"package: {point.value}"))
-        except Exception as error:  # noqa: BLE001 (as above)
-            registry.problems.append(f"entry point {point.name}: {type(error).__name__}: {error}")
+    for point in points:
+        if point.value in unread:
+            registry.problems.append(f"entry point {point.name}: {unread[point.value]}")
+            continue
+        for kind in _read(registry, f"entry point {point.name}", lambda point=point: load_point(point.value)):
+            registry.types.setdefault(kind.name, BoundType(kind, tuple(kind.params), f"package: {point.value}"))
     for stem in sorted({file.stem for name, file in own.items() if name not in registry.types}):
         gone = ", ".join(name for name, file in own.items() if file.stem == stem and name not in registry.types)
         registry.problems.append(f"{found[stem][1]} is used in place of lamdatui's own {stem}.py: it does not offer {gone}")

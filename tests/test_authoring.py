@@ -165,7 +165,7 @@ def test_the_name_of_a_shipped_file_is_taken_too(monkeypatch: pytest.MonkeyPatch
 BROKEN = {
     "heavy.py": ("import torch\n", "imports torch"),
     "gone.py": ("import nothing_of_that_name\n", "line 1"),
-    "quits.py": ("raise SystemExit(3)\n", "SystemExit"),
+    "quits.py": ("raise SystemExit(3)\n", "ended Python with status 3"),
     "empty.py": ("", "no ACTION"),
 }
 WORKING = (

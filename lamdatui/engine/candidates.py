@@ -53,12 +53,12 @@ class Machine:
 
     def estimate(self, bound: BoundType, call: Call) -> Estimate:
         """The type's own estimate, corrected by what this machine measured."""
-        plain = bound.type.estimate(call)
+        plain = bound.estimate(call)
         return self.ledger.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
 
     def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:
         """Add a step that did its work to the ledger."""
-        plain = bound.type.estimate(call)
+        plain = bound.estimate(call)
         gpu = self.device.startswith("cuda")
         self.ledger.add(
             Measurement(

@@ -91,7 +91,7 @@ def _start(directory: Path, mode: str, own: list[int]) -> None:
         # By name, not by range: the NVIDIA driver's files may be among the others.
         for fd in (*own, _ANSWERS):
             os.close(fd)
-        status = run_step(directory, load_registry())
+        status = run_step(directory, load_registry(step=True))
     finally:
         sys.stdout.flush()
         os._exit(status)
