@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from lamdatui import paths
+
+if TYPE_CHECKING:
+    from tests.landed import Landed
 
 REAL_CATALOGUE = paths.cache_dir() / "catalogue"
 CHECKOUT = Path(__file__).parent.parent
@@ -71,13 +74,13 @@ class Commands:
     """Runs `lamdatui` as a user does, in the test's folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = self.working = folder
         self.runs = folder / "lamdatui-runs"
 
     def __call__(self, *words: str, timeout: float = 240, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self.line(*words),
-            cwd=self.folder,
+            cwd=self.working,
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
@@ -92,7 +95,7 @@ class Commands:
         """Start without waiting."""
         return subprocess.Popen(
             self.line(*words),
-            cwd=self.folder,
+            cwd=self.working,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -113,9 +116,18 @@ def cli(tmp_path: Path) -> Iterator[Commands]:
     ours = []
     for process in psutil.process_iter(["cmdline", "cwd"]):
         words = process.info["cmdline"] or []
-        if process.info["cwd"] == str(tmp_path) and "-m" in words and any(w.startswith("lamdatui") for w in words):
+        inside = process.info["cwd"] and Path(process.info["cwd"]).is_relative_to(tmp_path)
+        if inside and "-m" in words and any(w.startswith("lamdatui") for w in words):
             ours.append(process)
     for process in ours:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     psutil.wait_procs(ours, timeout=10)
+
+
+@pytest.fixture
+def landed(cli: Commands) -> Landed:
+    """Runs of the version before, in the test's folder."""
+    from tests.landed import Landed
+
+    return Landed(cli)

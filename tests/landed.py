@@ -3,15 +3,44 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from tests.conftest import Commands
+
 ARCHIVE = Path(__file__).parent / "fixtures" / "landed.tar.xz"
 PREFIX = "/tmp/lamdatui-landed"
 """Where they were recorded: every absolute path in them begins with it."""
+
+
+class Landed:
+    """The runs in a test's folder, and commands on them."""
+
+    def __init__(self, commands: Commands) -> None:
+        self.folder = unpack(commands.folder)
+        self.runs = self.folder / "runs"
+        self.project = self.folder / "project"
+        self._commands = commands
+        commands.working = self.project
+
+    def cli(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """`lamdatui`, in the project's folder."""
+        return self._commands("--runs-dir", str(self.runs), *words, **environment)
+
+    def go_on(self, name: str, trials: int, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Go on with a run to a number of trials, headless, in mode auto."""
+        words = ("--name", name, "--headless", "--mode", "auto", "--max-trials", str(trials))
+        return self.cli("run", str(self.runs / name / "profile.yaml"), *words, **environment)
+
+    def show(self, name: str) -> dict[str, Any]:
+        """`lamdatui show NAME --json`."""
+        done = self.cli("show", name, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
 
 def unpack(folder: Path) -> Path:

@@ -127,23 +127,25 @@ class Upkeep:
                 await self.restore(inputs_of(trial))
             except Lost as lost:
                 raise self._lost(made, str(lost)) from lost
-            before = self._files(digest)
+            before = self._content(digest)
             name = f"remake-{trial.number}"
             outcome = await self._loop.step(name, self._loop.requests.remake(name, trial, self._state))
             if outcome["status"] != "ok":
                 if self._state.stopping:
                     raise Ended("stopped", "stopped by a person")
                 raise self._lost(made, f"trial {trial.number} could not make it again: {outcome['error']['message']}")
-            if before and before != self._files(digest):
+            if before and before != self._content(digest):
                 self._loop.problem(
                     "store", f"{made} was made again and is not the same to the bit: its scores are those of the lost one"
                 )
 
-    def _files(self, digest: str) -> dict[str, Any]:
+    def _content(self, digest: str) -> dict[str, Any]:
+        """Weights or rows of an object, by their hashes; nothing where it has no readable manifest."""
         try:
-            return self._loop.store.manifest(digest)["files"]
+            files = self._loop.store.manifest(digest)["files"]
         except (OSError, ValueError):
             return {}
+        return {name: entry["blake2b"] for name, entry in files.items() if name.endswith((".safetensors", ".jsonl"))}
 
     def _lost(self, name: str, reason: str) -> Lost:
         if name not in self._state.lost:

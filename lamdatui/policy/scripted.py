@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamdatui.policy.base import Policy, PolicyError, Proposal, View
+from lamdatui.state import details_of
 
 
 class ScriptedPolicy(Policy):
     """Each step is {"type", "inputs": slot → id or ids, "params": those that differ from the defaults}.
 
-    A step that was proposed is over, whatever became of it. One that is not legal yet waits: the fallback takes the trial.
+    A step that was proposed is over, whatever became of it, unless the run's stop cut it off. One that is not legal yet waits: the fallback takes the trial.
     """
 
     name = "scripted"
@@ -22,7 +23,8 @@ class ScriptedPolicy(Policy):
 
     async def propose(self, view: View) -> Proposal:
         """The next step of the script. Raises PolicyError when it is not legal, and when the script is over."""
-        mine = [trial for trial in view.trials if ((trial.proposal or {}).get("details") or {}).get("step") is not None]
+        proposed = [trial.proposal or {} for trial in view.trials if trial.status != "stopped"]
+        mine = [proposal for proposal in proposed if details_of(proposal).get("step") is not None]
         place = len(mine)
         if place >= len(self._script):
             raise PolicyError(f"the script is over after its {len(self._script)} steps", over=True)

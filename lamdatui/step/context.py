@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -359,6 +360,8 @@ def _arguments(config: Any) -> dict[str, Any]:
 
 def to_plain(value: Any) -> Any:
     """JSON and YAML of a configuration: what is neither text, number nor container is written as text."""
+    if isinstance(value, Enum):
+        return to_plain(value.value)
     if isinstance(value, Mapping):
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
