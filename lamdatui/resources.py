@@ -17,6 +17,7 @@ from types import ModuleType
 from lamdatui import paths
 from lamdatui.actions import ActionType, BoundType, Registry
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import regular
 
 SUFFIXES = {"actions": ".py", "prompts": ".md", "profiles": ".yaml"}
 
@@ -36,8 +37,8 @@ def trusted_file() -> Path:
 def is_trusted(project: Path) -> bool:
     """Whether the person named this project folder."""
     try:
-        return str(project.resolve()) in trusted_file().read_text().splitlines()
-    except OSError:
+        return str(project.resolve()) in regular(trusted_file()).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
         return False
 
 
@@ -63,7 +64,7 @@ def files(kind: str) -> dict[str, tuple[str, Path]]:
 def profile_summary(file: Path) -> str:
     """What a profile is, from the comment at its top; nothing where there is none."""
     try:
-        with file.open(encoding="utf-8", errors="replace") as handle:
+        with regular(file).open(encoding="utf-8", errors="replace") as handle:
             first = handle.readline(1000).strip()
     except OSError:
         return ""
@@ -72,16 +73,20 @@ def profile_summary(file: Path) -> str:
 
 
 def load_prompt(name: str) -> str:
-    """The text of a prompt. Raises LamdatuiError when no folder has it."""
+    """The text of a prompt. Raises LamdatuiError when no folder has it or it can't be read."""
     known = files("prompts")
     if name not in known:
         raise LamdatuiError(f"no prompt named {name!r}", fix=f"known prompts: {', '.join(sorted(known))}")
-    return known[name][1].read_text(encoding="utf-8")
+    file = known[name][1]
+    try:
+        return regular(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LamdatuiError(f"can't read the prompt: {error}", where=str(file)) from error
 
 
 def _load_module(origin: str, file: Path) -> ModuleType:
     name = f"lamdatui_dropins.{origin}.{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, regular(file))
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)

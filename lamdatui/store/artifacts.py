@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.faults import fault
-from lamdatui.jsonio import fsync_dir, read_json, write_json
+from lamdatui.jsonio import fsync_dir, read_json, regular, write_json
 
 MANIFEST = "manifest.json"
 
@@ -133,7 +133,7 @@ class Store:
 def file_hash(path: Path) -> str:
     """blake2b (hex, 32 bytes) of a file."""
     digest = blake2b(digest_size=32)
-    with path.open("rb") as handle:
+    with regular(path).open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -56,11 +56,15 @@ def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: d
 
     Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
     """
-    from lamdatui.tasks.scorers import SCORERS
+    from lamdatui.tasks.scorers import SCORERS, problem
 
     if scorer not in SCORERS:
         raise LamdatuiError(f"no scorer named {scorer!r}", where=f"task {name}", fix=f"scorers: {', '.join(SCORERS)}")
     every = read_task_rows(path)
+    for row in every:
+        if wrong := problem(scorer, row["reference"]):
+            where = f"{path}, the row {row['id']!r} (task {name})"
+            raise LamdatuiError(f"the reference does not suit the scorer {scorer}: {wrong}", where=where)
     rows = {}
     for split in ("search", "sealed"):
         having = tuple(row for row in every if row["split"] == split)
