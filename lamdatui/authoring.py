@@ -21,6 +21,7 @@ from typing import Any, get_args
 from lamdatui import paths
 from lamdatui.actions import FAMILIES, ActionType, BoundType, Call, Estimate, Param, Registry, Slot, Value
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import regular
 from lamdatui.objects import FORMATS, DatasetObject, ModelObject
 from lamdatui.reading import SECONDS, examine
 
@@ -416,7 +417,7 @@ def copy_of(file: Path, like: str, name: str) -> str:
 
     Raises LamdatuiError when the file does not declare the type as a class with its name written out.
     """
-    text = file.read_text(encoding="utf-8")
+    text = regular(file).read_text(encoding="utf-8")
     tree, lines = ast.parse(text), text.splitlines()
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     cls = next((node for node in classes.values() if like in _named(node)), None)

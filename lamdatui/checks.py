@@ -19,6 +19,7 @@ from lamdatui.actions import BoundType
 from lamdatui.errors import LamdatuiError
 from lamdatui.measured import Ledger
 from lamdatui.profile import Profile, find_profile, load_profile
+from lamdatui.runs import check_name
 
 if TYPE_CHECKING:
     from lamdatui.engine.candidates import Machine
@@ -51,6 +52,9 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
     except LamdatuiError as error:
         where = f" ({error.where})" if error.where else ""
         return Finding("bad", subject, error.what + where, error.fix)
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        # Nothing is known that ends here; whatever does is a finding all the same.
+        return Finding("bad", subject, f"it can't be read: {type(error).__name__}: {error}"[:500])
 
 
 def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Finding]:
@@ -64,6 +68,10 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
     findings = [Finding("ok", "profile", f"{profile.name}: {profile.budget.trials} trials, mode {profile.mode}{where}")]
     if text in (replaced := resources.replaced("profiles")):
         findings.append(Finding("warn", "origin", replaced[text]))
+    try:
+        check_name(f"{profile.name}-1")
+    except LamdatuiError as error:
+        findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
     findings += [*_trust(profile), *_contents(profile)]
     if all(finding.status != "bad" for finding in findings):
         findings += _sizes(profile, runs_dir)
@@ -194,9 +202,6 @@ def _planner(profile: Profile) -> str:
 
         return f"vLLM: {vllm.shown(settings, 8000, vllm.find_executable(settings))}"
     path = Path(settings.model)
-    with path.open("rb") as handle:
-        if handle.read(4) != b"GGUF":
-            raise LamdatuiError("the planner's model is not a GGUF file", where=str(path))
     return f"{settings.backend}, {path.name}, {path.stat().st_size / 2**20:.0f} MiB"
 
 

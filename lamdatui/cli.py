@@ -75,7 +75,7 @@ def run(
     profile: Annotated[str, typer.Argument(help="A profile's path or name (see `lamdatui profiles`).")],
     name: Annotated[str | None, typer.Option(help="Name of the run; an unfinished run of this name goes on.")] = None,
     mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
-    max_trials: Annotated[int | None, typer.Option(min=1, help="End the search after this many trials.")] = None,
+    max_trials: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="End the search after this many trials.")] = None,
     policy: Annotated[
         str | None, typer.Option(help="Who proposes, also in a run that goes on (see `lamdatui policies`).")
     ] = None,

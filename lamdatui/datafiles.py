@@ -8,14 +8,15 @@ Shapes: `{"messages": [...]}`, `{"prompt", "completion"}`, `{"prompt", "chosen",
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import LamdatuiError
 from lamdatui.fingerprint import Changed
+from lamdatui.jsonio import canonical, parse_json, regular
 from lamdatui.objects import DatasetFormat
+from lamdatui.surrogates import has_lone
 
 Message = dict[str, str]
 ROW_BYTES = 4 * 1024 * 1024
@@ -39,6 +40,8 @@ def _messages(value: Any, column: str) -> list[Message]:
     for item in value:
         if not isinstance(item, dict) or not isinstance(item.get("role"), str) or not isinstance(item.get("content"), str):
             raise ValueError(f'{column}: a message is {{"role": text, "content": text}}')
+        if has_lone(item["role"] + item["content"]):
+            raise ValueError(f"{column} holds half of a surrogate pair")
     return [{"role": item["role"], "content": item["content"]} for item in value]
 
 
@@ -46,6 +49,8 @@ def _turn(value: Any, column: str, role: str) -> list[Message]:
     if isinstance(value, str):
         if not value:
             raise ValueError(f"{column} is empty")
+        if has_lone(value):
+            raise ValueError(f"{column} holds half of a surrogate pair")
         return [{"role": role, "content": value}]
     return _messages(value, column)
 
@@ -93,10 +98,11 @@ def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
     """Scorer and reference of a verifiable row, once they are known to fit each other."""
     from lamdatui.tasks.scorers import SCORERS, problem
 
-    if scorer not in SCORERS:
+    if not isinstance(scorer, str) or scorer not in SCORERS:
         raise ValueError(f"no scorer named {scorer!r}; scorers: {', '.join(SCORERS)}")
     if wrong := problem(scorer, reference):
         raise ValueError(f"the reference does not suit the scorer {scorer}: {wrong}")
+    canonical(reference)  # no NaN: it goes into JSON that can't hold one
     return {"scorer": scorer, "reference": reference}
 
 
@@ -152,7 +158,7 @@ def _lines(path: Path, promised: str = "") -> tuple[list[tuple[int, Any]], str]:
     found = []
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as handle:
+        with regular(path).open("rb") as handle:
             number = 0
             while line := handle.readline(ROW_BYTES + 1):
                 number += 1
@@ -170,10 +176,10 @@ def _lines(path: Path, promised: str = "") -> tuple[list[tuple[int, Any]], str]:
 
 def _parse(line: bytes, path: Path, number: int) -> Any:
     try:
-        return json.loads(line.decode("utf-8-sig"))
+        return parse_json(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise LamdatuiError(f"not UTF-8 at byte {error.start} of the row", where=f"{path}, row {number}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise LamdatuiError(f"not JSON: {error}", where=f"{path}, row {number}", fix="one JSON object a line") from error
 
 
@@ -195,7 +201,8 @@ def read_task_rows(path: Path, promised: str = "") -> list[dict[str, Any]]:
 def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str]:
     """The same, with the sha256 of the bytes that they were read from."""
     rows = []
-    seen: set[str] = set()
+    seen: set[str | int] = set()
+    kind: type | None = None
     lines, digest = _lines(path, promised)
     for number, value in lines:
         where = f"{path}, row {number}"
@@ -204,10 +211,14 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
             raise LamdatuiError(f"a task row lacks {', '.join(sorted(missing))}", where=where)
         if value["split"] not in ("search", "sealed"):
             raise LamdatuiError(f"split is search or sealed, not {value['split']!r}", where=where)
+        if type(value["id"]) not in (str, int) or type(value["id"]) is not (kind or type(value["id"])):
+            raise LamdatuiError("ids are all text or all whole numbers", where=where)
+        kind = type(value["id"])
         if value["id"] in seen:
             raise LamdatuiError(f"the id {value['id']!r} is there twice", where=where)
         try:
             _messages(value["messages"], "messages")
+            canonical(value)  # no NaN: the rows have a digest
         except ValueError as error:
             raise LamdatuiError(str(error), where=where) from error
         seen.add(value["id"])

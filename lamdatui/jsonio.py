@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lamdatui.surrogates import escaped
+
+MOST_NESTED = 100
+"""Levels of objects and lists in JSON that is read: what walks through a value later has room on the stack for them."""
 
 
 def canonical(value: Any) -> str:
@@ -26,17 +31,34 @@ def digest(value: Any) -> str:
 
 
 def finite(value: Any) -> float | None:
-    """A finite number of a JSON value; None for anything else."""
+    """A finite number of a JSON value; None for anything else, also for an integer that no float can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def regular(path: Path) -> Path:
+    """The path itself, once it is known to lead to a regular file: a FIFO would be waited for, a device may never end.
+
+    Raises OSError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a character that no path can have
+        raise OSError(errno.EINVAL, "not a path", str(path)) from error
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
 
 
 def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """sha256 (hex) of a file's bytes. Raises OSError."""
     import hashlib
 
-    with path.open("rb") as handle:
+    with regular(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
@@ -69,9 +91,25 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, escaped(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """The JSON value of a text. Raises ValueError, also for a value of more than `MOST_NESTED` levels."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if text.count("[") + text.count("{") > MOST_NESTED:
+        level: list[dict[str, Any] | list[Any]] = [value] if isinstance(value, dict | list) else []
+        for _ in range(MOST_NESTED):
+            parts = (item.values() if isinstance(item, dict) else item for item in level)
+            level = [part for each in parts for part in each if isinstance(part, dict | list)]
+        if level:
+            raise ValueError("it is nested too deeply")
+    return value
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError or ValueError."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(regular(path).read_text(encoding="utf-8"))
 
 
 SEAL = "seal"
@@ -118,12 +156,12 @@ def read_record(path: Path, older: frozenset[str] = frozenset()) -> dict[str, An
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, value) of each non-empty line. Raises ValueError that names the line."""
-    with path.open(encoding="utf-8-sig") as handle:
+    """(line number from 1, value) of each non-empty line. Raises OSError, or ValueError that names the line."""
+    with regular(path).open(encoding="utf-8-sig") as handle:
         for number, line in enumerate(handle, 1):
             if not line.strip():
                 continue
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line)
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from error

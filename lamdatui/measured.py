@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from lamdatui.actions import PROCESS_BYTES, Estimate
+from lamdatui.jsonio import finite, parse_json, regular, write_atomic
 
 KEPT = 20
 """The latest measurements of a kind that count."""
@@ -57,7 +57,10 @@ class Ledger:
         items = list(_read(path))
         ledger = cls(path, items[-MOST_LINES:])
         if len(items) > 2 * MOST_LINES:
-            path.write_text("".join(_line(item) for item in ledger.items), encoding="utf-8")
+            try:
+                write_atomic(path, "".join(_line(item) for item in ledger.items))
+            except OSError:
+                pass  # a state folder that can't be written to
         return ledger
 
     def add(self, item: Measurement) -> None:
@@ -67,6 +70,8 @@ class Ledger:
             return
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                regular(self.path)
             with self.path.open("a", encoding="utf-8") as handle:
                 handle.write(_line(item))
         except OSError:
@@ -111,12 +116,14 @@ def _line(item: Measurement) -> str:
 
 def _read(path: Path) -> Iterable[Measurement]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = regular(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
         try:
-            data: dict[str, Any] = json.loads(line)
-            yield Measurement(**data)
+            item = Measurement(**parse_json(line))
         except (ValueError, TypeError):
             continue
+        numbers = (item.scale, item.seconds, item.predicted_seconds, item.predicted_memory, item.memory)
+        if all(number is None or finite(number) is not None for number in numbers) and item.seconds is not None:
+            yield item

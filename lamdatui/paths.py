@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -16,7 +19,13 @@ APP = "lamdatui"
 def _place(kind: str) -> Path:
     home = os.environ.get("LAMDATUI_HOME")
     if home:
-        return Path(home).expanduser().resolve() / kind
+        try:
+            place = Path(home).expanduser().resolve()
+        except RuntimeError as error:  # links in a circle, or nobody's home
+            raise LamdatuiError("LAMDATUI_HOME is not a folder", where=home) from error
+        if place.exists() and not place.is_dir():
+            raise LamdatuiError("LAMDATUI_HOME is not a folder", where=home, fix="name a folder; it is made when it is missing")
+        return place / kind
     places = {
         "config": platformdirs.user_config_path,
         "cache": platformdirs.user_cache_path,
@@ -47,6 +56,30 @@ def state_dir() -> Path:
 def measurements_file() -> Path:
     """Seconds and memory of earlier steps on this machine, one JSON line each."""
     return state_dir() / "measurements.jsonl"
+
+
+PRIVATE = 0o077
+"""The umask of whatever makes files of runs: models, prompts and logs are their owner's alone."""
+
+
+@contextmanager
+def private() -> Iterator[None]:
+    """What this process makes meanwhile can be read by this user only, whatever the umask was."""
+    before = os.umask(PRIVATE)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def make_private(folder: Path) -> None:
+    """Take a folder and all in it away from other users; links are left alone, and what belongs to somebody else."""
+    for place, _, names in os.walk(folder):
+        for path in (place, *(os.path.join(place, name) for name in names)):
+            with suppress(OSError):
+                mode = os.lstat(path).st_mode
+                if not stat.S_ISLNK(mode) and mode & PRIVATE:
+                    os.chmod(path, stat.S_IMODE(mode) & ~PRIVATE)
 
 
 def socket_path(run_dir: Path) -> Path:

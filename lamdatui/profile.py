@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,17 +12,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import digest
+from lamdatui.jsonio import digest, regular
+from lamdatui.strictyaml import parse_yaml, told
 
 if TYPE_CHECKING:
     from lamdatui.planner.settings import PlannerSettings
 
 Name = str
 MAX_BYTES = 256 * 1024
+MOST_TRIALS = 1_000_000
+MOST_MINUTES = 60 * 24 * 3660.0
+MOST_SECONDS = 86400.0
+MOST_COUNT = 10**9
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=False, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(_Strict):
@@ -39,8 +45,8 @@ class DatasetSpec(_Strict):
 class RowsSpec(_Strict):
     """How many rows of each split are used; all of them when not given."""
 
-    search: int | None = Field(default=None, ge=1)
-    sealed: int | None = Field(default=None, ge=1)
+    search: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    sealed: int | None = Field(default=None, ge=1, le=MOST_COUNT)
 
 
 class TaskSpec(_Strict):
@@ -98,14 +104,14 @@ class PlannerSpec(_Strict):
     executable: str = ""
     arguments: tuple[str, ...] = ()
     api_key_env: str = Field(default="", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$")
-    context: int = Field(default=4096, ge=512)
-    threads: int | None = Field(default=None, ge=1)
+    context: int = Field(default=4096, ge=512, le=1 << 20)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     temperature: float = Field(default=0.7, ge=0, le=2)
-    first_token_seconds: float = Field(default=120, gt=0)
-    idle_seconds: float = Field(default=30, gt=0)
-    total_seconds: float = Field(default=300, gt=0)
-    ready_seconds: float | None = Field(default=None, gt=0)
-    prompt_tokens: int = Field(default=900, ge=200)
+    first_token_seconds: float = Field(default=120, gt=0, le=MOST_SECONDS)
+    idle_seconds: float = Field(default=30, gt=0, le=MOST_SECONDS)
+    total_seconds: float = Field(default=300, gt=0, le=MOST_SECONDS)
+    ready_seconds: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
+    prompt_tokens: int = Field(default=900, ge=200, le=1 << 20)
     shortlist: int = Field(default=8, ge=2, le=26)
     gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
     sleep: Literal["auto", "always", "never"] = "auto"
@@ -142,12 +148,12 @@ class BudgetSpec(_Strict):
     tokens of the planner, GiB that the run writes. The minutes have room for the final evaluation, as far as the run has seen
     how long one takes."""
 
-    trials: int = Field(default=20, ge=1)
-    wall_minutes: float | None = Field(default=None, gt=0)
-    step_minutes: float | None = Field(default=None, gt=0)
-    planner_tokens: int | None = Field(default=None, ge=1)
-    disk_gib: float | None = Field(default=None, gt=0)
-    keep_free_mib: float = Field(default=64, ge=1)
+    trials: int = Field(default=20, ge=1, le=MOST_TRIALS)
+    wall_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    step_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    planner_tokens: int | None = Field(default=None, ge=1, le=10**12)
+    disk_gib: float | None = Field(default=None, gt=0, le=MOST_COUNT)
+    keep_free_mib: float = Field(default=64, ge=1, le=MOST_COUNT)
     """What stays free on the run's disk: with less, the run pauses before its next trial."""
 
 
@@ -155,8 +161,8 @@ class StepsSpec(_Strict):
     """Minutes that a step may take (no limit when not given), and without a sign of progress before that is reported; `on_stall: stop`
     then ends the step."""
 
-    limit_minutes: float | None = Field(default=None, gt=0)
-    stall_minutes: float = Field(default=30, gt=0)
+    limit_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    stall_minutes: float = Field(default=30, gt=0, le=MOST_MINUTES)
     on_stall: Literal["report", "stop"] = "report"
 
 
@@ -164,7 +170,7 @@ class Profile(_Strict):
     """One search."""
 
     name: str = Field(min_length=1)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)  # NumPy takes no larger one
     models: dict[Name, ModelSpec] = Field(min_length=1)
     datasets: dict[Name, DatasetSpec] = Field(min_length=1)
     tasks: dict[Name, TaskSpec] = Field(min_length=1)
@@ -176,7 +182,7 @@ class Profile(_Strict):
     mode: Literal["read-only", "ask", "ask-risky", "auto"] = "ask"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    threads: int | None = Field(default=None, ge=1)
+    threads: int | None = Field(default=None, ge=1, le=1024)
     verify: Literal["auto", "always"] = "auto"
     """`always`: hash every input at each look; `auto`: above 2 GiB only when size, times or inode have changed."""
     steps: StepsSpec = StepsSpec()
@@ -190,43 +196,24 @@ OUTSIDE = ("budget", "mode", "verify", "steps")
 """Sections of a profile that say nothing of what is searched."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML without anchors' expansion bombs and without silent duplicate keys."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)
-        seen[key] = loader.construct_object(value_node, deep=True)
-    return seen
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def _read(path: Path) -> tuple[Any, yaml.Node]:
+def _read(path: Path) -> tuple[Any, yaml.Node | None]:
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if regular(path).stat().st_size > MAX_BYTES:
             raise LamdatuiError(f"a profile is at most {MAX_BYTES // 1024} KiB", where=str(path))
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise LamdatuiError("no such profile", where=str(path), fix="see `lamdatui profiles`") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise LamdatuiError(f"can't read the profile: {error}", where=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise LamdatuiError(f"can't read the profile: not UTF-8 at byte {error.start}", where=str(path)) from error
+    except OSError as error:
+        raise LamdatuiError(f"can't read the profile: {error.strerror}", where=str(path)) from error
     try:
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, Loader=yaml.SafeLoader)):
-            raise LamdatuiError("YAML aliases are not allowed in a profile", where=str(path), fix="write the value out")
-        node = yaml.compose(text, Loader=_Loader)
-        return yaml.load(text, Loader=_Loader), node
+        return parse_yaml(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
-        raise LamdatuiError(f"not YAML: {getattr(error, 'problem', None) or error}", where=where) from error
-    except (RecursionError, ValueError) as error:
-        raise LamdatuiError(f"not a profile: {error}", where=str(path)) from error
+        what, fix = told(error)
+        raise LamdatuiError(f"not YAML of a profile: {what}", where=where, fix=fix) from error
 
 
 def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int | None:
@@ -269,7 +256,7 @@ def _explain(error: ValidationError, path: Path, node: yaml.Node | None) -> Lamd
     location = tuple(part for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
     line = _line(node, location)
     where = f"{path}, line {line}" if line else str(path)
-    spelled = ".".join(map(str, location))
+    spelled = ".".join(map(str, location))[:200]
     if first["type"] != "extra_forbidden":
         return LamdatuiError(f"{spelled}: {first['msg'].lower()}", where=where)
     owner = next((_FIELDS[str(part)] for part in reversed(location[:-1]) if str(part) in _FIELDS), Profile)
@@ -283,7 +270,7 @@ def _override(data: Any, text: str) -> None:
     """Apply one `--set a.b.c=value` (the value is YAML) to the parsed profile."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise LamdatuiError(f"--set takes key=value, not {text!r}")
+        raise LamdatuiError(f"--set takes key=value, not {text[:200]!r}")
     target = data
     *parents, last = key.split(".")
     for part in parents:
@@ -293,22 +280,26 @@ def _override(data: Any, text: str) -> None:
         if not isinstance(target, dict):
             raise LamdatuiError(f"--set {key}: {part} is not a section")
     try:
-        target[last] = yaml.load(value, Loader=_Loader)
+        target[last], _ = parse_yaml(value)
     except yaml.YAMLError as error:
-        raise LamdatuiError(f"--set {key}: the value is not YAML", fix=str(error)) from error
+        what, fix = told(error)
+        raise LamdatuiError(f"--set {key[:200]}: not YAML of a profile: {what}", fix=fix) from error
 
 
 def _absolute(text: str, folder: Path) -> str:
     if text.startswith(("catalogue:", "reasoning-gym:", "builtin:")):
         return text
-    path = Path(text).expanduser()
-    return str(path if path.is_absolute() else (folder / path).resolve())
+    try:
+        path = Path(text).expanduser()
+        return str(path if path.is_absolute() else (folder / path).resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle, or nobody's home
+        raise LamdatuiError(f"not a path: {error}", where=text) from error
 
 
 def _place_planner(planner: dict[str, Any], folder: Path) -> None:
     """Paths of a planner section as absolute ones. A model of vLLM may be a name instead, a command one that PATH has."""
     model, executable = planner["model"], planner["executable"]
-    is_path = model.startswith(("catalogue:", "/", "./", "../", "~")) or (folder / model).is_dir()
+    is_path = model.startswith(("catalogue:", "/", "./", "../", "~")) or os.path.isdir(folder / model)
     if model and (planner["backend"] in ("llamacpp", "llama-cpp-python") or (planner["backend"] == "vllm" and is_path)):
         planner["model"] = _absolute(model, folder)
     if "/" in executable:
@@ -385,9 +376,12 @@ def find_profile(text: str) -> Path:
     if text in known:
         # A file of the current folder that is called so has to be asked for as ./NAME.
         return known[text][1]
-    path = Path(text).expanduser()
-    if path.suffix in (".yaml", ".yml") or path.is_file():
-        return path
+    try:
+        path = Path(text).expanduser()
+        if path.suffix in (".yaml", ".yml") or path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a name that is too long, nobody's home
+        raise LamdatuiError(f"not a profile's path: {error}", where=text[:200]) from error
     close = difflib.get_close_matches(text, known, n=1)
     fix = f"did you mean {close[0]!r}?" if close else f"known profiles: {', '.join(sorted(known))}"
     if (project() / "profiles" / f"{text}.yaml").is_file() and (note := untrusted()):

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 from lamdatui import paths
 from lamdatui.actions import ActionType, BoundType, Registry
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import regular
 
 GROUP = "lamdatui.actions"
 SUFFIXES = {"actions": ".py", "prompts": ".md", "profiles": ".yaml"}
@@ -47,7 +48,7 @@ def trusted_file() -> Path:
 def is_trusted(folder: Path) -> bool:
     """Whether the person named this `.lamdatui` folder, or the project that it lies in."""
     try:
-        lines = trusted_file().read_text(encoding="utf-8").splitlines()
+        lines = regular(trusted_file()).read_text(encoding="utf-8").splitlines()
         # A relative line would trust whatever folder one is in.
         named = {Path(os.path.realpath(path)) for line in lines if os.path.isabs(path := os.path.expanduser(line.strip()))}
     except (OSError, ValueError):
@@ -95,7 +96,7 @@ def replaced(kind: str) -> dict[str, str]:
 def profile_summary(file: Path) -> str:
     """What a profile is, from the comment at its top; nothing where there is none."""
     try:
-        with file.open(encoding="utf-8", errors="replace") as handle:
+        with regular(file).open(encoding="utf-8", errors="replace") as handle:
             first = handle.readline(1000).strip()
     except OSError:
         return ""
@@ -104,11 +105,15 @@ def profile_summary(file: Path) -> str:
 
 
 def load_prompt(name: str) -> str:
-    """The text of a prompt. Raises LamdatuiError when no folder has it."""
+    """The text of a prompt. Raises LamdatuiError when no folder has it or it can't be read."""
     known = files("prompts")
     if name not in known:
         raise LamdatuiError(f"no prompt named {name!r}", fix=f"known prompts: {', '.join(sorted(known))}")
-    return known[name][1].read_text(encoding="utf-8")
+    file = known[name][1]
+    try:
+        return regular(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LamdatuiError(f"can't read the prompt: {error}", where=str(file)) from error
 
 
 class _AsWritten(SourceFileLoader):
@@ -121,7 +126,7 @@ class _AsWritten(SourceFileLoader):
 def _load_module(origin: str, file: Path) -> ModuleType:
     name = f"lamdatui_dropins.{origin}.{file.stem}"
     loader = SourceFileLoader(name, str(file)) if origin == "builtin" else _AsWritten(name, str(file))
-    spec = importlib.util.spec_from_file_location(name, file, loader=loader)
+    spec = importlib.util.spec_from_file_location(name, regular(file), loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.jsonio import write_atomic
+from lamdatui.jsonio import regular, write_atomic
 from lamdatui.lastwords import cause, last_words
-from lamdatui.paths import socket_path
+from lamdatui.paths import private, socket_path
 from lamdatui.profile import Profile, dump_profile, load_profile
 
 START_SECONDS = 120.0
@@ -53,7 +53,7 @@ class StartOptions:
 def find_run(text: str, runs_dir: Path) -> Path:
     """A run directory from a path or a name. Raises LamdatuiError with the nearest name."""
     for path in (Path(text).expanduser(), runs_dir / text):
-        if (path / "run.db").exists():
+        if (path / "run.db").is_file():
             return path.resolve()
     known = [path.name for path in list_runs(runs_dir)]
     close = difflib.get_close_matches(text, known, n=1)
@@ -65,25 +65,38 @@ def list_runs(runs_dir: Path) -> list[Path]:
     """Run directories, the newest first."""
     if not runs_dir.is_dir():
         return []
-    found = [path.parent for path in runs_dir.glob("*/run.db")]
+    found = [path.parent for path in runs_dir.glob("*/run.db") if path.is_file()]
     return sorted(found, key=lambda path: -(path / "run.db").stat().st_mtime)
 
 
 def is_alive(run_dir: Path) -> bool:
-    """Whether an engine holds the run's lock."""
+    """Whether an engine holds the run's lock. Raises LamdatuiError where that can't be told."""
     try:
-        with (run_dir / "lock").open("r") as handle:
+        with regular(run_dir / "lock").open("r") as handle:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise LamdatuiError(
+            f"can't look at the run's lock: {error.strerror}", where=str(run_dir / "lock"), exit_code=EXIT_FAILED
+        ) from error
     return False
 
 
+def check_name(name: str) -> None:
+    """Raises LamdatuiError for what can't name a run."""
+    if not _NAME.fullmatch(name) or name == "store":
+        raise LamdatuiError(
+            f"{name[:200]!r} can't name a run", fix="letters, digits, dot, dash and underscore; at most 64; not 'store'"
+        )
+
+
 def new_name(profile: Profile, runs_dir: Path) -> str:
-    """PROFILE-1, PROFILE-2, …: the first that is free."""
+    """PROFILE-1, PROFILE-2, …: the first that is free. Raises LamdatuiError where the profile's name can't name a run."""
     number = 1
+    check_name(f"{profile.name}-{number}")
     while (runs_dir / f"{profile.name}-{number}").exists():
         number += 1
     return f"{profile.name}-{number}"
@@ -94,10 +107,7 @@ def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
 
     Raises LamdatuiError for a bad name or a run of another profile; nothing is written then.
     """
-    if not _NAME.fullmatch(name) or name == "store":
-        raise LamdatuiError(
-            f"{name!r} can't name a run", fix="letters, digits, dot, dash and underscore; at most 64; not 'store'"
-        )
+    check_name(name)
     run_dir = runs_dir / name
     frozen = run_dir / "profile.yaml"
     if frozen.exists():
@@ -111,8 +121,9 @@ def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
             write_atomic(frozen, dump_profile(now))
         return run_dir.resolve()
     try:
-        (run_dir / "steps").mkdir(parents=True, exist_ok=True)
-        write_atomic(frozen, dump_profile(profile))
+        with private():
+            (run_dir / "steps").mkdir(parents=True, exist_ok=True)
+            write_atomic(frozen, dump_profile(profile))
     except OSError as error:
         raise LamdatuiError(f"can't write the run directory: {error.strerror}", where=str(run_dir)) from error
     return run_dir.resolve()
@@ -156,7 +167,7 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
 
 
 def _spawn(run_dir: Path, options: StartOptions) -> subprocess.Popen[bytes]:
-    with (run_dir / "engine.log").open("ab") as log:
+    with private(), (run_dir / "engine.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "lamdatui.engine", str(run_dir), *options.arguments()],
             stdin=subprocess.DEVNULL,

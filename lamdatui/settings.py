@@ -22,6 +22,7 @@ from typing import Any
 
 from lamdatui import paths
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import regular
 
 NOTIFICATIONS = ("full", "bell", "off")
 """`full`: bell, window title and a desktop notification where the terminal has them; `bell`: bell and title only."""
@@ -55,7 +56,7 @@ def load_settings() -> Settings:
     """The settings, defaults where the file says nothing. Raises LamdatuiError for anything that is not understood."""
     path = settings_file()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = regular(path).read_text(encoding="utf-8")
     except FileNotFoundError:
         return Settings(path)
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,11 @@ def escaped(text: str) -> str:
     return text if text.isascii() else _LONE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 
+def has_lone(text: str) -> bool:
+    """Whether a text holds a lone surrogate: no tokenizer and no file takes such a text."""
+    return not text.isascii() and _LONE.search(text) is not None
+
+
 def without(value: Any) -> Any:
     """A JSON value in which U+FFFD stands for each lone surrogate, also in keys."""
     if isinstance(value, str):

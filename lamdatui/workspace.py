@@ -13,7 +13,7 @@ from lamdatui.catalogue.fetch import resolve
 from lamdatui.datafiles import inspect_dataset, read_dataset
 from lamdatui.errors import LamdatuiError
 from lamdatui.fingerprint import Say
-from lamdatui.jsonio import canonical
+from lamdatui.jsonio import canonical, regular
 from lamdatui.modelfiles import inspect_model
 from lamdatui.objects import DatasetObject, ModelObject
 from lamdatui.profile import Profile
@@ -58,7 +58,11 @@ def locate(reference: str) -> Path:
 
         return build(reference)
     path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
-    if not path.exists():
+    try:
+        found = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise LamdatuiError(f"can't look for the file: {error.strerror}", where=str(path)) from error
+    if not found:
         near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
         fix = (
             f"did you mean {path.parent / near[0]}?" if near else "check the path; relative ones start at the profile's folder"
@@ -132,6 +136,16 @@ def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
     return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 
 
+def _check_gguf(what: str, path: Path) -> None:
+    """Raises LamdatuiError unless the file is one that llama.cpp may open."""
+    try:
+        with regular(path).open("rb") as handle:
+            if handle.read(4) != b"GGUF":
+                raise LamdatuiError(f"the planner's {what} is not a GGUF file", where=str(path))
+    except OSError as error:
+        raise LamdatuiError(f"can't read the planner's {what}: {error.strerror}", where=str(path)) from error
+
+
 def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:
     """The profile's planner with its files found, or None; `threads` are the CPU threads of a step. Raises LamdatuiError."""
     spec = profile.planner
@@ -142,5 +156,8 @@ def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:
     model = spec.model if named else str(locate(spec.model))
     if spec.adapter:
         spec = spec.model_copy(update={"adapter": str(locate(spec.adapter))})
+    if not named and spec.backend != "vllm":
+        for what, file in (("model", model), ("adapter", spec.adapter)):
+            _check_gguf(what, Path(file)) if file else None
     # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
     return spec.settings(model, max(1, threads // 2))

@@ -54,7 +54,7 @@ def local(name: str) -> Path | None:
     try:
         manifest = read_json(folder / MANIFEST)
         files, version = manifest["files"], manifest["version"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     if version != entry(name).version:
         return None
@@ -85,7 +85,7 @@ def verify(name: str) -> list[str]:
     folder = place(name)
     try:
         files: dict[str, str] = read_json(folder / MANIFEST)["files"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return [f"{name} is not on this machine"]
     problems = []
     for file, wanted in files.items():

@@ -6,13 +6,13 @@ the metadata `adapter.type` and `adapter.lora.alpha`. Rows of the query and key 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,8 +40,7 @@ def write_lora(adapter: Path, config: Path, target: Path) -> int:
     import gguf
     from safetensors.numpy import load_file
 
-    settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    base = json.loads(config.read_text(encoding="utf-8"))
+    settings, base = read_json(adapter / "adapter_config.json"), read_json(config)
     if base.get("model_type") != ARCHITECTURE:
         raise LamdatuiError(
             f"only adapters of llama models can be converted, not of {base.get('model_type')}", where=str(config)

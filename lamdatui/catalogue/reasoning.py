@@ -25,7 +25,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import digest, write_atomic
+from lamdatui.jsonio import canonical, digest, parse_json, write_atomic
 from lamdatui.paths import cache_dir
 from lamdatui.tasks.reasoning import check_name, generator, package, reasoning_gym
 
@@ -110,7 +110,7 @@ def _parse(spec: str) -> Spec:
 
 def _count(key: str, text: str, spec: str) -> int:
     least = 0 if key == "seed" else 1
-    if not text.isdecimal() or not least <= int(text) <= MOST_ROWS:
+    if not text.isdecimal() or len(text) > 9 or not least <= int(text) <= MOST_ROWS:
         raise LamdatuiError(f"{key} is a whole number from {least} to {MOST_ROWS}, not {text!r}", where=spec)
     return int(text)
 
@@ -118,7 +118,9 @@ def _count(key: str, text: str, spec: str) -> int:
 def _value(text: str) -> Any:
     """A number, true, false or a list as JSON; anything else is text."""
     try:
-        return json.loads(text)
+        value = parse_json(text)
+        canonical(value)  # no NaN
+        return value
     except ValueError:
         return text
 

@@ -7,15 +7,17 @@ at a console for eight GPUs on a machine that has none.
 from __future__ import annotations
 
 import bisect
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import finite, parse_json, regular
 
 MAX_BYTES = 64 * 1024 * 1024
+MOST_LINE = 1024 * 1024
+"""Characters of one reading: it goes to the console in one frame."""
 NUMBERS = (
     "util",
     "memory_used",
@@ -57,7 +59,7 @@ class Recording:
 def load_recording(path: Path) -> Recording:
     """Read and check a recording. Raises LamdatuiError (exit code 2) that names the line and what is wrong with it."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        if regular(path).stat().st_size > MAX_BYTES:
             raise LamdatuiError("the recording is larger than 64 MB", where=str(path), fix=_FIX)
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -74,12 +76,14 @@ def load_recording(path: Path) -> Recording:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+    return finite(value) is not None
 
 
 def _reading(line: str, where: str, before: float | None) -> Json:
+    if len(line) > MOST_LINE:
+        raise LamdatuiError(f"a reading is at most {MOST_LINE} characters", where=where, fix=_FIX)
     try:
-        reading = json.loads(line)
+        reading = parse_json(line)
     except ValueError as error:
         raise LamdatuiError(f"not JSON: {error}", where=where, fix=_FIX) from error
     if problem := _problem(reading, before):

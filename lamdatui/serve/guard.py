@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lamdatui.errors import LamdatuiError
+from lamdatui.jsonio import regular
 
 TOKEN_CHARS = 32
 """The shortest token that a file may hold; one that is made here is longer."""
@@ -114,7 +115,7 @@ def token_from(path: Path) -> str:
             with os.fdopen(descriptor, "w") as handle:
                 handle.write(f"{new_token()}\n")
         mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii").strip()
+        text = regular(path).read_text(encoding="ascii").strip()
     except UnicodeDecodeError:
         text, mode = "", 0
     except OSError as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 from lamdatui.faults import fault
 from lamdatui.fingerprint import DamagedObject, hashes
-from lamdatui.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, unsealed, write_record
+from lamdatui.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, regular, unsealed, write_record
 
 MANIFEST = "manifest.json"
 REFERENCE = "store:"
@@ -209,7 +209,7 @@ def read_manifest(root: Path, digest: str) -> dict[str, Any]:
 def file_hash(path: Path) -> str:
     """blake2b (hex, 32 bytes) of a file."""
     digest = blake2b(digest_size=32)
-    with path.open("rb") as handle:
+    with regular(path).open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

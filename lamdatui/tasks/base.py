@@ -11,7 +11,7 @@ from lamdatui.datafiles import read_task
 from lamdatui.errors import LamdatuiError
 from lamdatui.jsonio import canonical, digest
 from lamdatui.schemes import SCHEME, numbered
-from lamdatui.tasks.scorers import SCORERS, score
+from lamdatui.tasks.scorers import SCORERS, problem, score
 
 Split = Literal["search", "sealed"]
 PROMPT_FORMAT = "chat-template"
@@ -87,6 +87,10 @@ def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: d
     if scorer not in SCORERS:
         raise LamdatuiError(f"no scorer named {scorer!r}", where=f"task {name}", fix=f"scorers: {', '.join(SCORERS)}")
     every, found = read_task(path)
+    for row in every:
+        if wrong := problem(scorer, row["reference"]):
+            where = f"{path}, the row {row['id']!r} (task {name})"
+            raise LamdatuiError(f"the reference does not suit the scorer {scorer}: {wrong}", where=where)
     rows = {}
     for split in ("search", "sealed"):
         having = tuple(row for row in every if row["split"] == split)

@@ -159,6 +159,18 @@ KINDS: dict[str, Callable[[str, dict[str, Any]], bool]] = {
 }
 
 
+_ARGUMENTS: dict[str, type] = {"count": int, "word": str, "phrase": str, "text": str, "words": list}
+
+
+def check_arguments(wanted: list[dict[str, Any]]) -> None:
+    """Raises TypeError for an argument that no check can use, also one that a check would not look at in every answer."""
+    for one in wanted:
+        for name, value in one.items():
+            kind = _ARGUMENTS.get(name)
+            if kind and (type(value) is not kind or (kind is list and not all(isinstance(word, str) for word in value))):
+                raise TypeError(f"{name} of {one['kind']!r} is {'a list of texts' if kind is list else kind.__name__}")
+
+
 def satisfied(constraint: dict[str, Any], completion: str) -> bool:
     """Whether one constraint `{"kind": …, …arguments}` holds for an answer, ignoring white space around it.
 

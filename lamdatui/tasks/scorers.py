@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from lamdatui.errors import LamdatuiError
-from lamdatui.tasks.constraints import constraints
+from lamdatui.tasks.constraints import check_arguments, constraints
 from lamdatui.tasks.function_call import function_call
 from lamdatui.tasks.reasoning import reasoning_gym
 
@@ -38,16 +39,45 @@ def score(name: str, reference: Any, completion: str) -> float:
 
 def problem(name: str, reference: Any) -> str | None:
     """What is wrong with a task row's reference for this scorer, or None; so that bad data is found before a run."""
-    probes = ('{"name": "", "arguments": {}}', "a b.")
     try:
-        for probe in probes:
+        if wrong := _PROBLEMS[name](reference) if name in _PROBLEMS else None:
+            return wrong
+        for probe in ('{"name": "", "arguments": {}}', "a b."):
             score(name, reference, probe)
-        if name == "function_call":
-            ((wanted, _),) = reference["answer"].items()
-            if wanted not in {function["name"] for function in reference["function"]}:
-                return f"the answer calls {wanted!r}, which is not among the functions"
     except LamdatuiError:
         raise
+    except RecursionError:
+        return "it is nested too deeply"
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _exact_problem(reference: Any) -> str | None:
+    wanted = [reference] if isinstance(reference, str) else reference
+    good = isinstance(wanted, list) and wanted and all(isinstance(one, str) for one in wanted)
+    return None if good else "it is a text, or a list of them"
+
+
+def _call_problem(reference: Any) -> str | None:
+    ((wanted, allowed),) = reference["answer"].items()
+    if wanted not in {function["name"] for function in reference["function"]}:
+        return f"the answer calls {wanted!r}, which is not among the functions"
+    # Calls with values of every type: what would stumble over one of a model's does so here.
+    calls = [dict.fromkeys(allowed, value) for value in (0, "a", True, None, [0], {"a": 0})]
+    calls.append({key: choices[0] for key, choices in allowed.items() if choices})
+    for call in calls:
+        function_call(reference, json.dumps({"name": wanted, "arguments": call}))
+    return None
+
+
+def _constraints_problem(reference: Any) -> str | None:
+    check_arguments(reference["constraints"])
+    return None
+
+
+_PROBLEMS: dict[str, Callable[[Any], str | None]] = {
+    "exact": _exact_problem,
+    "function_call": _call_problem,
+    "constraints": _constraints_problem,
+}

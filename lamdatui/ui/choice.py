@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lamdatui.jsonio import write_atomic
+from lamdatui.jsonio import read_json, write_atomic
 from lamdatui.paths import state_dir
 
 
@@ -16,7 +16,7 @@ def _file() -> Path:
 def remembered_theme() -> str:
     """The theme that was chosen last, or nothing."""
     try:
-        found = json.loads(_file().read_text(encoding="utf-8"))
+        found = read_json(_file())
     except (OSError, ValueError):
         return ""
     theme = found.get("theme") if isinstance(found, dict) else None

@@ -16,6 +16,7 @@ from typing import Any
 from textual.app import App, SuspendNotSupported
 
 from lamdatui.errors import EXIT_USAGE, LamdatuiError
+from lamdatui.jsonio import regular
 
 
 def editor_command() -> list[str]:
@@ -53,7 +54,7 @@ def edit(app: App[Any], text: str, name: str) -> str:
         if failure:
             raise LamdatuiError(f"{failure}; nothing was changed", where=command[0], exit_code=EXIT_USAGE)
         try:
-            return path.read_text(encoding="utf-8")
+            return regular(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise LamdatuiError(
                 "what the editor left can't be read; nothing was changed", where=name, exit_code=EXIT_USAGE

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import unsealed
+from lamdatui.jsonio import read_json, regular, unsealed
 from lamdatui.state import RunState
 from lamdatui.ui.loglines import log_line
 from lamdatui.ui.node import Subject
@@ -73,7 +72,7 @@ def losses_of(found: Places) -> list[float]:
 
 def _log(path: Path) -> list[str]:
     try:
-        with path.open("rb") as handle:
+        with regular(path).open("rb") as handle:
             handle.seek(max(0, path.stat().st_size - LOG_BYTES))
             data = handle.read(LOG_BYTES)
     except OSError:
@@ -83,7 +82,7 @@ def _log(path: Path) -> list[str]:
 
 def _ran(folder: Path) -> Json | None:
     try:
-        request = json.loads((folder / "action.json").read_text(encoding="utf-8"))
+        request = read_json(folder / "action.json")
         request = unsealed(request, frozenset(request))
     except (OSError, ValueError, TypeError):
         return None
