@@ -149,7 +149,7 @@ def require(profile: Profile, where: str) -> None:
     found = sensitive(profile)
     if not is_confirmed(found):
         names = ", ".join(f"planner.{name}" for name in ("executable", "api_key_env", "url", "arguments") if name in found)
-        fix = "look at it and confirm it: the same command in a terminal asks; without one, add --trust to `run` or `attach`"
+        fix = "look at it and confirm it: `lamdatui run` and `attach` ask in a terminal; without one, add --trust"
         raise LamdatuiError(f"{UNCONFIRMED}: {names}", where=where, fix=fix)
 
 
