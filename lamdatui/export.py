@@ -66,6 +66,14 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
         shutil.rmtree(staged, ignore_errors=True)
 
 
+def _hand_on(folder: Path) -> None:
+    """Modes as the user's umask has them: libraries make weights private, and a model is exported to be handed on."""
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~mask)
+
+
 def _write(state: RunState, model_id: str, store: Store, staged: Path, say: Callable[[str], None]) -> None:
     say(f"loading {model_id} and merging its adapters")
     import torch
@@ -79,4 +87,5 @@ def _write(state: RunState, model_id: str, store: Store, staged: Path, say: Call
     (staged / "recipe.yaml").write_text(
         yaml.safe_dump(recipe(state, model_id), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
+    _hand_on(staged)
     say(f"wrote {sum(f.stat().st_size for f in staged.iterdir()) / 2**20:.0f} MiB")

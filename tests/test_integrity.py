@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -303,6 +304,39 @@ def test_a_record_without_a_seal_is_one_of_the_first_version_or_none(tmp_path: P
     write_json(path, renamed)
     with pytest.raises(Damaged, match="without its seal"):
         read_record(path, OLDER_OUTCOME)
+
+
+@pytest.mark.slow
+def test_whole_runs_over_flipped_bits(landed: Landed, tmp_path: Path) -> None:
+    """Twenty times a bit of anything that the run reads is turned round; the run goes on as if it had not been, or says what is wrong."""
+    whole = json.loads((landed.folder / "expected" / "resumed" / "finished.json").read_text())
+    rng, outcomes = random.Random(2), {"same": 0, "refused": 0}
+    good = tmp_path / "good"
+    shutil.copytree(landed.folder, good)
+    for number in range(20):
+        shutil.rmtree(landed.folder)
+        shutil.copytree(good, landed.folder)
+        if number % 2:
+            # Half of them on what this version has written: everything sealed and chained.
+            assert landed.go_on("finished", 4).returncode == 0
+        trials = 4 + number % 2
+        kinds = ["runs/store/objects/*/*", "runs/store/evaluations/*", "runs/finished/run.db", "runs/finished/steps/*/*/*.json"]
+        kind = [*kinds, "project/*.jsonl", "project/base/*"][number % 6]
+        file = rng.choice(sorted(path for path in landed.folder.glob(kind) if path.stat().st_size))
+        flip(file, rng)
+        done = landed.go_on("finished", trials)
+        assert "Traceback" not in done.stderr, (file, done.stderr)
+        shown = landed.cli("show", "finished", "--json")
+        if done.returncode:
+            assert done.stderr.startswith("error: ") or "error: " in done.stderr, (file, done.stderr)
+            outcomes["refused"] += 1
+            continue
+        found = json.loads(shown.stdout)
+        for old, new in zip(whole["trials"], found["trials"], strict=False):
+            assert (old["objective"], old["status"]) == (new["objective"], new["status"]), (file, new)
+        outcomes["same"] += 1
+    assert outcomes["same"] and outcomes["refused"], outcomes
+    print(outcomes)
 
 
 # --- large files ---------------------------------------------------------------------------------------------------

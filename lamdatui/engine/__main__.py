@@ -35,9 +35,10 @@ from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
+from lamdatui.jsonio import write_atomic
 from lamdatui.lastwords import forget, leave
 from lamdatui.measured import Ledger
-from lamdatui.paths import measurements_file, socket_path
+from lamdatui.paths import PRIVATE, make_private, measurements_file, socket_path
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.profile import Profile, load_profile
 from lamdatui.resources import load_prompt, untrusted
@@ -188,8 +189,7 @@ class Engine:
         for text in self.workspace.origins:
             loop.problem("origin", text)
         if not self.options.view:
-            await self.server.start()
-            (self.run_dir / "socket").write_text(str(socket_path(self.run_dir)))
+            await self._serve()
         readings = asyncio.create_task(self._readings())
         code = 0
         try:
@@ -212,9 +212,18 @@ class Engine:
             raise self.journal.failure
         return code
 
+    async def _serve(self) -> None:
+        """Listen. The run directory says where, before anybody is greeted there."""
+        try:
+            write_atomic(self.run_dir / "socket", str(socket_path(self.run_dir)))
+        except OSError as error:
+            # Our own clients know the place without it.
+            print(f"the file {error.filename} could not be written: {error.strerror}", file=sys.stderr)
+        await self.server.start()
+
     async def _view(self) -> bool:
         """Show a run that has ended to whoever attaches; nothing is written. True when it is to go on."""
-        await self.server.start()
+        await self._serve()
         readings = asyncio.create_task(self._readings())
         goes_on = await self._linger(self.reopened.is_set)
         readings.cancel()
@@ -318,9 +327,12 @@ def main() -> int:
     parser.add_argument("--fake-gpu", type=Path, help="a recording for the hardware frames")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()
+    os.umask(PRIVATE)
     lock = take_lock(run_dir)
     if lock is None:
         return LOCKED
+    for folder in (run_dir, run_dir.parent / "store"):
+        make_private(folder)  # earlier versions went by the umask
     forget(run_dir)
     try:
         profile = load_profile(run_dir / "profile.yaml")

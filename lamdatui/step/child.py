@@ -46,7 +46,7 @@ def enter(directory: Path) -> None:
     if os.getsid(0) != os.getpid():
         # A spare was started in a session of its own: it leads one already.
         os.setsid()
-    log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    log = os.open(directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)

@@ -13,6 +13,7 @@ from typing import Any
 from lamdatui.actions import make_action
 from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.jsonio import Damaged, read_json, read_record
+from lamdatui.paths import private
 from lamdatui.pipeline import reference
 from lamdatui.profile import load_profile
 from lamdatui.state import RunState, Trial
@@ -111,6 +112,11 @@ def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = F
 
     Raises LamdatuiError when the trial has no step or a hyperparameter is not legal.
     """
+    with private():
+        return _rerun(run_dir, number, overrides, dry_run=dry_run, debug=debug)
+
+
+def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, debug: bool) -> int:
     state = read_state(run_dir / "run.db")
     request = _request(state, run_dir, number, overrides)
     if request["device"] == "cpu":

@@ -67,6 +67,9 @@ def _alert(view: ViewState) -> Span | None:
         return (f"■ stopping {run.stopping}", "wait")
     if view.waiting:
         return ("? waiting for you", "wait")
+    if run.paused_by == "engine":
+        # Why stands beside it, as the phase's detail.
+        return ("‖ paused: disk", "bad")
     return ("‖ paused", "wait") if run.paused else None
 
 

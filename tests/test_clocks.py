@@ -1,0 +1,223 @@
+"""Every wait has a clock: steps that stall, engines that are stopped, clocks that jump, records that are damaged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from lamdatui import client as clients
+from lamdatui.client import Client, encode
+from lamdatui.engine import watch
+from lamdatui.engine.watch import Watch
+from lamdatui.errors import LamdatuiError
+from lamdatui.ledger import worked
+from lamdatui.paths import socket_path
+from lamdatui.profile import StepsSpec, load_profile
+from lamdatui.store.journal import Journal, read_state
+from tests.landed import Landed
+from tests.test_durable import ask, until
+from tests.test_journal import CREATED, HandClock
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+class Hand:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_step_without_progress_is_reported_once_until_it_moves(tmp_path: Path) -> None:
+    now, said, file = Hand(), [], tmp_path / "log.txt"
+    limits = StepsSpec(stall_minutes=1)
+    looked = Watch([file, tmp_path / "metrics.jsonl"], limits, said.append, now)
+    for minutes, words in ((0.9, 0), (1.1, 1), (5, 1)):
+        now.now = minutes * 60
+        assert looked.look(None) is None and len(said) == words
+    file.write_text("a line")
+    now.now = 6 * 60
+    assert looked.look(None) is None
+    now.now = 7.1 * 60
+    assert looked.look(None) is None and len(said) == 2
+    assert "no sign of progress for 1 minutes" in said[0]
+
+
+def test_limits_end_a_step(tmp_path: Path) -> None:
+    now = Hand()
+    stalled = Watch([tmp_path / "x"], StepsSpec(stall_minutes=1, on_stall="stop"), lambda _: None, now)
+    limited = Watch([tmp_path / "x"], StepsSpec(limit_minutes=2), lambda _: None, now)
+    now.now = 61
+    assert (verdict := stalled.look(None)) is not None and verdict.kind == "stalled"
+    assert limited.look(None) is None
+    now.now = 121
+    assert (verdict := limited.look(None)) is not None and verdict.kind == "limit"
+
+
+def with_steps(landed: Landed, text: str) -> None:
+    """The run's profile with other limits: they are no part of what it searches."""
+    path = landed.runs / "finished" / "profile.yaml"
+    path.write_text(path.read_text() + f"steps: {text}\n")
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"),
+    [("{stall_minutes: 0.05, on_stall: stop}", "stalled"), ("{limit_minutes: 0.05}", "limit")],
+)
+async def test_a_step_that_hangs_is_ended_as_the_profile_says(landed: Landed, limits: str, kind: str) -> None:
+    """It hangs in its second training step, stopped by a signal on top: only a kill or a continue ends such a process."""
+    run_dir = landed.runs / "finished"
+    before = load_profile(run_dir / "profile.yaml").search_digest()
+    with_steps(landed, limits)
+    going = asyncio.create_task(asyncio.to_thread(landed.go_on, "finished", 4, LAMDATUI_FAULTS="step.train-step=sleep:500@2"))
+    state = await until(run_dir, lambda s: (r := s.steps.get("4/1")) and r.pid)
+    with_pid = state.steps["4/1"].pid
+    assert with_pid is not None
+    await until(run_dir, lambda _: (run_dir / "steps/4/1/metrics.jsonl").exists())
+    os.kill(with_pid, signal.SIGSTOP)
+    done = await asyncio.wait_for(going, 120)
+    assert done.returncode == 0, done.stderr
+    trial = landed.show("finished")["trials"][3]
+    assert (trial["status"], trial["error"]["class"]) == ("failed", kind)
+    assert not psutil.pid_exists(with_pid) or psutil.Process(with_pid).status() == psutil.STATUS_ZOMBIE
+    assert load_profile(run_dir / "profile.yaml").search_digest() == before
+
+
+async def test_a_stall_is_reported_and_the_step_goes_on(landed: Landed, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_steps(landed, "{stall_minutes: 0.05}")
+    run_dir = landed.runs / "finished"
+    going = asyncio.create_task(asyncio.to_thread(landed.go_on, "finished", 4, LAMDATUI_FAULTS="step.train-step=sleep:8@2"))
+    done = await asyncio.wait_for(going, 120)
+    assert done.returncode == 0, done.stderr
+    found = landed.show("finished")
+    assert found["trials"][3]["status"] == "done"
+    assert any("step 4/1: no sign of progress for 0.05 minutes" in problem["message"] for problem in found["problems"])
+    assert "no sign of progress" in done.stderr
+    assert run_dir.exists()
+
+
+async def test_stop_now_ends_a_step_that_a_signal_has_stopped(landed: Landed) -> None:
+    run_dir = landed.runs / "finished"
+    going = asyncio.create_task(asyncio.to_thread(landed.go_on, "finished", 4, LAMDATUI_FAULTS="step.train-step=sleep:500@1"))
+    state = await until(run_dir, lambda s: (r := s.steps.get("4/1")) and r.pid)
+    pid = state.steps["4/1"].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await ask(run_dir, "stop", when="now")
+    done = await asyncio.wait_for(going, watch.GRACE_SECONDS)
+    assert done.returncode == 0 and landed.show("finished")["trials"][3]["status"] == "stopped"
+
+
+# --- engines ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stopped_engine_is_named_and_nobody_waits_for_it(landed: Landed) -> None:
+    """`stop` waited for ever, `run` for two minutes."""
+    assert landed.cli("attach", "awaiting", "--no-console").returncode == 0
+    run_dir = landed.runs / "awaiting"
+    state = await until(run_dir, lambda s: s.phase == "waiting" and s.engine_pid)
+    pid = state.engine_pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        words = ("run", str(run_dir / "profile.yaml"), "--name", "awaiting", "--headless", "--mode", "auto")
+        for command in (("stop", "awaiting"), words, ("attach", "awaiting", "--no-console")):
+            began = time.monotonic()
+            done = await asyncio.to_thread(landed.cli, *command)
+            assert done.returncode == 1, done
+            assert f"process {pid}) is stopped by a signal" in done.stderr and f"kill -CONT {pid}" in done.stderr
+            assert time.monotonic() - began < 60
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert landed.cli("stop", "awaiting", "--now").returncode == 0
+
+
+async def test_a_command_that_is_not_answered_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "ANSWER_SECONDS", 0.2)
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode({"type": "hello", "protocol": 2, "run": "x", "pid": 1, "seq": 0}))
+        await reader.read()
+
+    server = await asyncio.start_unix_server(mute, str(socket_path(tmp_path)))
+    client = await Client.connect(tmp_path)
+
+    async def drain() -> None:
+        async for _ in client.frames():
+            pass
+
+    reading = asyncio.create_task(drain())
+    with pytest.raises(LamdatuiError, match="has not answered in 0 s"):
+        await client.command("pause")
+    reading.cancel()
+    await client.close()
+    server.close()
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+class Jumping(HandClock):
+    """A wall clock that somebody sets, beside one that only goes on."""
+
+    wall_offset = 0.0
+
+    def wall(self) -> float:
+        return self.now + self.wall_offset
+
+    def mono(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_changes_no_budget(tmp_path: Path, jump: float) -> None:
+    clock = Jumping()
+    journal = Journal(tmp_path / "run.db", clock)
+    started: dict[str, Any] = {"pid": 1, "epoch": 1, "boot_id": "b", "version": "0", "device": {}, "clock": "mono"}
+    journal.append(("run.created", CREATED), ("engine.started", started))
+    clock.now += 10
+    clock.wall_offset = jump
+    journal.append(("phase.changed", {"phase": "planning", "detail": ""}))
+    clock.now += 5
+    assert worked(journal.state, clock.mono()) == pytest.approx(15)
+    journal.append(("engine.stopped", {"reason": ""}))
+    assert journal.state.used_seconds == pytest.approx(15)
+    journal.close()
+    assert read_state(tmp_path / "run.db").used_seconds == pytest.approx(15)
+
+
+# --- damaged records of an attempt -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["outcome.json", "claim.json", "metrics.jsonl", "action.json"])
+def test_a_damaged_record_of_an_attempt_loses_nothing_and_repeats_nothing(landed: Landed, name: str) -> None:
+    """The engine dies right after the step has ended; then the record is damaged."""
+    run_dir = landed.runs / "finished"
+    done = landed.go_on("finished", 4, LAMDATUI_FAULTS="step.before-end=kill")
+    assert done.returncode == 1 and "the engine went away" in done.stderr
+    file = run_dir / "steps" / "4" / "1" / name
+    assert (run_dir / "steps" / "4" / "1" / "outcome.json").exists()
+    if name == "metrics.jsonl":
+        file.write_bytes(b'[1]\n"x"\n{"loss": NaN}\n\xff\xfe\n' + b"[" * 5000 + b"\n" + file.read_bytes()[:50])
+    else:
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0x11
+        file.write_bytes(content)
+    done = landed.go_on("finished", 4)
+    assert done.returncode == 0, done.stderr
+    found = landed.show("finished")
+    assert [trial["status"] for trial in found["trials"]] == ["done"] * 4
+    digest = found["trials"][3]["action"]["digest"]
+    begun = [path for path in run_dir.glob("steps/*/*/trained.json") if json.loads(path.read_text())["digest"] == digest]
+    assert len(begun) == 1
