@@ -58,7 +58,9 @@ def of_run(run_dir: Path) -> None:
         told = " ".join(f"{part * 1000:10.2f}" for part in parts)
         print(f"{number:5} {trial.action['type']:14} {told} {whole:8.2f} {shares[-1]:7.2%}")
     events = seconds(lambda: read_state(run_dir / "run.db"))
-    print(f"median share {statistics.median(shares):.2%}, n={len(shares)}; reading {state.last_seq} chained events {events * 1000:.1f} ms")
+    print(
+        f"median share {statistics.median(shares):.2%}, n={len(shares)}; reading {state.last_seq} chained events {events * 1000:.1f} ms"
+    )
 
 
 def of_sparse(gib: float) -> None:

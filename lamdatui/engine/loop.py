@@ -351,7 +351,7 @@ class Loop:
         """A trial's step has failed. What is no fault of the action does not count: the trial may come again."""
         error = outcome["error"]
         stopped = self.state.stopping and error["class"] == "killed"
-        again = error["class"] in ("disk", "changed", "damaged")
+        again = self.upkeep.may_come_again(number, error["class"])
         self._close(number, "stopped" if stopped or again else "failed", error=error, seconds=outcome.get("seconds", {}))
         if error["class"] == "changed":
             raise Ended("failed", self.upkeep.what_changed(error["message"]))

@@ -98,6 +98,12 @@ class Upkeep:
         elif error["class"] != "damaged":
             raise Ended("failed", f"{name} could not be evaluated: {error['message']}")
 
+    def may_come_again(self, number: int, kind: str) -> bool:
+        """Whether a trial that failed of this does not count: its action is not to blame. Damage twice in a row does: it would go on for ever."""
+        before = self._state.trials.get(number - 1)
+        is_first = before is None or (before.error or {}).get("class") != "damaged"
+        return kind in ("disk", "changed") or (kind == "damaged" and is_first)
+
     async def has_result(self, action: Action) -> bool:
         """Whether an action's result is in the store and undamaged: what is damaged is put aside and made again by its step."""
         if not self._loop.is_done(action):

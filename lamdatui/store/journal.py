@@ -269,27 +269,30 @@ def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> It
             if upto is None or row[0] <= upto:
                 yield row, ""
         return
+    most = 2**62 if upto is None else upto
     before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
-    # What the first version appends after this one is at the end, and has no hash.
     rows: Iterable[tuple[Any, ...]] = db.execute(
-        "SELECT c.seq, c.hash, e.seq, e.kind, e.wall, e.mono, e.data FROM chain c FULL JOIN events e ON c.seq = e.seq "
-        "WHERE COALESCE(c.seq, e.seq) > ? AND COALESCE(c.seq, e.seq) <= ? ORDER BY COALESCE(c.seq, e.seq)",
-        (after, 2**62 if upto is None else upto),
+        "SELECT e.seq, e.kind, e.wall, e.mono, e.data, c.hash FROM events e LEFT JOIN chain c ON c.seq = e.seq "
+        "WHERE e.seq > ? AND e.seq <= ? ORDER BY e.seq",
+        (after, most),
     )
-    expected, chained = after, True
-    for linked, found, *row in rows:
+    expected, is_chained = after, True
+    for *row, found in rows:
         expected += 1
-        chained = chained and linked is not None
-        if chained:
-            before = _link(before, tuple(row)) if row[0] is not None else ""
-        if row[0] != expected or (chained and before != found) or (not chained and linked is not None):
-            raise LamdatuiError(
-                f"the run's record is damaged: event {expected} is not what was written",
-                where=db.filename,
-                fix=_FIX,
-                exit_code=EXIT_FAILED,
-            )
+        # What the first version appends after this one is at the end, and has no hash.
+        is_chained = is_chained and found is not None
+        before = _link(before, tuple(row)) if is_chained else ""
+        if row[0] != expected or before != (found or ""):
+            raise _not_as_written(db, expected)
         yield tuple(row), before
+    last = next(iter(db.execute("SELECT max(seq) FROM chain WHERE seq <= ?", (most,))))[0]
+    if last is not None and last > expected:
+        raise _not_as_written(db, expected + 1)
+
+
+def _not_as_written(db: apsw.Connection, seq: int) -> LamdatuiError:
+    what = f"the run's record is damaged: event {seq} is not what was written"
+    return LamdatuiError(what, where=db.filename, fix=_FIX, exit_code=EXIT_FAILED)
 
 
 def _event(row: tuple[Any, ...]) -> Event:
@@ -346,6 +349,8 @@ def _reading(path: Path) -> Iterator[apsw.Connection | None]:
         is_made = next(iter(db.execute("PRAGMA user_version")))[0] != 0
         if not is_made and _has_lost(path):
             raise _empty(path)
+        # One moment of the database, while its engine goes on writing.
+        db.execute("BEGIN")
         yield db if is_made else None
 
 
