@@ -63,7 +63,7 @@ class StepHost:
         """Have a host importing; returns at once."""
         if self._host is not None:
             return self._host
-        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads)}
+        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), "LAMDATUI_ENGINE": str(os.getpid())}
         if self._cpu_only:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("ab") as log:

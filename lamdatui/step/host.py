@@ -10,6 +10,7 @@ thread works. `spare`: this process itself becomes the step, and the engine star
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -21,8 +22,18 @@ from pathlib import Path
 
 import psutil
 
+PR_SET_PDEATHSIG = 1
 _ANSWERS = 1
 """File descriptor of the answers; `main` moves it away from 1, where a library might print."""
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel end this process when the engine ends, which imports would not notice; `parent` 0: live on (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if parent else 0, 0, 0, 0)
+    if parent and os.getppid() != parent:
+        raise SystemExit("the engine has ended")
 
 
 def _say(**frame: object) -> None:
@@ -82,6 +93,7 @@ def _start(directory: Path, mode: str, own: list[int]) -> None:
         _say(started=str(directory), pid=pid)
         return
     if mode == "spare":
+        _die_with(0)  # a step outlives the engine; a fork's child has not inherited it
         _say(started=str(directory), pid=os.getpid())
     status = 70
     try:
@@ -111,6 +123,7 @@ def _reap() -> None:
 def main() -> None:
     """Serve until stdin ends."""
     global _ANSWERS
+    _die_with(int(os.environ.pop("LAMDATUI_ENGINE", "0")))
     _ANSWERS = os.dup(1)
     os.dup2(2, 1)
     _import_everything()
