@@ -205,6 +205,16 @@ async def test_a_veto_on_a_full_disk_is_not_answered_ok(landed: Landed, disk: Pa
     assert await asyncio.to_thread(wait_for_end, run_dir, 30)
     words = lastwords.last_words(run_dir)
     assert words is not None and "the disk is full" in words.what
+    # A console that is connected says why.
+    from lamdatui.ui.link import EngineLink
+    from lamdatui.ui.state import ENDED
+
+    frames: list[dict[str, Any]] = []
+    link = asyncio.create_task(EngineLink(run_dir, frames.extend, lambda: 0).run())
+    while not frames:
+        await asyncio.sleep(0.05)
+    link.cancel()
+    assert frames[0]["status"] == "lost" and frames[0]["detail"].startswith(ENDED) and "the disk is full" in frames[0]["detail"]
     found = landed.show("awaiting")
     assert found["status"] == "interrupted" and "the disk is full" in found["reason"]
     (disk / "filler").unlink()

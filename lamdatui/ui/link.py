@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.ui.sanitize import read_frame
+from lamdatui.ui.state import ENDED
 from lamdatui.ui.who import who
 
 if TYPE_CHECKING:
@@ -49,12 +50,13 @@ class EngineLink:
                 self._client = await Client.connect(self._run_dir, read_frame)
                 failures = 0
                 await self._watch(self._client)
-                words = last_words(self._run_dir)
-                detail = words.what if words else "the engine closed the connection"
+                detail = "the engine closed the connection"
             except (LamdatuiError, OSError) as error:
                 detail = error.what if isinstance(error, LamdatuiError) else str(error)
             finally:
                 self._client = None
+            if words := last_words(self._run_dir):
+                detail = f"{ENDED}{words.what}"
             self._take({"type": "link", "status": "lost", "detail": detail})
             await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
             failures += 1

@@ -28,6 +28,8 @@ ALL_PARTS: frozenset[Part] = frozenset(("status", "pipeline", "activity", "logs"
 ACTIVITY_ROWS = 2000
 EXCHANGES = 20
 NEWEST_STEPS = 16
+ENDED = "the engine ended: "
+"""How the detail of a lost connection begins when the engine has left its reason."""
 
 
 @dataclass(frozen=True, slots=True)

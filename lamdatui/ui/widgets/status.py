@@ -8,7 +8,8 @@ from textual.content import Content
 from textual.widget import Widget
 
 from lamdatui.jsonio import finite
-from lamdatui.ui.state import ViewState
+from lamdatui.ui.sanitize import one_line
+from lamdatui.ui.state import ENDED, ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import MODE_BADGES, Span, count, size
 
@@ -55,6 +56,8 @@ def _alert(view: ViewState) -> Span | None:
     run = view.run
     if view.connection == "connecting":
         return ("connecting to the engine…", "wait")
+    if view.connection == "lost" and view.connection_detail.startswith(ENDED):
+        return (one_line(view.connection_detail), "bad")
     if view.connection == "lost":
         return ("run ended, engine gone", "dim") if view.is_over else ("engine gone: reconnecting…", "bad")
     if view.connection == "catching-up":
