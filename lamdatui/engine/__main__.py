@@ -32,6 +32,7 @@ from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
+from lamdatui.interpreter import without_optimization
 from lamdatui.jsonio import write_atomic, write_json
 from lamdatui.measured import Ledger
 from lamdatui.paths import PRIVATE, make_private, measurements_file, socket_path
@@ -291,6 +292,7 @@ class Engine:
 
 def main() -> int:
     """Parse, lock, run. What goes wrong before the socket answers is left in `engine-error.json`."""
+    without_optimization("lamdatui.engine")
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--headless", action="store_true")
