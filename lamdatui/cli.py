@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from lamdatui.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
+from lamdatui.interpreter import without_optimization
 from lamdatui.said import complain, say, say_json
 
 app = typer.Typer(
@@ -410,6 +411,7 @@ def keys(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Run a command; an error that a person can act on is three lines and an exit code, never a traceback."""
+    without_optimization("lamdatui")
     try:
         app(standalone_mode=True)
     except LamdatuiError as error:

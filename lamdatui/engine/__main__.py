@@ -35,6 +35,7 @@ from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
+from lamdatui.interpreter import without_optimization
 from lamdatui.jsonio import write_atomic
 from lamdatui.lastwords import forget, leave
 from lamdatui.measured import Ledger
@@ -317,6 +318,7 @@ class Engine:
 
 def main() -> int:
     """Parse, lock, run. What goes wrong before the socket answers is left in `engine-error.json`."""
+    without_optimization("lamdatui.engine")
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("--headless", action="store_true")
