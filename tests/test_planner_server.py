@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from lamdatui.planner import grammar
 from lamdatui.planner.client import PlannerClient, PlannerError
 from lamdatui.planner.host import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
+from tests.conftest import Commands
 
 MESSAGES = [{"role": "user", "content": "Choose."}]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -164,11 +166,29 @@ def test_an_endless_answer_meets_the_total_limit():
         stream("not an object"),
         stream({"choices": [3]}),
         stream({"choices": [{"delta": []}], "usage": {"total_tokens": "many"}}),
+        stream({"choices": [], "usage": {"total_tokens": float("inf")}}),
+        stream({"choices": [], "usage": {"total_tokens": -5}}),
+        stream({"choices": [], "usage": {"total_tokens": 10**30}}),
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: " + b"[" * 100_000 + b"\n\n",
+        b"HTTP/1.1 400 no\r\nConnection: close\r\n\r\n" + b"[" * 100_000,
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\ndata: {broken\n\n",
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n\xff\xfe\x00" + b"x" * 5000,
         b"220 mail.example ready\r\n",
     ],
-    ids=["html", "string", "number", "wrong-types", "half-json", "binary", "not-http"],
+    ids=[
+        "html",
+        "string",
+        "number",
+        "wrong-types",
+        "infinite",
+        "negative",
+        "huge",
+        "deep",
+        "deep-refusal",
+        "half-json",
+        "binary",
+        "not-http",
+    ],
 )
 def test_garbage_is_an_error_in_plain_words(reply):
     async def body() -> None:
@@ -177,6 +197,61 @@ def test_garbage_is_an_error_in_plain_words(reply):
                 await ask(client)
 
     asyncio.run(body())
+
+
+def letters(logprob: object) -> dict:
+    """An answer "A" with one log-probability that is as given."""
+    top = [{"token": "A", "logprob": -0.5}, {"token": "B", "logprob": logprob}]
+    shown = {"content": [{"token": "A", "logprob": -0.5, "top_logprobs": top}]}
+    return {"choices": [{"index": 0, "delta": {"content": "A"}, "logprobs": shown, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("logprob", [float("nan"), float("inf"), 0.7, 5, 10**400, "-1.0", "NaN", True, None, [-1.0], {}])
+def test_what_is_no_log_probability_makes_the_answer_unusable(logprob):
+    async def body() -> None:
+        async with listening(replying(stream(letters(logprob)))) as client:
+            with pytest.raises(PlannerError, match="as a log-probability"):
+                await ask(client, top_logprobs=5)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize(
+    ("logprob", "taken"), [(-2, -2.0), (0, 0.0), (1e-6, 0.0), (-math.inf, -math.inf), (-(10**400), -math.inf)]
+)
+def test_log_probabilities_are_taken_as_they_are_but_for_rounding(logprob, taken):
+    async def body() -> None:
+        async with listening(replying(stream(letters(logprob)))) as client:
+            answer = await ask(client, top_logprobs=5)
+        assert answer.choices[0].top == (("A", -0.5), ("B", taken))
+
+    asyncio.run(body())
+
+
+def test_a_run_goes_on_with_the_fallback_and_tells_what_the_server_sent(lab_profile, cli: Commands):
+    def plain(status: str, body: bytes) -> bytes:
+        return b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = plain("200 OK", b'{"data": [{"id": "m"}]}') if head.startswith(b"GET /v1/models") else plain("404 no", b"")
+        writer.write(stream(letters(float("nan"))) if head.startswith(b"POST") else found)
+        await writer.drain()
+        writer.close()
+
+    async def body() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        section = f"policy: {{name: lamdagent, opening: false}}\nplanner: {{backend: openai, url: '{url}'}}\n"
+        profile = str(lab_profile(("policy: { name: hybrid }\n", section)))
+        run = ("run", profile, "--name", "x", "--headless", "--mode", "read-only", "--max-trials", "1")
+        done = await asyncio.to_thread(cli, *run)
+        server.close()
+        assert done.returncode == 0, done.stderr
+
+    asyncio.run(body())
+    (trial,) = cli.show("x")["trials"]
+    assert "planner failed: the planner's server sent 'nan' as a log-probability" in trial["proposed_by"]
 
 
 def test_an_error_inside_the_stream_is_told():

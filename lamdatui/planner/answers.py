@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from lamdatui.jsonio import parse_json
 from lamdatui.planner.client import PlannerError
 from lamdatui.planner.grammar import MEMORY_CHARS
 
@@ -44,7 +44,7 @@ def _json_object(text: str) -> dict[str, Any]:
     if start < 0 or end < start:
         return {}
     try:
-        value = json.loads(text[start : end + 1])
+        value = parse_json(text[start : end + 1])
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,18 @@ from typing import Any, Literal
 
 import httpx
 
+from lamdatui.jsonio import finite, parse_json
 from lamdatui.planner import vllm
 from lamdatui.planner.settings import PlannerSettings
 
 MOST_BYTES = 4 << 20
 """Longest reply that is read, in bytes."""
+
+MOST_TOKENS = 10**9
+"""More than this a server can't count for one answer."""
+
+ROUNDING = 1e-3
+"""How far above 0 a log-probability may be by rounding."""
 
 MOST_TOP = 20
 """The most alternatives per token that the OpenAI protocol allows; llama.cpp and our own vLLM give more."""
@@ -136,9 +143,9 @@ class PlannerClient:
         """The number of parameters that the server tells of its model (llama.cpp does), or 0."""
         try:
             response = await self._http.get(self._models_url, timeout=10.0)
-            listed = response.json()["data"]
+            listed = parse_json(response.text)["data"]
             told = [item["meta"]["n_params"] for item in listed if item.get("id") == self._model or len(listed) == 1]
-            return int(told[0])
+            return int(finite(told[0]) or 0)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError, AttributeError):
             return 0
 
@@ -266,7 +273,7 @@ class _Reply:
         if data == "[DONE]":
             return True
         try:
-            chunk = json.loads(data)
+            chunk = parse_json(data)
             if "error" in chunk or name == "error":
                 raise PlannerError(f"the planner's server failed: {_message(chunk)}")
             self._add(chunk)
@@ -277,8 +284,8 @@ class _Reply:
     def _add(self, chunk: dict[str, Any]) -> None:
         usage = chunk.get("usage")
         if usage:
-            total = int(usage["total_tokens"])
-            new = int(usage.get("completion_tokens") or self._new)
+            total = _count(usage["total_tokens"])
+            new = _count(usage.get("completion_tokens") or self._new)
             self._usage = max(0, total - new), new
         for option in chunk.get("choices", [])[:1]:
             delta = option.get("delta") or {}
@@ -293,7 +300,7 @@ class _Reply:
             if text:
                 self._parts.append(str(text))
             for token in (option.get("logprobs") or {}).get("content") or []:
-                top = tuple((str(other["token"]), float(other["logprob"])) for other in token.get("top_logprobs", []))
+                top = tuple((str(other["token"]), _logprob(other.get("logprob"))) for other in token.get("top_logprobs", []))
                 self._choices.append(TokenChoice(str(token["token"]), top))
             if option.get("finish_reason"):
                 self.finished = True
@@ -311,6 +318,21 @@ class _Reply:
             new,
             first,
         )
+
+
+def _logprob(value: Any) -> float:
+    """The logarithm of a probability; servers also say minus infinity. Raises PlannerError for what is none, also NaN."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not value <= ROUNDING:
+        raise PlannerError(f"the planner's server sent {str(value)[:40]!r} as a log-probability")
+    return -math.inf if value < -1e300 else min(float(value), 0.0)
+
+
+def _count(value: Any) -> int:
+    """A number of tokens. Raises ValueError for what can't be one: it counts against a budget."""
+    if type(value) is not int or not 0 <= value <= MOST_TOKENS:
+        raise ValueError(f"{str(value)[:40]!r} is no number of tokens")
+    return value
 
 
 def endpoint(base: str, path: str) -> str:
@@ -343,7 +365,7 @@ async def _lines(response: httpx.Response) -> AsyncIterator[str]:
 
 def _refusal(status: int, body: bytes) -> PlannerError:
     try:
-        detail = _message(json.loads(body))
+        detail = _message(parse_json(body.decode()))
     except ValueError:
         detail = " ".join(body[:200].decode("utf-8", "replace").split())
     text = f"the planner's server answered HTTP {status}: {detail}"

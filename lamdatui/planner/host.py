@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from lamdatui.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.jsonio import parse_json
 from lamdatui.planner import guard, vllm
 from lamdatui.planner.client import endpoint
 from lamdatui.planner.settings import PlannerSettings
@@ -407,4 +408,4 @@ def log_tail(path: Path, lines: int = TAIL_LINES) -> list[str]:
 
 
 def _models(response: httpx.Response) -> list[str]:
-    return [str(item["id"]) for item in response.json()["data"]]
+    return [str(item["id"]) for item in parse_json(response.text)["data"]]

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from lamdatui.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.jsonio import parse_json
 from lamdatui.planner.settings import PlannerSettings
 
 VERSION = "0.32.0"
@@ -116,7 +117,7 @@ class Sleep:
         """Whether it sleeps; None where the server has no such endpoint or does not answer."""
         try:
             response = await self._call("GET", "/is_sleeping", _LOOK_SECONDS)
-            value = response.json()["is_sleeping"]
+            value = parse_json(response.text)["is_sleeping"]
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError):
             return None
         return value if isinstance(value, bool) else None
