@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lamdatui.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.jsonio import regular, write_atomic
-from lamdatui.lastwords import cause, last_words
+from lamdatui.lastwords import last_line, last_words
 from lamdatui.paths import private, socket_path
 from lamdatui.profile import Profile, dump_profile, load_profile
 
@@ -215,10 +215,10 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
 def _engine_error(run_dir: Path, code: int) -> LamdatuiError:
     if words := last_words(run_dir):
         return words
-    why = cause(run_dir)
-    return LamdatuiError(
-        f"the engine ended with status {code}: {why.what}", where=why.where, fix=why.fix, exit_code=EXIT_FAILED
-    )
+    log = run_dir / "engine.log"
+    line = last_line(log)
+    what = f"the engine ended with status {code}{'; its log ends with: ' + line if line else ''}"
+    return LamdatuiError(what, where=str(log), exit_code=EXIT_FAILED)
 
 
 def wait_for_end(run_dir: Path, seconds: float) -> bool:
