@@ -53,6 +53,10 @@ def run_profile(
         known_policy(policy)
     if headless and mode is None:
         raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
+    if headless:
+        from lamdatui.headless import interrupted_once
+
+        interrupted_once()
     if console and not headless and not terminal:
         raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
     if fake_gpu is not None:

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lamdatui.client import Client
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED
+from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
 from lamdatui.events import event_from_json
+from lamdatui.jsonio import Damaged
 from lamdatui.lastwords import cause
+from lamdatui.runs import is_alive
 from lamdatui.said import complain, say_json
 from lamdatui.state import RunState, Trial
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP_SECONDS = 2.0
+"""How long the engine may take to answer that it stops,"""
+END_SECONDS = 5.0
+"""and then to close the trial whose step was ended."""
 _CODES = {"done": EXIT_DONE, "stopped": EXIT_DONE, "refused": EXIT_REFUSED, "planner": EXIT_PLANNER, "failed": EXIT_FAILED}
+
+
+def interrupted_once() -> None:
+    """From now on the first of `STOPS` raises KeyboardInterrupt, and no other one reaches this process: it is about to end."""
+
+    def leave(*_: object) -> NoReturn:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+        raise KeyboardInterrupt
+
+    for number in STOPS:
+        signal.signal(number, leave)
 
 
 class Headless:
@@ -29,30 +49,41 @@ class Headless:
         self._began = time.monotonic()
         self._told = ""
         self._live = False
+        self._engine = 0
+        self._is_stopping = False
+        self._ended = asyncio.Event()
 
     async def follow(self) -> int:
-        """Exit code of the run."""
+        """Exit code of the run. After an interruption this process hears of no other one: it is about to end."""
         client = await Client.connect(self.run_dir)
         loop = asyncio.get_running_loop()
-        tasks: set[asyncio.Task[Any]] = set()
+        orders: list[asyncio.Task[None]] = []
 
         def interrupt() -> None:
             self.interrupts += 1
-            self._say("stopping; once more to leave at once" if self.interrupts == 1 else "leaving")
-            when = client.command("stop", when="now") if self.interrupts == 1 else self._kill(client)
-            tasks.add(asyncio.create_task(when))
+            if self.interrupts == 1:
+                self._say("stopping; once more to leave at once")
+                orders.append(asyncio.create_task(self._stop(client)))
+            elif self.interrupts == 2:
+                self._say("leaving")
+                orders.append(asyncio.create_task(self._leave(client, orders[0])))
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             loop.add_signal_handler(number, interrupt)
         attach = asyncio.create_task(client.command("attach", role="headless"))
         code: int | None = None
         try:
             async for frame in client.frames():
                 code = self._take(frame)
-                if code is not None or self.interrupts > 1:
+                if code is not None:
                     break
         finally:
             attach.cancel()
+            if self.interrupts:
+                # What still comes in a storm of them would end up in the middle of Python's own end.
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+            self._ended.set()
+            await asyncio.gather(attach, *orders, return_exceptions=True)
             await client.close()
         if self.interrupts:
             return EXIT_INTERRUPTED
@@ -60,23 +91,54 @@ class Headless:
             raise cause(self.run_dir)
         return code
 
-    async def _kill(self, client: Client) -> None:
-        """The second Ctrl-C: end the running step and the engine without waiting."""
-        import os
+    async def _stop(self, client: Client) -> None:
+        """The first Ctrl-C: the step stops cleanly, and with it the run."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await client.command("stop", when="now")
+            self._is_stopping = True
+        except LamdatuiError as error:
+            self._say(f"it can't be stopped: {error.what}")
+        except (ConnectionError, TimeoutError):
+            pass  # the engine is leaving, or busy: it has the order
 
-        record = next((r for r in self.state.steps.values() if r.status == "running" and r.pid), None)
-        from lamdatui.step.files import Identity
+    async def _leave(self, client: Client, stop: asyncio.Task[None]) -> None:
+        """The second one: nothing is waited for but what is needed for the run to know that it was stopped."""
+        await asyncio.wait({stop}, timeout=STOP_SECONDS)
+        if self._is_stopping:
+            # The engine sees the step end, and closes its trial as stopped.
+            self._kill_step()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), END_SECONDS)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if self._engine and is_alive(self.run_dir):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._engine, number)
+            for _ in range(100):
+                if not is_alive(self.run_dir):
+                    break
+                await asyncio.sleep(0.05)
+        # An engine that did not answer may have left its step behind.
+        self._kill_step()
+        await client.close()
 
-        if record is not None and record.pid and record.start_time:
-            process = Identity(record.pid, record.start_time, record.boot_id).process()
+    def _kill_step(self) -> None:
+        from lamdatui.step.files import read_claim
+
+        for record in self.state.steps.values():
+            if record.status not in ("intended", "running"):
+                continue
+            found = None
+            with contextlib.suppress(Damaged):
+                found = read_claim(self.run_dir / "steps" / record.key)
+            process = found[1].process() if found and found[0] == "step" else None
             if process is not None:
                 process.kill()
-        if self.state.engine_pid:
-            os.kill(self.state.engine_pid, signal.SIGTERM)
-        await client.close()
 
     def _take(self, frame: dict[str, Any]) -> int | None:
         match frame["type"]:
+            case "hello":
+                self._engine = frame["pid"]
             case "event":
                 return self._event(frame["event"])
             case "live":

@@ -153,16 +153,22 @@ def held_engine(run_dir: Path, options: StartOptions) -> Iterator[bool]:
 def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, bool]:
     process: subprocess.Popen[bytes] | None = None
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if is_alive(run_dir):
-            if connection := greeted(run_dir):
-                return connection, process is not None and peer_of(connection)[0] == process.pid
-            check_answers(run_dir)
-        elif process is None or process.poll() == LOCKED:
-            process = _spawn(run_dir, options)
-        elif process.poll() is not None:
-            raise _engine_error(run_dir, process.returncode)
-        time.sleep(0.02)
+    try:
+        while time.monotonic() < deadline:
+            if is_alive(run_dir):
+                if connection := greeted(run_dir):
+                    return connection, process is not None and peer_of(connection)[0] == process.pid
+                check_answers(run_dir)
+            elif process is None or process.poll() == LOCKED:
+                process = _spawn(run_dir, options)
+            elif process.poll() is not None:
+                raise _engine_error(run_dir, process.returncode)
+            time.sleep(0.02)
+    except KeyboardInterrupt:
+        if process is not None:
+            # Nobody has seen it yet, and nobody is left who waits for it.
+            process.kill()
+        raise
     raise LamdatuiError("the engine does not answer", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED)
 
 
