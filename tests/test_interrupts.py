@@ -14,7 +14,7 @@ from lamdatui.state import RunState
 from tests.conftest import Commands
 from tests.test_run import no_process_below, wait_for
 
-TRAINING = ("max_steps: { default: 40,", "max_steps: { default: 400,")
+TRAINING = ("max_steps: { default: 40,", "max_steps: { default: 120,")
 
 
 def storm(process: subprocess.Popen[str], number: signal.Signals, count: int = 50) -> None:
