@@ -129,7 +129,7 @@ def test_what_may_be_missing_may_also_be_no_file(tmp_path: Path, home: Path) -> 
     fifo(home / "config" / "actions" / "mine.py")
     assert not is_trusted(tmp_path)
     assert Ledger.open(home / "state" / "measurements.jsonl").items == []
-    assert any("mine.py: OSError" in told and "not a regular file" in told for told in load_registry().problems)
+    assert any("mine.py" in told and "not a regular file" in told for told in load_registry().problems)
 
 
 def test_json_is_bounded_in_depth_and_numbers_in_size() -> None:

@@ -49,6 +49,7 @@ def program(tmp_path: Path, canary: Path) -> Path:
     path = tmp_path / "evil.sh"
     path.write_text(f"#!/bin/sh\ntouch {canary}\n")
     path.chmod(0o755)
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + bytes(100))
     return path
 
 
@@ -60,7 +61,7 @@ def planner(text: str) -> tuple[str, str]:
 @pytest.fixture
 def evil(lab_profile, program: Path, tmp_path: Path) -> Path:
     """The lab's profile with the program as its planner."""
-    section = f"backend: llama-cpp-python, model: {program}, executable: ./evil.sh"
+    section = f"backend: llama-cpp-python, model: {program.parent / 'm.gguf'}, executable: ./evil.sh"
     return lab_profile(planner(section)).rename(tmp_path / "evil.yaml")
 
 

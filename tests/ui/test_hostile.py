@@ -173,6 +173,8 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "budget.changed": {"max_trials": 99, "by": text()},
         "run.resumed": {"max_trials": 99},
         "engine.stopped": {"reason": text()},
+        "object.lost": {"id": text(), "reason": text()},
+        "task.added": {"name": text(), "path": text(), "digest": text()},
         "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},
     }  # fmt: skip
     for kind, data in told.items():
