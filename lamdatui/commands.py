@@ -46,6 +46,8 @@ def run_profile(
 
     It is watched by the console, or (headless) by a line client, or (without `console`) by nobody yet: then its path is printed.
     """
+    from lamdatui.headless import STOP_SECONDS, Headless, interrupted_once
+
     if mode is not None and mode not in MODES:
         raise LamdatuiError(f"no mode {mode!r}", fix=f"modes: {', '.join(MODES)}")
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
@@ -54,8 +56,6 @@ def run_profile(
     if headless and mode is None:
         raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
     if headless:
-        from lamdatui.headless import interrupted_once
-
         interrupted_once()
     if console and not headless and not terminal:
         raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
@@ -75,20 +75,30 @@ def run_profile(
     if not finished:
         _release(run_dir)
     with runs.held_engine(run_dir, runs.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
-        going = not (finished or started)
-        if going and mode:
-            asyncio.run(_command(run_dir, "mode", mode=mode))
-        if going and policy:
-            asyncio.run(_command(run_dir, "policy", name=policy))
-        if going and max_trials:
-            complain("the run is going: --max-trials is taken when it is started again")
-        if going and fake_gpu:
-            complain("the run is going: --fake-gpu is taken when its engine is started again")
-        if headless:
-            from lamdatui.headless import Headless
-
-            return asyncio.run(Headless(run_dir, as_json).follow())
+        try:
+            if not (finished or started):
+                _tell_going(run_dir, mode, policy, max_trials, fake_gpu)
+            if headless:
+                return asyncio.run(Headless(run_dir, as_json).follow())
+        except KeyboardInterrupt:
+            if headless:
+                # Before it could listen: a run that was to be watched does not go on alone.
+                with contextlib.suppress(ConnectionError, LamdatuiError, TimeoutError):
+                    asyncio.run(asyncio.wait_for(_command(run_dir, "stop", when="now"), STOP_SECONDS))
+            raise
         return _console(run_dir) if console else _told(run_dir)
+
+
+def _tell_going(run_dir: Path, mode: str | None, policy: str | None, max_trials: int | None, fake_gpu: Path | None) -> None:
+    """Give what the command line says to an engine that was at work already, as far as it takes that now."""
+    if mode:
+        asyncio.run(_command(run_dir, "mode", mode=mode))
+    if policy:
+        asyncio.run(_command(run_dir, "policy", name=policy))
+    if max_trials:
+        complain("the run is going: --max-trials is taken when it is started again")
+    if fake_gpu:
+        complain("the run is going: --fake-gpu is taken when its engine is started again")
 
 
 def _tell_origin(name: str, path: Path) -> None:

@@ -7,10 +7,12 @@ import difflib
 import fcntl
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -160,7 +162,8 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
                     return connection, process is not None and peer_of(connection)[0] == process.pid
                 check_answers(run_dir)
             elif process is None or process.poll() == LOCKED:
-                process = _spawn(run_dir, options)
+                with _held_back(signal.SIGINT, signal.SIGTERM):
+                    process = _spawn(run_dir, options)
             elif process.poll() is not None:
                 raise _engine_error(run_dir, process.returncode)
             time.sleep(0.02)
@@ -170,6 +173,26 @@ def _connected(run_dir: Path, options: StartOptions) -> tuple[socket.socket, boo
             process.kill()
         raise
     raise LamdatuiError("the engine does not answer", where=str(run_dir / "engine.log"), exit_code=EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def _held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """Signals have their effect afterwards: what was started meanwhile has its name then."""
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    # Blocked or ignored ones would stay so in what is started.
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _spawn(run_dir: Path, options: StartOptions) -> subprocess.Popen[bytes]:

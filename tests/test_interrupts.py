@@ -60,11 +60,14 @@ def test_a_storm_stops_the_trial_as_one_ctrl_c_does(cli: Commands, words: list[s
     assert [trial["status"] for trial in cli.show("x")["trials"]] == ["stopped", "done"]
 
 
+@pytest.mark.parametrize("made", ["engine.log", "lock", "socket"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_storm_while_the_engine_starts_leaves_no_engine(cli: Commands, words: list[str], number: signal.Signals) -> None:
+def test_a_storm_while_the_engine_starts_leaves_no_engine(
+    cli: Commands, words: list[str], number: signal.Signals, made: str
+) -> None:
     process = cli.popen(*words)
     deadline = time.monotonic() + 60
-    while not (cli.runs / "x" / "engine.log").exists():
+    while not (cli.runs / "x" / made).exists():
         assert time.monotonic() < deadline
         time.sleep(0.001)
     storm(process, number)
