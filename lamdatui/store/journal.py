@@ -104,10 +104,8 @@ class Journal:
         with self._db:
             self._db.execute(_CHAIN)
             seq, last = next(iter(self._db.execute("SELECT seq, hash FROM chain ORDER BY seq DESC LIMIT 1")), (0, ""))
-            rows = self._db.execute(
-                "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (seq,)
-            ).fetchall()
-            for row in rows:
+            # Read as they come: the events of a long run are hundreds of megabytes.
+            for row in self._db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (seq,)):
                 last = _link(last, row)
                 self._db.execute("INSERT INTO chain VALUES (?,?)", (row[0], last))
 
