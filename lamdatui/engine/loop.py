@@ -354,7 +354,7 @@ class Loop:
         again = self.upkeep.may_come_again(number, error["class"])
         self._close(number, "stopped" if stopped or again else "failed", error=error, seconds=outcome.get("seconds", {}))
         if error["class"] == "changed":
-            raise Ended("failed", self.upkeep.what_changed(error["message"]))
+            raise Ended("failed", await self.upkeep.what_changed(error["message"]))
         if error["class"] == "disk":
             await self.upkeep.out_of_room(f"trial {number}: {error['message']}")
 

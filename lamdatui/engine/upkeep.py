@@ -94,7 +94,7 @@ class Upkeep:
         if error["class"] == "disk":
             await self.out_of_room(f"{name} could not be evaluated: {error['message']}")
         elif error["class"] == "changed":
-            raise Ended("failed", self.what_changed(error["message"]))
+            raise Ended("failed", await self.what_changed(error["message"]))
         elif error["class"] != "damaged":
             raise Ended("failed", f"{name} could not be evaluated: {error['message']}")
 
@@ -159,10 +159,11 @@ class Upkeep:
             self._loop.problem("store", f"{name} is lost: {reason}")
         return Lost(name, reason)
 
-    def what_changed(self, message: str) -> str:
+    async def what_changed(self, message: str) -> str:
         """The step's words, with since when and the ways on where an input can be named."""
         try:
-            check_promises(open_workspace(self._loop.workspace.profile), self._state)
+            opened = await asyncio.to_thread(open_workspace, self._loop.workspace.profile)
+            check_promises(opened, self._state)
         except LamdatuiError as error:
             return f"{error.what} ({error.where}); {error.fix}"
         return f"{message}; restore it as it was, or start another run"
