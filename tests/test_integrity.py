@@ -182,9 +182,33 @@ def test_what_can_not_be_made_again_is_told_as_lost(landed: Landed) -> None:
     done = landed.go_on("finished", 4, LAMDATUI_FAULTS="store.before-manifest=error@1")
     assert done.returncode == 0, done.stderr
     found = landed.show("finished")
-    assert "m3" in found["lost"] and "could not make it again" in found["lost"]["m3"]
+    assert "m3" in found["lost"] and "could not make m3 again" in found["lost"]["m3"]
     assert (found["trials"][3]["status"], found["trials"][3]["error"]["class"]) == ("failed", "lost")
     assert found["winner"]["model"] != "m3"
+
+
+def test_a_full_disk_makes_nothing_lost(landed: Landed) -> None:
+    """ENOSPC while a damaged object is made again: the run waits for room, and a stop leaves the object to the next start."""
+    digests = [trial["action"]["digest"] for trial in landed.show("finished")["trials"]]
+    damage(landed, digests[2])
+    stopped: list[Any] = []
+
+    def stop() -> None:
+        while not landed.show("finished")["paused"]:
+            threading.Event().wait(0.2)
+        stopped.append(landed.cli("stop", "finished", "--now").returncode)
+
+    thread = threading.Thread(target=stop, daemon=True)
+    thread.start()
+    landed.go_on("finished", 4, LAMDATUI_FAULTS="store.before-manifest=enospc")
+    thread.join(60)
+    assert stopped == [0]
+    found = landed.show("finished")
+    assert (found["lost"], found["status"]) == ({}, "stopped")
+    done = landed.go_on("finished", 4)
+    assert done.returncode == 0, done.stderr
+    found = landed.show("finished")
+    assert found["lost"] == {} and found["trials"][-1]["status"] == "done"
 
 
 @pytest.mark.parametrize("how", ["truncated", "deleted", "another score", "flipped"])

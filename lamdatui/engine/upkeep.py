@@ -11,7 +11,7 @@ from lamdatui.actions import Action
 from lamdatui.engine.integrity import SPARE_BYTES, Lost, check_promises, damaged, free_bytes, inputs_of, maker
 from lamdatui.errors import LamdatuiError
 from lamdatui.objects import ModelObject
-from lamdatui.state import RunState
+from lamdatui.state import RunState, Trial
 from lamdatui.workspace import open_workspace
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 ROOM_SECONDS = 5.0
 """How often a run that waits for room on the disk looks again."""
 TRIES = 100
-"""Scoring a model is tried again as often while its disk is full or what it stands on was damaged."""
+"""Work is tried again as often while its disk is full or what it stands on was damaged."""
 
 
 class Ended(Exception):
@@ -134,16 +134,28 @@ class Upkeep:
             except Lost as lost:
                 raise self._lost(made, str(lost)) from lost
             before = self._content(digest)
-            name = f"remake-{trial.number}"
-            outcome = await self._loop.step(name, self._loop.requests.remake(name, trial, self._state))
-            if outcome["status"] != "ok":
-                if self._state.stopping:
-                    raise Ended("stopped", "stopped by a person")
-                raise self._lost(made, f"trial {trial.number} could not make it again: {outcome['error']['message']}")
+            await self._remake(trial, made)
             if before and before != self._content(digest):
                 self._loop.problem(
                     "store", f"{made} was made again and is not the same to the bit: its scores are those of the lost one"
                 )
+
+    async def _remake(self, trial: Trial, made: str) -> None:
+        """Do a trial's action again. Raises Lost when that can't be done; a full disk is waited for, a changed input ends the run."""
+        name = f"remake-{trial.number}"
+        for _ in range(TRIES):
+            outcome = await self._loop.step(name, self._loop.requests.remake(name, trial, self._state))
+            if outcome["status"] == "ok":
+                return
+            if self._state.stopping:
+                raise Ended("stopped", "stopped by a person")
+            error = outcome["error"]
+            told = f"trial {trial.number} could not make {made} again: {error['message']}"
+            if error["class"] == "changed":
+                raise Ended("failed", await self.what_changed(told))
+            if error["class"] != "disk":
+                raise self._lost(made, told)
+            await self.out_of_room(told)
 
     def _content(self, digest: str) -> dict[str, Any]:
         """Weights or rows of an object, by their hashes; nothing where it has no readable manifest."""
