@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from lamdatui.actions import BoundType
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.hardware.host import has_fast_bfloat16
-from lamdatui.profile import find_profile, load_profile
+from lamdatui.domain.actions import BoundType
+from lamdatui.hardware.system import has_fast_bfloat16
+from lamdatui.inputs.profile import find_profile, load_profile
+from lamdatui.inputs.workspace import bind_types
 from lamdatui.tasks.stats import RESAMPLES
-from lamdatui.workspace import bind_types
 from tests.steps import SKILLS, Lab
 
 SEEDS = (1, 2, 3)

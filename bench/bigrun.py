@@ -13,11 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lamdatui.clock import SystemClock
-from lamdatui.jsonio import digest
-from lamdatui.profile import Profile, find_profile, load_profile
+from lamdatui.base.clock import SystemClock
+from lamdatui.base.jsonio import digest
+from lamdatui.inputs.profile import Profile, find_profile, load_profile
+from lamdatui.inputs.workspace import bind_types
 from lamdatui.store.journal import Journal, read_run
-from lamdatui.workspace import bind_types
 
 Json = dict[str, Any]
 Fact = tuple[str, Json]

@@ -39,9 +39,9 @@ Json = dict[str, Any]
 async def serve(run_dir: Path, rate: float) -> None:
     """Serve a run; from SIGUSR1 on events arrive at `rate` a second. They are sent, not written, so that the run stays as it is."""
     from bench.bigrun import BigRun
+    from lamdatui.base.paths import socket_path
+    from lamdatui.domain.events import Event
     from lamdatui.engine.server import Server
-    from lamdatui.events import Event
-    from lamdatui.paths import socket_path
     from lamdatui.store.journal import Journal
 
     journal = Journal(run_dir / "run.db")
@@ -74,8 +74,8 @@ def console(run_dir: Path, report: Path) -> None:
     gc.disable()
     import psutil
 
-    from lamdatui.client import Client
     from lamdatui.ui.app import ConsoleApp
+    from lamdatui.wire.client import Client
 
     connected: list[float] = []
     connect = Client.connect.__func__  # type: ignore[attr-defined]
@@ -146,7 +146,7 @@ def console(run_dir: Path, report: Path) -> None:
 @contextmanager
 def engine_of(run_dir: Path, rate: float, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """A process that serves a run."""
-    from lamdatui.runs import greeted
+    from lamdatui.wire.rundir import greeted
 
     def answers() -> bool:
         connection = greeted(run_dir)

@@ -1,6 +1,6 @@
 """Whether bfloat16 pays on this CPU: a LoRA training step and greedy generation of the quickstart's model in both dtypes.
 
-This is what `lamdatui.hardware.host.has_fast_bfloat16` rests on. Needs `lamdatui models fetch smollm2-135m`.
+This is what `lamdatui.hardware.system.has_fast_bfloat16` rests on. Needs `lamdatui models fetch smollm2-135m`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.hardware.host import has_fast_bfloat16
+from lamdatui.hardware.system import has_fast_bfloat16
 
 ROWS, TOKENS, PROMPT = 4, 155, 120
 NEW_TOKENS = 24

@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.engine.stephost import StepHost
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.engine.warmhost import StepHost
 from lamdatui.hardware.gpu import read_gpus
 
 SAMPLE_SECONDS = 0.5

@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from lamdatui.jsonio import read_record
-from lamdatui.modelfiles import inspect_model
+from lamdatui.base.jsonio import read_record
+from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.step.files import OLDER_REQUEST, REQUEST
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import read_state

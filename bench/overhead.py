@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from lamdatui import runs
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.datafiles import read_dataset, read_task_rows
+from lamdatui.inputs.datafiles import read_dataset, read_task_rows
+from lamdatui.wire import rundir
 
 KINDS = ("sft", "dpo", "merge_ties")
 COMMANDS = {"sft": "trl sft", "dpo": "trl dpo", "merge_ties": "mergekit-yaml", "evaluate": "lm_eval"}
@@ -152,7 +152,7 @@ def lab_run(scratch: Path, trials: int, seed: int) -> tuple[dict[str, Any], Path
     if done.returncode:
         raise SystemExit(f"lamdatui run ended with {done.returncode}:\n{done.stderr[-2000:]}")
     run_dir = runs_dir / "bench"
-    runs.wait_for_end(run_dir, 60)
+    rundir.wait_for_end(run_dir, 60)
     shown = subprocess.run(
         [*program, "show", "bench", "--json", "--runs-dir", str(runs_dir)], stdout=subprocess.PIPE, check=True
     )
@@ -161,7 +161,7 @@ def lab_run(scratch: Path, trials: int, seed: int) -> tuple[dict[str, Any], Path
 
 def _lab_profile(scratch: Path) -> Path:
     """The lab profile without the action types that have no command here."""
-    from lamdatui.profile import find_profile
+    from lamdatui.inputs.profile import find_profile
 
     profile = yaml.safe_load(find_profile("lab").read_text(encoding="utf-8"))
     profile["actions"] = {kind: profile["actions"][kind] for kind in KINDS}

@@ -12,8 +12,8 @@ import sys
 import time
 from collections.abc import Callable
 
-from lamdatui.objects import ModelObject
-from lamdatui.state import Trial
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import Trial
 from lamdatui.ui.pipeline import Pipeline
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.treerows import columns, row_line

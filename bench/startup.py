@@ -75,7 +75,9 @@ def measure(rounds: int) -> dict[str, object]:
         "rounds": rounds,
         "seconds": medians,
         "paint_ratio": round(medians["console"] / medians["empty"], 2),
-        "imported": {module: imported(module) for module in ("lamdatui.cli", "lamdatui.ui.app", "lamdatui.engine.__main__")},
+        "imported": {
+            module: imported(module) for module in ("lamdatui.cli.main", "lamdatui.ui.app", "lamdatui.engine.__main__")
+        },
         "load": os.getloadavg(),
     }
 

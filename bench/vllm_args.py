@@ -26,7 +26,7 @@ from typing import Any, Literal, get_args
 
 from packaging.requirements import Requirement
 
-from lamdatui.paths import cache_dir
+from lamdatui.base.paths import cache_dir
 from lamdatui.planner import vllm
 from lamdatui.planner.grammar import free_text, one_of
 from lamdatui.planner.settings import PlannerSettings

@@ -10,8 +10,8 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from lamdatui.runs import StartOptions, start_engine
 from lamdatui.ui.app import ConsoleApp
+from lamdatui.wire.rundir import StartOptions, start_engine
 
 SETTLE_SECONDS = 4.0
 """Time for the replay of events, the first hardware reading and the tail of the log."""

@@ -1,6 +1,6 @@
 """`python -m lamdatui`."""
 
-from lamdatui.cli import main
+from lamdatui.cli.main import main
 
 if __name__ == "__main__":
     main()

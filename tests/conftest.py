@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from lamdatui import paths
+from lamdatui.base import paths
 
 if TYPE_CHECKING:
     from tests.landed import Landed

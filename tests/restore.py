@@ -20,7 +20,7 @@ import pexpect
 import psutil
 import pyte
 
-from lamdatui.launcher import console_command, start_command
+from lamdatui.cli.launcher import console_command, start_command
 from tests.tty import modes_left_on
 
 COLUMNS, ROWS = 120, 40
@@ -111,7 +111,7 @@ sys.exit(main(sys.argv[1:]))
 
 SHELL = """
 import json, os, select, sys, termios
-from lamdatui.launcher import run
+from lamdatui.cli.launcher import run
 before = termios.tcgetattr(0)
 code = run(json.loads(sys.argv[1]))
 after = termios.tcgetattr(0)

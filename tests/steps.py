@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actions import make_action
-from lamdatui.datafiles import inspect_dataset, read_task_rows
-from lamdatui.jsonio import digest
-from lamdatui.modelfiles import inspect_model
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool, PoolObject, object_to_json
-from lamdatui.pipeline import reference, result_object
-from lamdatui.resources import load_registry
-from lamdatui.state import RunState, Trial
+from lamdatui.base.jsonio import digest
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import make_action
+from lamdatui.domain.lineage import reference, result_object
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject, object_to_json
+from lamdatui.domain.state import RunState, Trial
+from lamdatui.inputs.datafiles import inspect_dataset, read_task_rows
+from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.step.files import write_request
 from lamdatui.store.artifacts import Store
 

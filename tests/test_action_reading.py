@@ -16,10 +16,11 @@ from typing import Any
 import psutil
 import pytest
 
-from lamdatui import limits, reading
-from lamdatui.actions import ActionType, BoundType, Call, Estimate, Slot
-from lamdatui.objects import ModelObject, ObjectPool
-from lamdatui.resources import load_registry
+from lamdatui.base import limits
+from lamdatui.config import reading
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import ActionType, BoundType, Call, Estimate, Slot
+from lamdatui.domain.objects import ModelObject, ObjectPool
 from tests.conftest import Commands
 
 QUIETLY = ("--headless", "--mode", "read-only", "--max-trials", "1")
@@ -50,7 +51,10 @@ BAD: dict[str, tuple[str, str]] = {
     "goes_on_twice": ("import os\nos.fork()\n" + GOOD, "it forks while it is read|it leaves a process behind"),
     "lies": (FAKE, "it ended Python with status 5 while it was read"),
     "floods": ("while True: print('x' * 100000)\n", "it took longer than 5 s"),
-    "reads_the_others": ("from lamdatui.resources import load_registry\nload_registry().get('copy_model')\n", "LamdatuiError"),
+    "reads_the_others": (
+        "from lamdatui.config.resources import load_registry\nload_registry().get('copy_model')\n",
+        "LamdatuiError",
+    ),
     "syntax": ("def broken(:\n", "SyntaxError"),
     "ordinary": ("import nothing_of_that_name\n", "nothing_of_that_name' (line 1)"),
     "empty": ("", "no ACTION and no ACTIONS"),
@@ -69,7 +73,7 @@ def actions(home: Path) -> Path:
 def nothing_left(tmp_path: Path) -> Iterator[None]:
     yield
     ours = [p for p in psutil.process_iter(["cmdline"]) if any(str(tmp_path) in w for w in p.info["cmdline"] or [])]
-    assert [p.info["cmdline"] for p in ours if "lamdatui.probe" in (p.info["cmdline"] or [])] == []
+    assert [p.info["cmdline"] for p in ours if "lamdatui.actionkit.probe" in (p.info["cmdline"] or [])] == []
 
 
 def test_each_way_to_fail_is_told_and_the_rest_works(cli: Commands, actions: Path, nothing_left: None) -> None:
@@ -331,7 +335,17 @@ def test_no_probe_outlives_a_killed_command(cli: Commands, actions: Path) -> Non
     """Nobody is left to end it; its own alarm does."""
     report, writer = os.pipe()
     (actions / "sleeps.py").write_text(BAD["sleeps"][0])
-    line = [sys.executable, "-P", "-m", "lamdatui.probe", "read", "user", str(actions / "sleeps.py"), str(writer), "-9"]
+    line = [
+        sys.executable,
+        "-P",
+        "-m",
+        "lamdatui.actionkit.probe",
+        "read",
+        "user",
+        str(actions / "sleeps.py"),
+        str(writer),
+        "-9",
+    ]
     began = time.monotonic()
     done = subprocess.run(line, pass_fds=(writer,), timeout=60)
     os.close(writer)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.actions import FAMILIES, BoundType
-from lamdatui.authoring import declaration_problems
-from lamdatui.resources import load_registry
+from lamdatui.actionkit.check import declaration_problems
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import FAMILIES, BoundType
 from tests.conftest import CHECKOUT
 from tests.steps import Lab
 
@@ -66,7 +66,7 @@ def test_a_declaration_is_complete_and_consistent(bound: BoundType) -> None:
 
 def test_listing_the_action_types_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from lamdatui.resources import load_registry; load_registry()\n"
+        "import sys; from lamdatui.config.resources import load_registry; load_registry()\n"
         "bad = {'torch', 'transformers', 'trl', 'peft', 'mergekit', 'datasets', 'textual', 'accelerate'} & set(sys.modules)\n"
         "sys.exit(f'imported {bad}' if bad else 0)"
     )

@@ -6,12 +6,12 @@ import asyncio
 
 import pytest
 
-from lamdatui.actions import make_action
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import make_action
+from lamdatui.domain.choice import Proposal
+from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import Machine
-from lamdatui.errors import LamdatuiError
-from lamdatui.policy.base import Proposal
-from lamdatui.state import RunState
 from tests.test_candidates import TYPES, model, pool
 
 MACHINE = Machine("cpu", "float32", 2**34)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lamdatui.actiondocs import COMMAND, declarations, description, listing, markdown, shipped
-from lamdatui.actions import ActionType, BoundType, Estimate, Param, Slot
-from lamdatui.authoring import check, check_file, declaration_problems, new_file
-from lamdatui.errors import LamdatuiError
-from lamdatui.resources import load_registry
+from lamdatui.actionkit.check import check, check_file, declaration_problems, new_file
+from lamdatui.actionkit.docs import COMMAND, declarations, description, listing, markdown, shipped
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import ActionType, BoundType, Estimate, Param, Slot
 from tests.conftest import CHECKOUT, Commands
 
 SHIPPED = shipped()

@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 
-from lamdatui import runs
+from lamdatui.actionkit.timings import Ledger
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import MOST_NESTED, file_digest, finite, parse_json, read_json, regular
 from lamdatui.catalogue.fetch import local
-from lamdatui.checks import check_profile
-from lamdatui.datafiles import inspect_dataset, read_task_rows
-from lamdatui.errors import LamdatuiError
+from lamdatui.cli.checks import check_profile
+from lamdatui.config.resources import is_trusted, load_prompt, load_registry, trusted_file
+from lamdatui.config.settings import load_settings, settings_file
 from lamdatui.hardware.recording import load_recording
-from lamdatui.jsonio import MOST_NESTED, file_digest, finite, parse_json, read_json, regular
-from lamdatui.measured import Ledger
-from lamdatui.profile import MAX_BYTES, load_profile
-from lamdatui.resources import is_trusted, load_prompt, load_registry, trusted_file
-from lamdatui.serve.guard import token_from
-from lamdatui.settings import load_settings, settings_file
-from lamdatui.tasks.base import load_task
+from lamdatui.inputs.datafiles import inspect_dataset, read_task_rows
+from lamdatui.inputs.profile import MAX_BYTES, load_profile
+from lamdatui.inputs.taskfiles import load_task
+from lamdatui.inputs.workspace import planner_settings
+from lamdatui.serve.access import token_from
 from lamdatui.tasks.scorers import problem
-from lamdatui.workspace import planner_settings
+from lamdatui.wire import rundir
 from tests.conftest import Commands
 from tests.test_profile import GOOD
 
@@ -83,7 +83,7 @@ def as_gguf(path: Path) -> None:
 def as_lock(path: Path) -> None:
     (path.parent / "run").mkdir()
     (path.parent / "run" / "lock").symlink_to(path)
-    runs.is_alive(path.parent / "run")
+    rundir.is_alive(path.parent / "run")
 
 
 READERS: dict[str, READ] = {
@@ -259,7 +259,7 @@ def test_a_date_is_text_and_a_name_that_no_run_can_have_is_told(lab_profile, tmp
     path = lab_profile(("name: lab", "name: my own / search"))
     assert [finding.subject for finding in check_profile(str(path), [], tmp_path) if finding.status == "warn"] == ["name"]
     with pytest.raises(LamdatuiError, match="can't name a run"):
-        runs.new_name(load_profile(path), tmp_path)
+        rundir.new_name(load_profile(path), tmp_path)
 
 
 # --- rows ----------------------------------------------------------------------------------------------------------
@@ -361,7 +361,7 @@ def test_a_right_reference_has_no_problem() -> None:
     "name", ["chain_sum?max_terms=NaN", "chain_sum?size=" + "9" * 5000, "chain_sum?max_terms=" + "[" * 5000]
 )
 def test_a_reference_to_generated_rows_takes_no_poison(tmp_path: Path, name: str) -> None:
-    from lamdatui.workspace import locate
+    from lamdatui.inputs.workspace import locate
 
     with pytest.raises(LamdatuiError):
         locate(f"reasoning-gym:{name}")

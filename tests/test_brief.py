@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lamdatui.objects import DatasetObject
+from lamdatui.domain.objects import DatasetObject
 from lamdatui.planner import brief
 from tests.views import WORLDS, Story, all_of, candidate, made_up, sft, view
 

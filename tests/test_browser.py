@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui import runs
-from lamdatui.profile import load_profile
+from lamdatui.inputs.profile import load_profile
+from lamdatui.wire import rundir
 from tests import chromium
 from tests.conftest import Commands
 from tests.test_run import wait_for
@@ -22,8 +22,8 @@ pytestmark = [
 
 
 async def test_a_run_is_watched_and_a_proposal_approved_in_a_browser(lab_profile, cli: Commands, tmp_path: Path) -> None:
-    run_dir = runs.prepare_run(load_profile(lab_profile()), "seen", cli.runs)
-    await asyncio.to_thread(runs.start_engine, run_dir, runs.StartOptions())
+    run_dir = rundir.prepare_run(load_profile(lab_profile()), "seen", cli.runs)
+    await asyncio.to_thread(rundir.start_engine, run_dir, rundir.StartOptions())
     process = cli.popen("serve", "seen", "--port", "0")
     assert process.stdout is not None
     address = (await asyncio.to_thread(process.stdout.readline)).strip()
@@ -54,7 +54,7 @@ async def test_a_run_is_watched_and_a_proposal_approved_in_a_browser(lab_profile
     finally:
         process.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(process.wait, 20) == 0
-    assert runs.is_alive(run_dir)
+    assert rundir.is_alive(run_dir)
 
 
 async def until(page: chromium.Page, script: str, word: str) -> None:

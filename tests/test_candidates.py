@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from lamdatui.actions import make_action
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import make_action
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.candidates import LIMIT, Machine, enumerate_all, opening, tried_digests
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.resources import load_registry
-from lamdatui.state import RunState, Trial
 
 MACHINE = Machine("cpu", "float32", 16 * 2**30)
 TYPES = {name: load_registry().get(name) for name in ("sft", "dpo", "merge_ties", "merge_linear")}

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue import entries, fetch
 from lamdatui.catalogue.entries import ENTRIES, Entry, Member
-from lamdatui.errors import LamdatuiError
 
 CONTENT = b"weights"
 SHA = hashlib.sha256(CONTENT).hexdigest()

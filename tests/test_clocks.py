@@ -13,15 +13,16 @@ from typing import Any
 import psutil
 import pytest
 
-from lamdatui import client as clients
-from lamdatui.client import Client, encode
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.paths import socket_path
+from lamdatui.domain.budget import worked
 from lamdatui.engine import watch
 from lamdatui.engine.watch import Watch
-from lamdatui.errors import LamdatuiError
-from lamdatui.ledger import worked
-from lamdatui.paths import socket_path
-from lamdatui.profile import StepsSpec, load_profile
+from lamdatui.inputs.profile import StepsSpec, load_profile
 from lamdatui.store.journal import Journal, read_state
+from lamdatui.wire import client as clients
+from lamdatui.wire.client import Client
+from lamdatui.wire.protocol import encode
 from tests.landed import Landed
 from tests.test_durable import ask, until
 from tests.test_journal import CREATED, HandClock

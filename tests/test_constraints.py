@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.tasks.constraints import KINDS, constraints, satisfied, split_sentences
 from lamdatui.tasks.scorers import problem, score
 

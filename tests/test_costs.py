@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lamdatui import costs
-from lamdatui.actions import Call, Estimate
+from lamdatui.actionkit import costs
+from lamdatui.actionkit.timings import Ledger, Measurement, scale
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import Call, Estimate
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import Known, Machine, enumerate_type
-from lamdatui.measured import Ledger, Measurement, scale
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.resources import load_registry
-from lamdatui.state import RunState
 
 SFT = load_registry().get("sft")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lamdatui.resources import load_registry
+from lamdatui.config.resources import load_registry
 from lamdatui.step import textmatch
 from lamdatui.tasks import strings
 from tests.steps import Lab
@@ -262,7 +262,7 @@ def _module(action: str) -> Any:
 def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> None:
     import torch
 
-    from lamdatui.pipeline import reference
+    from lamdatui.domain.lineage import reference
     from lamdatui.step.context import load_tokenizer
     from lamdatui.step.generate import sample
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamdatui.datafiles import inspect_dataset, read_dataset, read_task_rows
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.inputs.datafiles import inspect_dataset, read_dataset, read_task_rows
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
 

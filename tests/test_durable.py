@@ -15,12 +15,12 @@ from typing import Any
 import apsw
 import pytest
 
-from lamdatui import lastwords
-from lamdatui.client import Client
-from lamdatui.errors import LamdatuiError
-from lamdatui.runs import is_alive, wait_for_end
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.store import journal as journals
 from lamdatui.store.journal import Journal, JournalFailed, read_run, read_state
+from lamdatui.wire import lastwords
+from lamdatui.wire.client import Client
+from lamdatui.wire.rundir import is_alive, wait_for_end
 from tests.conftest import Commands
 from tests.landed import Landed
 from tests.test_journal import fill

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.client import Client
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, is_alive, prepare_run, start_engine, wait_for_end
+from lamdatui.inputs.profile import load_profile
 from lamdatui.store.journal import read_state
+from lamdatui.wire.client import Client
+from lamdatui.wire.rundir import StartOptions, is_alive, prepare_run, start_engine, wait_for_end
 from tests.conftest import Commands
 from tests.test_run import wait_for
 from tests.test_steering import awaiting

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from lamdatui.domain.choice import Candidate, Proposal, View
 from lamdatui.engine import forecasts as module
 from lamdatui.engine.forecasts import Forecasts
-from lamdatui.policy.base import Candidate, Proposal, View
 from lamdatui.policy.surrogate import Forecast, Surrogate, load, told
 from tests.views import Story, candidate, sft
 

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.commands import run_profile
-from lamdatui.errors import EXIT_USAGE, LamdatuiError
+from lamdatui.base.errors import EXIT_USAGE, LamdatuiError
+from lamdatui.cli.commands import run_profile
+from lamdatui.config.resources import builtin
 from lamdatui.hardware import gpu, probe
 from lamdatui.hardware.processes import OwnProcesses, describe, owner_of
 from lamdatui.hardware.record import record
 from lamdatui.hardware.recording import Recording, load_recording
-from lamdatui.resources import builtin
-from lamdatui.runs import StartOptions
+from lamdatui.wire.rundir import StartOptions
 
 Json = dict[str, Any]
 SAMPLE = builtin("profiles") / "recordings" / "two-gpus.jsonl"

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lamdatui.domain.choice import PolicyError, Proposal, View
+from lamdatui.domain.state import Trial
 from lamdatui.planner.client import Answer, PlannerError
 from lamdatui.policy import Ingredients, make_policy
-from lamdatui.policy.base import PolicyError, Proposal, View
 from lamdatui.policy.hybrid import (
     ALIKE,
     LEAST_SHARE,
@@ -27,7 +28,6 @@ from lamdatui.policy.hybrid import (
     rank,
     shortlist,
 )
-from lamdatui.state import Trial
 from tests.views import (
     PROMPTS,
     WORLDS,

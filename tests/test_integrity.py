@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from lamdatui import fingerprint
-from lamdatui.fingerprint import Changed, DamagedObject, hashes
-from lamdatui.jsonio import Damaged, file_digest, read_record, sealed, write_json, write_record
-from lamdatui.modelfiles import inspect_model, model_digest
+from lamdatui.base import fingerprint
+from lamdatui.base.fingerprint import Changed, DamagedObject, hashes
+from lamdatui.base.jsonio import Damaged, file_digest, read_record, sealed, write_json, write_record
+from lamdatui.inputs.modelfiles import inspect_model, model_digest
 from lamdatui.step.files import OLDER_OUTCOME, claim, read_claim, read_outcome, write_outcome
 from lamdatui.store.artifacts import MANIFEST, Store
 from tests.landed import Landed
@@ -394,7 +394,7 @@ def test_the_files_of_a_model_are_one_object(tmp_path: Path, lab: Path, monkeypa
 
 
 def test_a_step_names_the_input_that_changed(tmp_path: Path, lab: Path) -> None:
-    from lamdatui.datafiles import read_dataset, read_task_rows
+    from lamdatui.inputs.datafiles import read_dataset, read_task_rows
 
     data = tmp_path / "d.jsonl"
     data.write_text('{"prompt": "a", "completion": "b"}\n')

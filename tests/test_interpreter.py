@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from lamdatui import __version__
-from lamdatui.interpreter import MARK
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, prepare_run, start_engine, wait_for_end
+from lamdatui.base.interpreter import MARK
+from lamdatui.inputs.profile import load_profile
+from lamdatui.wire.rundir import StartOptions, prepare_run, start_engine, wait_for_end
 from tests.conftest import Commands
 from tests.test_run import executions
 

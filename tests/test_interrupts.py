@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from lamdatui.runs import is_alive
-from lamdatui.state import RunState
+from lamdatui.domain.state import RunState
+from lamdatui.wire.rundir import is_alive
 from tests.conftest import Commands
 from tests.test_run import no_process_below, wait_for
 

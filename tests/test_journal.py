@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.store.journal import Journal, read_run, read_state
 
 CREATED = {

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lamdatui.base.jsonio import read_jsonl
 from lamdatui.catalogue import lab
-from lamdatui.jsonio import read_jsonl
 from lamdatui.tasks import strings
 
 ROOT = Path(__file__).resolve().parent.parent

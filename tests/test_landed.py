@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lamdatui.actions import BoundType, Param, action_digest, make_action
-from lamdatui.objects import ObjectPool, object_from_json
-from lamdatui.resources import load_registry
-from lamdatui.schemes import SCHEME
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import BoundType, Param, action_digest, make_action
+from lamdatui.domain.objects import ObjectPool, object_from_json
+from lamdatui.domain.schemes import SCHEME
 from lamdatui.store.journal import read_state
 from tests.landed import Landed, expected, missing
 
@@ -104,7 +104,7 @@ def test_a_step_of_the_version_before_can_be_run_again(landed: Landed) -> None:
 
 
 def test_what_the_version_before_wrote_gets_its_seals_when_it_goes_on(landed: Landed) -> None:
-    from lamdatui.jsonio import SEAL, read_json
+    from lamdatui.base.jsonio import SEAL, read_json
 
     files = sorted((landed.runs / "store" / "evaluations").glob("*.json"))
     assert not any(SEAL in read_json(file) for file in files)

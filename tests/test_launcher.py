@@ -14,7 +14,7 @@ import pexpect
 import pyte
 import pytest
 
-from lamdatui.launcher import RESET, console_command, run
+from lamdatui.cli.launcher import RESET, console_command, run
 
 # Enters every mode that the console uses, says READY with its pid, and waits for its end.
 CHILD = """
@@ -30,9 +30,7 @@ if sys.argv[1].startswith("exit"):
 while True:
     time.sleep(0.05)
 """
-PARENT = (
-    "import sys; from lamdatui.launcher import run; code = run([sys.executable, '-c', {child!r}, {how!r}]); print('CODE', code)"
-)
+PARENT = "import sys; from lamdatui.cli.launcher import run; code = run([sys.executable, '-c', {child!r}, {how!r}]); print('CODE', code)"
 MODES_OFF = [b"\x1b[?%dl" % mode for mode in (1000, 1002, 1003, 1006, 1015, 2004, 1004, 1049)]
 
 
@@ -139,7 +137,7 @@ def test_text_stays_where_it_is_when_no_alternate_screen_was_left() -> None:
 
 
 def test_without_a_terminal_nothing_is_written(capfd: pytest.CaptureFixture[str]) -> None:
-    code = "import sys; from lamdatui.launcher import run; sys.exit(run([sys.executable, '-c', 'print(7)']))"
+    code = "import sys; from lamdatui.cli.launcher import run; sys.exit(run([sys.executable, '-c', 'print(7)']))"
     done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"7\n")
 
@@ -152,7 +150,7 @@ def test_a_command_that_does_not_exist_raises_and_restores() -> None:
 
 
 def test_the_launcher_stays_small() -> None:
-    code = "import sys, lamdatui.launcher; assert not {'textual', 'asyncio', 'rich', 'typer'} & set(sys.modules)"
+    code = "import sys, lamdatui.cli.launcher; assert not {'textual', 'asyncio', 'rich', 'typer'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -160,7 +158,7 @@ def test_a_console_that_is_killed_leaves_the_terminal_as_it_was(tmp_path: Path, 
     monkeypatch.setenv("LAMDATUI_HOME", str(tmp_path / "home"))
     before = local_modes(pexpect.spawn("/bin/cat", dimensions=(24, 80)))
     command = [*console_command(tmp_path)]
-    code = f"from lamdatui.launcher import run; print('CODE', run({command!r}))"
+    code = f"from lamdatui.cli.launcher import run; print('CODE', run({command!r}))"
     terminal = pexpect.spawn(sys.executable, ["-c", code], timeout=30, dimensions=(24, 80))
     terminal.expect("Pipeline")
     [child] = children(terminal.pid)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from lamdatui.ledger import evaluation_seconds, ledgers, reserve, worked
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.show import spent
-from lamdatui.state import RunState, StepRecord, Trial
+from lamdatui.cli.show import spent
+from lamdatui.domain.budget import evaluation_seconds, ledgers, reserve, worked
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState, StepRecord, Trial
 
 TASKS = {"a": {"rows": {"search": 10, "sealed": 30}}, "b": {"rows": {"search": 10, "sealed": None}}}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lamdatui.objects import ModelObject
-from lamdatui.pipeline import lineage
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.lineage import lineage
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 
 
 def model(name: str, trial: int | None = None) -> ModelObject:

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue.lora_gguf import rotary_rows, write_lora
-from lamdatui.errors import LamdatuiError
 from tests.conftest import REAL_CATALOGUE
 
 LOWEST = -12.0

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lamdatui import mergemethods
-from lamdatui.errors import LamdatuiError
-from lamdatui.resources import load_registry
+from lamdatui.actionkit import mergespecs
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config.resources import load_registry
 from tests.steps import Lab
 
 MERGES = sorted(name for name in load_registry().types if name.startswith("merge_") and name != "merge_adapters")
@@ -44,16 +44,18 @@ def inputs(steps: Lab, kind: str, *models: str) -> dict[str, list[str]]:
 
 
 def test_the_shipped_specs_are_those_of_the_installed_mergekit() -> None:
-    done = subprocess.run([sys.executable, "-P", "-m", "lamdatui.mergemethods"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "lamdatui.actionkit.mergespecs"], capture_output=True, text=True, timeout=120
+    )
     made = json.loads(done.stdout.splitlines()[-1])
-    shipped = json.loads(mergemethods.shipped(made["mergekit"]).read_text())
+    shipped = json.loads(mergespecs.shipped(made["mergekit"]).read_text())
     assert shipped == made
     names = {f"merge_{method['name']}" for method in made["methods"]}
     assert names - {"merge_passthrough"} == set(MERGES)
 
 
 def test_another_mergekit_is_asked_once_and_brings_its_methods(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = json.loads(next(Path(mergemethods.__file__).parent.glob("mergekit-*.json")).read_text())
+    data = json.loads(next(Path(mergespecs.__file__).parent.glob("mergekit-*.json")).read_text())
     base = next(method for method in data["methods"] if method["name"] == "sce")
     new = {"name": "sharpness", "type": "float", "scope": "shared", "required": True, "default": None}
     weight = {"name": "weight", "type": "float", "scope": "non_base", "required": True, "default": None}
@@ -66,21 +68,21 @@ def test_another_mergekit_is_asked_once_and_brings_its_methods(home: Path, monke
         asked.append(installed)
         return data
 
-    monkeypatch.setattr(mergemethods, "version", lambda name: "99.0")
-    monkeypatch.setattr(mergemethods, "_ask", ask)
+    monkeypatch.setattr(mergespecs, "version", lambda name: "99.0")
+    monkeypatch.setattr(mergespecs, "_ask", ask)
     bound = load_registry().get("merge_futuristic")
     assert bound.defaults() == {"weight": 0.5, "sharpness": 0.5}
     assert [slot.name for slot in bound.type.slots] == ["base", "models"]
     assert "merge_impossible" not in load_registry().types
     assert asked == ["99.0"]
-    mergemethods.cached("99.0").write_text("{")
+    mergespecs.cached("99.0").write_text("{")
     assert "merge_futuristic" in load_registry().types
     assert asked == ["99.0", "99.0"]
 
 
 def test_specs_that_can_not_be_read_are_a_visible_problem(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mergemethods, "version", lambda name: "98.0")
-    monkeypatch.setattr(mergemethods, "_failed", {})
+    monkeypatch.setattr(mergespecs, "version", lambda name: "98.0")
+    monkeypatch.setattr(mergespecs, "_failed", {})
     calls = []
 
     def run(*args: Any, **named: Any) -> Any:
@@ -89,7 +91,7 @@ def test_specs_that_can_not_be_read_are_a_visible_problem(home: Path, monkeypatc
             args, 1, "", "Traceback\nModuleNotFoundError: No module named 'mergekit.merge_methods'"
         )
 
-    monkeypatch.setattr(mergemethods.subprocess, "run", run)
+    monkeypatch.setattr(mergespecs.subprocess, "run", run)
     for _ in range(2):
         registry = load_registry()
         assert "sft" in registry.types
@@ -97,10 +99,10 @@ def test_specs_that_can_not_be_read_are_a_visible_problem(home: Path, monkeypatc
         assert "mergekit 98.0 can't be read" in registry.problems[0]
         assert "ModuleNotFoundError" in registry.problems[0]
     assert len(calls) == 1
-    monkeypatch.setattr(mergemethods, "_failed", {})
-    monkeypatch.setattr(mergemethods.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, "warning: x\n", ""))
+    monkeypatch.setattr(mergespecs, "_failed", {})
+    monkeypatch.setattr(mergespecs.subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 0, "warning: x\n", ""))
     with pytest.raises(LamdatuiError, match=r"98\.0"):
-        mergemethods.specs()
+        mergespecs.specs()
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------

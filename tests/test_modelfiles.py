@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.modelfiles import inspect_model
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.inputs.modelfiles import inspect_model
 from tests.test_bad_input import DEEP, circle, device, fifo, folder, listener
 
 pytestmark = pytest.mark.timeout(120)

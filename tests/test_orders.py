@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.choice import Proposal
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import Machine, enumerate_all, tried_digests
 from lamdatui.engine.orders import MOST_SEED, fresh, judge, read_order, waiting
 from lamdatui.engine.people import more_trials, types_json
-from lamdatui.errors import LamdatuiError
-from lamdatui.policy.base import Proposal
-from lamdatui.state import RunState, Trial
 from tests.test_approval import proposal
 from tests.test_candidates import MACHINE, TYPES, model, pool
 

@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, prepare_run, start_engine, wait_for_end
-from lamdatui.state import RunState
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.state import RunState
+from lamdatui.inputs.profile import load_profile
 from lamdatui.store.journal import Journal, read_state
+from lamdatui.wire.rundir import StartOptions, prepare_run, start_engine, wait_for_end
 from tests.conftest import Commands
 from tests.test_run import executions, wait_for
 from tests.test_steering import POLICY, QUICK, awaiting, connected

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, prepare_run
-from lamdatui.runs import _spawn as spawn  # the engine is not waited for: it is to be met while it starts
+from lamdatui.inputs.profile import load_profile
 from lamdatui.step.files import Identity
+from lamdatui.wire.rundir import StartOptions, prepare_run
+from lamdatui.wire.rundir import _spawn as spawn  # the engine is not waited for: it is to be met while it starts
 from tests.conftest import Commands
 from tests.test_run import no_process_below, wait_for
 
@@ -26,7 +26,7 @@ def host_of(engine: int, seconds: float = 60) -> psutil.Process:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         for child in psutil.Process(engine).children():
-            if "lamdatui.step.host" in child.cmdline():
+            if "lamdatui.step.warm" in child.cmdline():
                 return child
         time.sleep(0.001)
     pytest.fail("the engine has started no step host")

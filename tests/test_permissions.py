@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.paths import make_private, private, socket_path
-from lamdatui.profile import load_profile
-from lamdatui.runs import prepare_run, wait_for_end
+from lamdatui.base.paths import make_private, private, socket_path
+from lamdatui.inputs.profile import load_profile
+from lamdatui.wire.rundir import prepare_run, wait_for_end
 from tests.conftest import Commands
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.planner import answers, grammar
 from lamdatui.planner.client import PlannerError, endpoint
 from lamdatui.planner.prompts import FIELDS, PROMPTS, PromptBook, folder_loader

@@ -14,12 +14,12 @@ from typing import Any
 import psutil
 import pytest
 
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
-from lamdatui.planner import host as host_module
+from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.inputs.profile import load_profile
+from lamdatui.planner import process as host_module
 from lamdatui.planner.client import PlannerClient, PlannerError, probe_grammar
-from lamdatui.planner.host import PlannerHost, llama_cpp_command, llama_cpp_environment
+from lamdatui.planner.process import PlannerHost, llama_cpp_command, llama_cpp_environment
 from lamdatui.planner.settings import PlannerSettings
-from lamdatui.profile import load_profile
 
 PYTHON_VARIABLE = "LAMDATUI_TEST_LLAMA_CPP_PYTHON"
 """A Python that has llama_cpp, where this one has not."""

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.planner import discover
 from lamdatui.planner.discover import FoundServer
-from lamdatui.planner.host import PlannerHost
+from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
 
 

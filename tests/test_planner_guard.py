@@ -44,7 +44,7 @@ time.sleep(600)
 
 
 def guarded(*command: str, grace: float = 0.5) -> list[str]:
-    return [sys.executable, "-P", "-m", "lamdatui.planner.guard", "--grace", str(grace), "--", *command]
+    return [sys.executable, "-P", "-m", "lamdatui.planner.reaper", "--grace", str(grace), "--", *command]
 
 
 class Tree:

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.planner import grammar
 from lamdatui.planner.client import PlannerClient, PlannerError
-from lamdatui.planner.host import PlannerHost
+from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
 from tests.conftest import Commands
 
@@ -448,7 +448,7 @@ def test_closing_reaps_the_process(gguf, tmp_path):
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
-from lamdatui.planner.host import PlannerHost
+from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
 
 async def main():

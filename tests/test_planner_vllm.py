@@ -22,10 +22,10 @@ import httpx
 import psutil
 import pytest
 
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.planner import vllm
 from lamdatui.planner.client import PlannerClient, PlannerError
-from lamdatui.planner.host import PlannerHost
+from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
 from tests.conftest import CHECKOUT, REAL_CATALOGUE
 
@@ -99,7 +99,7 @@ ThreadingHTTPServer((flag("--host"), int(flag("--port"))), Handler).serve_foreve
 
 @pytest.fixture(autouse=True)
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lamdatui.planner.guard.GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("lamdatui.planner.reaper.GRACE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ ENGINE = """
 import asyncio, json, sys
 from pathlib import Path
 from lamdatui.planner import guard
-from lamdatui.planner.host import PlannerHost
+from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.settings import PlannerSettings
 
 guard.GRACE_SECONDS = 0.3
@@ -405,7 +405,7 @@ def test_somebody_else_on_the_port_is_not_taken_for_vllm(executable: Path, monke
     async def body() -> None:
         async with started(executable, model="/models/other") as other:
             port = httpx.URL(other.url).port
-            monkeypatch.setattr("lamdatui.planner.host.free_port", lambda: port)
+            monkeypatch.setattr("lamdatui.planner.process.free_port", lambda: port)
             host = PlannerHost(settings_for(executable), executable.parent / "log")
             began = time.monotonic()
             with pytest.raises(LamdatuiError, match=r"is not the planner that was started|ended with exit code"):

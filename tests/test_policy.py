@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.choice import PolicyError, View
+from lamdatui.domain.policies import DEFAULT, SUMMARIES
 from lamdatui.planner import brief
 from lamdatui.planner.client import Answer, PlannerError
 from lamdatui.planner.settings import MOST_OPTIONS, PlannerSettings
-from lamdatui.policies import DEFAULT, SUMMARIES
 from lamdatui.policy import CHEAP, POLICIES, Ingredients, make_policy
-from lamdatui.policy.base import PolicyError, View
 from lamdatui.policy.lamdagent import LamdagentPolicy
 from tests.views import PROMPTS, FakeClient, all_of, answer, external, sft, view
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.profile import load_profile
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.inputs.profile import load_profile
 from tests.conftest import Commands
 
 GOOD = """

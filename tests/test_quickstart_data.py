@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamdatui.base.jsonio import read_jsonl
 from lamdatui.catalogue import fetch, quickstart
 from lamdatui.catalogue import quickstart_calls as calls
 from lamdatui.catalogue import quickstart_instructions as instructions
-from lamdatui.jsonio import read_jsonl
 from lamdatui.tasks.scorers import problem, score
 
 REAL = fetch.local("bfcl")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue.reasoning import FORM, build, split_of
-from lamdatui.datafiles import inspect_dataset
-from lamdatui.errors import LamdatuiError
+from lamdatui.inputs.datafiles import inspect_dataset
+from lamdatui.inputs.taskfiles import load_task
 from lamdatui.tasks import reasoning
-from lamdatui.tasks.base import load_task
 from lamdatui.tasks.reasoning import EXCLUDED, generator, generator_names, reasoning_gym
 from lamdatui.tasks.scorers import problem, score
 

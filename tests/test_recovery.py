@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lamdatui.client import Client
-from lamdatui.runs import StartOptions, is_alive, start_engine, wait_for_end
 from lamdatui.step.files import Identity, claim, read_claim
+from lamdatui.wire.client import Client
+from lamdatui.wire.rundir import StartOptions, is_alive, start_engine, wait_for_end
 from tests.conftest import Commands
 from tests.test_run import executions, wait_for
 
@@ -110,8 +110,8 @@ def test_a_killed_step_is_a_failed_trial_with_its_class(lab_profile, cli: Comman
 def test_a_pending_approval_is_still_pending_after_a_kill(lab_profile, cli: Commands) -> None:
     profile = lab_profile()
     # Make the run with a client that goes away at once; its engine asks and waits.
-    from lamdatui.profile import load_profile
-    from lamdatui.runs import prepare_run
+    from lamdatui.inputs.profile import load_profile
+    from lamdatui.wire.rundir import prepare_run
 
     run_dir = prepare_run(load_profile(profile), "asks", cli.runs)
     start_engine(run_dir, StartOptions(mode="ask"))
@@ -156,8 +156,8 @@ async def veto_then_stop(run_dir: Path, digest: str) -> None:
 
 
 def test_a_veto_survives_a_kill_right_after_it(lab_profile, cli: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lamdatui.profile import load_profile
-    from lamdatui.runs import prepare_run
+    from lamdatui.inputs.profile import load_profile
+    from lamdatui.wire.rundir import prepare_run
 
     run_dir = prepare_run(load_profile(lab_profile()), "veto", cli.runs)
     monkeypatch.setenv("LAMDATUI_FAULTS", "loop.after-decide=kill")
@@ -187,8 +187,8 @@ async def veto(run_dir: Path, digest: str) -> None:
 
 
 def test_only_one_engine_has_a_run(lab_profile, cli: Commands) -> None:
-    from lamdatui.profile import load_profile
-    from lamdatui.runs import prepare_run
+    from lamdatui.inputs.profile import load_profile
+    from lamdatui.wire.rundir import prepare_run
 
     run_dir = prepare_run(load_profile(lab_profile()), "one", cli.runs)
     start_engine(run_dir, StartOptions(mode="ask"))

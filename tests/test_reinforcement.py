@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lamdatui.actions import adapter_problems
-from lamdatui.objects import ModelObject
+from lamdatui.domain.actions import adapter_problems
+from lamdatui.domain.objects import ModelObject
 from tests.steps import Lab
 
 INPUTS = {"model": ["tuned"], "dataset": ["verify"]}

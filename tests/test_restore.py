@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui import runs
-from lamdatui.profile import load_profile
+from lamdatui.inputs.profile import load_profile
+from lamdatui.wire import rundir
 from tests.conftest import Commands
 from tests.restore import CAUSES, SCREENS, SUSPENDED, Cell, drawn, table
 from tests.test_run import wait_for
@@ -41,12 +41,12 @@ def test_the_terminal_is_restored_where_it_matters_most(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_every_cause_on_every_screen(lab_profile, cli: Commands) -> None:
-    run_dir = runs.prepare_run(load_profile(lab_profile()), "seen", cli.runs)
-    runs.start_engine(run_dir, runs.StartOptions())
+    run_dir = rundir.prepare_run(load_profile(lab_profile()), "seen", cli.runs)
+    rundir.start_engine(run_dir, rundir.StartOptions())
     state = wait_for(cli, "seen", lambda state: 1 in state.trials and state.trials[1].status == "awaiting")
     cells = table(run_dir, SCREENS, CAUSES)
     print("\n" + drawn(cells))
     assert [cell for cell in cells if cell.wrong or cell.code != code_of(cell)] == []
     after = wait_for(cli, "seen", lambda _: True)
     assert (after.engine_pid, after.trials[1].status) == (state.engine_pid, "awaiting"), "the run goes on"
-    assert runs.is_alive(run_dir)
+    assert rundir.is_alive(run_dir)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, prepare_run, start_engine
-from lamdatui.show import TRIAL_FIELDS
-from lamdatui.state import RunState
+from lamdatui.cli.show import TRIAL_FIELDS
+from lamdatui.domain.state import RunState
+from lamdatui.inputs.profile import load_profile
 from lamdatui.store.journal import read_state
+from lamdatui.wire.rundir import StartOptions, prepare_run, start_engine
 from tests.conftest import Commands
 
 

@@ -8,8 +8,8 @@ import select
 
 import pexpect
 
-from lamdatui.said import json_text
-from lamdatui.ui.sanitize import FORBIDDEN
+from lamdatui.base.output import json_text
+from lamdatui.base.text import FORBIDDEN
 from tests.conftest import Commands
 from tests.hostile import strings
 from tests.tty import acting, tokens

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lamdatui.actions import Action
-from lamdatui.objects import DatasetObject
+from lamdatui.domain.actions import Action
+from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.domain.objects import DatasetObject
 from lamdatui.policy import POLICIES, Ingredients, make_policy
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
 from lamdatui.policy.evolution import GO_ON, differences
 from lamdatui.policy.halving import ETA
 from tests.views import WORLDS, Story, action, all_of, candidate, made_up, sft, tried, turned, view

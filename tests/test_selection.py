@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lamdatui.actions import Action
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import Action
+from lamdatui.domain.choice import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import Trial
 from lamdatui.engine.selection import FALLBACKS, Selection
-from lamdatui.errors import LamdatuiError
 from lamdatui.policy import CHEAP, Ingredients, make_policy
-from lamdatui.policy.base import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.state import Trial
 from tests.views import WORLDS, action, all_of, made_up, sft, view
 
 Choose = Callable[[View], Action]

@@ -18,10 +18,10 @@ import pyte
 import pytest
 from aiohttp.test_utils import TestServer
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.launcher import console_command
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.cli.launcher import console_command
 from lamdatui.serve import server
-from lamdatui.serve.guard import Guard, make_guard, new_token, token_from
+from lamdatui.serve.access import Guard, make_guard, new_token, token_from
 from lamdatui.serve.server import ConsoleServer, Offer, listen
 from lamdatui.ui.grace import GRACE_SECONDS
 from lamdatui.ui.tabdriver import whole
@@ -288,8 +288,8 @@ SERVE = """
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from lamdatui.launcher import console_command
-from lamdatui.serve.guard import Guard
+from lamdatui.cli.launcher import console_command
+from lamdatui.serve.access import Guard
 from lamdatui.serve.server import Offer, listen, serve
 sys.exit(serve(Offer(console_command(Path(sys.argv[1])), "lab", nullcontext), Guard("t" * 43), listen("127.0.0.1", 0), None))
 """
@@ -358,7 +358,7 @@ def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, cli: Comma
     with listen("127.0.0.1", 0) as taken:
         done = cli("serve", "lab-1", "--port", str(taken.getsockname()[1]))
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: the port is in use")
-    missing = "import sys; sys.modules['textual_serve'] = None; from lamdatui.cli import main; main()"
+    missing = "import sys; sys.modules['textual_serve'] = None; from lamdatui.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", missing, "serve", "lab-1"], cwd=tmp_path, env=os.environ, capture_output=True, text=True
     )

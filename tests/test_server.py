@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
-from lamdatui.client import COMMANDS, FRAME_BYTES, Client, encode
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.paths import socket_path
+from lamdatui.domain.events import event_from_json
 from lamdatui.engine.server import Server
-from lamdatui.errors import LamdatuiError
-from lamdatui.events import event_from_json
-from lamdatui.paths import socket_path
-from lamdatui.snapshot import Restored
 from lamdatui.store.journal import Journal
+from lamdatui.wire.client import Client
+from lamdatui.wire.protocol import COMMANDS, FRAME_BYTES, encode
+from lamdatui.wire.snapshot import Restored
 from tests.test_journal import PROPOSAL, fill
 
 

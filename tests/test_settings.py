@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.settings import UiSettings, load_settings
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config.settings import UiSettings, load_settings
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from lamdatui.inputs.workspace import locate
 from lamdatui.planner import brief
 from lamdatui.planner.situations import Score, from_json, score, shipped, to_json
-from lamdatui.workspace import locate
 from tests.conftest import Commands
 
 

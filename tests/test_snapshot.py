@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.events import Event
-from lamdatui.snapshot import LEFT_OUT, Restored, Snapshots
-from lamdatui.state import RunState
+from lamdatui.domain.events import Event
+from lamdatui.domain.state import RunState
+from lamdatui.wire.snapshot import LEFT_OUT, Restored, Snapshots
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
 

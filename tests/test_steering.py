@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from lamdatui.client import Client
-from lamdatui.errors import LamdatuiError
-from lamdatui.policies import SUMMARIES
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.policies import SUMMARIES
+from lamdatui.domain.state import RunState
+from lamdatui.inputs.profile import load_profile
 from lamdatui.policy import CHEAP
-from lamdatui.profile import load_profile
-from lamdatui.runs import StartOptions, prepare_run, start_engine
-from lamdatui.state import RunState
 from lamdatui.store.journal import Journal, read_state
+from lamdatui.wire.client import Client
+from lamdatui.wire.rundir import StartOptions, prepare_run, start_engine
 from tests.conftest import Commands
 from tests.test_journal import ACTION, PROPOSAL, fill
 from tests.test_run import executions, wait_for

@@ -10,7 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.step.rerun import _why_not
 from tests.conftest import Commands
 from tests.test_authoring import profile_with
@@ -20,7 +20,7 @@ FAILS = '''\
 
 import time
 
-from lamdatui.actions import ActionType, Param, Slot
+from lamdatui.domain.actions import ActionType, Param, Slot
 
 
 class Fragile(ActionType):

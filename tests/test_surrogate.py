@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.objects import DatasetObject
-from lamdatui.policy.base import Candidate, View
+from lamdatui.domain.choice import Candidate, View
+from lamdatui.domain.objects import DatasetObject
 from lamdatui.policy.features import Features, Grid, parts, scored
 from lamdatui.policy.surrogate import DATA_WORTH, PRIOR_STD, Forecast, Surrogate, improvement
 from tests.views import WORLDS, Story, all_of, candidate, made_up, sft, turned

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from lamdatui.client import Client, decode, encode
-from lamdatui.jsonio import canonical, digest, read_json, write_json
-from lamdatui.snapshot import Snapshots
+from lamdatui.base.jsonio import canonical, digest, read_json, write_json
+from lamdatui.base.surrogates import escaped, without
 from lamdatui.store.journal import Journal
-from lamdatui.surrogates import escaped, without
+from lamdatui.wire.client import Client
+from lamdatui.wire.protocol import decode, encode
+from lamdatui.wire.snapshot import Snapshots
 from tests.test_journal import fill
 from tests.test_server import _drain, served
 

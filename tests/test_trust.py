@@ -16,14 +16,15 @@ import pexpect
 import pytest
 from textual.widgets import Static
 
-from lamdatui import resources, trust
-from lamdatui.clock import SystemClock
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
-from lamdatui.jsonio import file_digest
-from lamdatui.profile import Profile, load_profile
-from lamdatui.runs import is_alive, prepare_run, wait_for_end
+from lamdatui.base.clock import SystemClock
+from lamdatui.base.errors import EXIT_PLANNER, UNCONFIRMED, LamdatuiError
+from lamdatui.base.jsonio import file_digest
+from lamdatui.config import resources
+from lamdatui.inputs import trust
+from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.store.journal import Journal
 from lamdatui.ui.screens.dialogs import ConfirmScreen
+from lamdatui.wire.rundir import is_alive, prepare_run, wait_for_end
 from tests.conftest import CHECKOUT, Commands
 from tests.ui.test_start import started
 
@@ -80,7 +81,7 @@ def trusting(home: Path, line: object) -> None:
 
 def refused(done: subprocess.CompletedProcess[str], canary: Path) -> None:
     assert done.returncode == 2, done.stderr
-    assert f"error: {trust.UNCONFIRMED}" in done.stderr
+    assert f"error: {UNCONFIRMED}" in done.stderr
     assert "Traceback" not in done.stderr
     assert not canary.exists()
 

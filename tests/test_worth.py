@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from lamdatui.clock import SystemClock
-from lamdatui.events import Event, check_fields
-from lamdatui.jsonio import digest
-from lamdatui.policies import DEFAULT, SUMMARIES
+from lamdatui.base.clock import SystemClock
+from lamdatui.base.jsonio import digest
+from lamdatui.cli.show import describe, planner_report, planner_table
+from lamdatui.domain.events import Event, check_fields
+from lamdatui.domain.planner_report import ENOUGH, Worth, mean, told, worth
+from lamdatui.domain.policies import DEFAULT, SUMMARIES
+from lamdatui.domain.state import RunState
 from lamdatui.policy import POLICIES
-from lamdatui.show import describe, planner_report, planner_table
-from lamdatui.state import RunState
 from lamdatui.store.journal import Journal
-from lamdatui.worth import ENOUGH, Worth, mean, told, worth
 
 Json = dict[str, Any]
 BASE = {"id": "base", "digest": "b" * 64, "architecture": "Llama", "layout": "x", "weights": "/w", "adapters": [],

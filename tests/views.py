@@ -10,16 +10,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actions import Action, BoundType, Estimate, Value
+from lamdatui.base.jsonio import digest
+from lamdatui.config.resources import load_registry
+from lamdatui.domain.actions import Action, BoundType, Estimate, Value
+from lamdatui.domain.choice import Candidate, View, parents_of
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.candidates import Known, Machine, enumerate_all, enumerate_type, legal
-from lamdatui.jsonio import digest
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.planner.client import Answer, TokenChoice
 from lamdatui.planner.prompts import folder_loader
 from lamdatui.planner.settings import PlannerSettings
-from lamdatui.policy.base import Candidate, View, parents_of
-from lamdatui.resources import load_registry
-from lamdatui.state import RunState, Trial
 
 PROMPTS = folder_loader(Path(__file__).parent.parent / "prompts")
 SUMMARIES = {

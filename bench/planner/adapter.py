@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from lamdatui.base.jsonio import read_json
 from lamdatui.catalogue.fetch import resolve
 from lamdatui.catalogue.lora_gguf import write_lora
-from lamdatui.jsonio import read_json
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import read_state
 

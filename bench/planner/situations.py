@@ -21,10 +21,10 @@ from typing import Any
 from bench.policies.arms import PROMPTS
 from bench.policies.replay import Search, legal, variant
 from bench.policies.table import Table
+from lamdatui.domain.choice import Candidate, Policy, Proposal, View
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import PromptBook
 from lamdatui.planner.situations import FILE, to_json
-from lamdatui.policy.base import Candidate, Policy, Proposal, View
 from lamdatui.policy.hybrid import Ranked, expectation, rank
 from lamdatui.policy.uniform import RandomPolicy
 

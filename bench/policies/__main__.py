@@ -23,7 +23,7 @@ from bench.policies.arms import CHEAP, LLM, Arm, Kept, make, session_of
 from bench.policies.planners import planner_file
 from bench.policies.replay import Search, curve, shorten, variant
 from bench.policies.table import Table
-from lamdatui.paths import cache_dir
+from lamdatui.base.paths import cache_dir
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import canonical, digest
+from lamdatui.base.jsonio import canonical, digest
+from lamdatui.domain.choice import Policy
+from lamdatui.inputs.workspace import locate
 from lamdatui.planner.choose import TOP_LOGPROBS
 from lamdatui.planner.client import Answer, PlannerClient, TokenChoice
 from lamdatui.planner.prompts import folder_loader
+from lamdatui.planner.session import PlannerSession
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.policy import Ingredients, make_policy
-from lamdatui.policy.base import Policy
 from lamdatui.policy.hybrid import HybridPolicy
 from lamdatui.policy.lamdagent import LamdagentPolicy
-from lamdatui.policy.session import PlannerSession
-from lamdatui.workspace import locate
 
 PROMPTS = folder_loader(Path(__file__).parents[2] / "prompts")
 SHORTLIST = 5

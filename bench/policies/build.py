@@ -35,13 +35,13 @@ import numpy as np
 
 from bench.policies.spaces import FIXED, QUARTER, SEED, SPECS, Planned, Spec, enumerate_space, generated_rows, opening_ids
 from bench.policies.table import Bits, Node, Table
-from lamdatui import paths
-from lamdatui.actions import Action, make_action
+from lamdatui.base import paths
 from lamdatui.catalogue import lab as catalogue
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.datafiles import read_task_rows
-from lamdatui.objects import ModelObject
-from lamdatui.pipeline import produced, reference
+from lamdatui.domain.actions import Action, make_action
+from lamdatui.domain.lineage import produced, reference
+from lamdatui.domain.objects import ModelObject
+from lamdatui.inputs.datafiles import read_task_rows
 from lamdatui.tasks.strings import Row
 from tests.steps import Lab
 

@@ -12,9 +12,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.paths import cache_dir
 from lamdatui.catalogue.fetch import Say, download_wheel, resolve
-from lamdatui.errors import LamdatuiError
-from lamdatui.paths import cache_dir
 
 
 @dataclass(frozen=True)

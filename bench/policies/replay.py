@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from bench.policies.table import Node, Table
-from lamdatui.actions import Action, Estimate, Inputs, Value
+from lamdatui.base.jsonio import digest
+from lamdatui.domain.actions import Action, Estimate, Inputs, Value
+from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.state import Trial
 from lamdatui.engine.candidates import LIMIT
-from lamdatui.jsonio import digest
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
-from lamdatui.state import Trial
 
 EVALUATE_SECONDS = 0.3
 """What scoring one model took when the tables were made; part of the compute that a trial costs."""

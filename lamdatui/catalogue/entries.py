@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 
 Kind = Literal["package", "built", "hub"]
 

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.base.jsonio import file_digest, fsync_dir, read_json, write_json
+from lamdatui.base.paths import cache_dir
 from lamdatui.catalogue.entries import HUB_PATTERNS, Entry, entry
-from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.jsonio import file_digest, fsync_dir, read_json, write_json
-from lamdatui.paths import cache_dir
 
 REFERENCE = "catalogue:"
 MANIFEST = "manifest.json"

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.errors import EXIT_FAILED, LamdatuiError
 
 SMOLLM2 = "catalogue:smollm2-135m-gguf/SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_LICENCE = "catalogue:smollm2-135m-gguf/LICENSE"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import read_json
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import read_jsonl
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import read_jsonl
 from lamdatui.tasks.function_call import function_call
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")

@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import canonical, digest, parse_json, write_atomic
-from lamdatui.paths import cache_dir
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import canonical, digest, parse_json, write_atomic
+from lamdatui.base.paths import cache_dir
 from lamdatui.tasks.reasoning import check_name, generator, package, reasoning_gym
 
 PREFIX = "reasoning-gym:"

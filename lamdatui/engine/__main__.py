@@ -17,8 +17,16 @@ from typing import Any, TextIO
 
 import psutil
 
-from lamdatui import __version__, trust
-from lamdatui.clock import SystemClock, boot_id
+from lamdatui import __version__
+from lamdatui.actionkit.timings import Ledger
+from lamdatui.base.clock import SystemClock, boot_id
+from lamdatui.base.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
+from lamdatui.base.interpreter import without_optimization
+from lamdatui.base.jsonio import write_atomic
+from lamdatui.base.paths import PRIVATE, make_private, measurements_file, socket_path
+from lamdatui.config.resources import load_prompt, untrusted
+from lamdatui.domain.events import MODES
+from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import Machine
 from lamdatui.engine.integrity import check_promises
@@ -26,28 +34,21 @@ from lamdatui.engine.loop import Loop
 from lamdatui.engine.people import People, more_trials, types_json
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
-from lamdatui.engine.stephost import StepHost
 from lamdatui.engine.steps import Slots, StepRunner
-from lamdatui.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
-from lamdatui.events import MODES
+from lamdatui.engine.warmhost import StepHost
 from lamdatui.hardware.gpu import read_gpus
-from lamdatui.hardware.host import has_fast_bfloat16
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
-from lamdatui.interpreter import without_optimization
-from lamdatui.jsonio import write_atomic
-from lamdatui.lastwords import forget, leave
-from lamdatui.measured import Ledger
-from lamdatui.paths import PRIVATE, make_private, measurements_file, socket_path
+from lamdatui.hardware.system import has_fast_bfloat16
+from lamdatui.inputs import trust
+from lamdatui.inputs.profile import Profile, load_profile
+from lamdatui.inputs.workspace import open_workspace, planner_settings
 from lamdatui.policy import Ingredients, make_policy
-from lamdatui.profile import Profile, load_profile
-from lamdatui.resources import load_prompt, untrusted
-from lamdatui.runs import LOCKED
-from lamdatui.schemes import SCHEME
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal, JournalFailed
-from lamdatui.workspace import open_workspace, planner_settings
+from lamdatui.wire.lastwords import forget, leave
+from lamdatui.wire.rundir import LOCKED
 
 QUESTIONS = ("actions", "try_action")
 """Commands that change nothing: a viewer may send them."""

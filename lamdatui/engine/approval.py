@@ -6,13 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.actions import Action, BoundType
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import Action, BoundType
+from lamdatui.domain.choice import Proposal
+from lamdatui.domain.events import VERDICTS, by_person
+from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import Known, Machine, blocked, matches
 from lamdatui.engine.orders import OWN, fresh, judge, read_order
-from lamdatui.errors import LamdatuiError
-from lamdatui.events import VERDICTS, by_person
-from lamdatui.policy.base import Proposal
-from lamdatui.state import RunState
 
 PERSON = "person"
 """Who gives commands, and who proposes what was queued."""

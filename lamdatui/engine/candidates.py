@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Records, Slot, Value, make_action
+from lamdatui.actionkit.timings import Ledger, Measurement, scale
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import FAMILIES, Action, BoundType, Call, Estimate, Inputs, Records, Slot, Value, make_action
+from lamdatui.domain.choice import Candidate
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.schemes import SCHEME
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.combinations import Combinations
-from lamdatui.errors import LamdatuiError
-from lamdatui.measured import Ledger, Measurement, scale
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.policy.base import Candidate
-from lamdatui.schemes import SCHEME
-from lamdatui.state import RunState, Trial
 from lamdatui.store.artifacts import read_manifest
 
 LIMIT = 64

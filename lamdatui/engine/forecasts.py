@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lamdatui.actions import Estimate
-from lamdatui.objects import ObjectPool
-from lamdatui.policy.base import Candidate, Proposal, View
+from lamdatui.domain.actions import Estimate
+from lamdatui.domain.choice import Candidate, Proposal, View
+from lamdatui.domain.objects import ObjectPool
 from lamdatui.policy.surrogate import Forecast, load, told
 
 PATIENCE_SECONDS = 2.0

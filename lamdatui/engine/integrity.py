@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lamdatui.fingerprint import Changed
-from lamdatui.objects import DatasetObject, ModelObject, PoolObject, object_to_json
-from lamdatui.schemes import SCHEMES
-from lamdatui.state import RunState, Trial
+from lamdatui.base.fingerprint import Changed
+from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject, object_to_json
+from lamdatui.domain.schemes import SCHEMES
+from lamdatui.domain.state import RunState, Trial
+from lamdatui.inputs.taskfiles import Task
+from lamdatui.inputs.workspace import Workspace
 from lamdatui.store.artifacts import REFERENCE, Store
-from lamdatui.tasks.base import Task
-from lamdatui.workspace import Workspace
 
 Fact = tuple[str, dict[str, Any]]
 SPARE_BYTES = 64 * 2**20

@@ -9,8 +9,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from lamdatui.actions import Action, BoundType, action_from_json
-from lamdatui.clock import Clock
+from lamdatui.base.clock import Clock
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.faults import fault
+from lamdatui.domain.actions import Action, BoundType, action_from_json
+from lamdatui.domain.budget import ledgers
+from lamdatui.domain.choice import PolicyError, Proposal, View
+from lamdatui.domain.lineage import StepRequest, result_object
+from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import Machine, enumerate_all, opening
 from lamdatui.engine.forecasts import Forecasts
@@ -23,16 +30,9 @@ from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.engine.upkeep import Ended, Upkeep
 from lamdatui.engine.views import Candidates, view_of
-from lamdatui.errors import LamdatuiError
-from lamdatui.faults import fault
-from lamdatui.ledger import ledgers
-from lamdatui.objects import ModelObject, PoolObject, object_to_json
-from lamdatui.pipeline import StepRequest, result_object
-from lamdatui.policy.base import PolicyError, Proposal, View
-from lamdatui.state import RunState, Trial
+from lamdatui.inputs.workspace import Workspace
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
-from lamdatui.workspace import Workspace
 
 
 class Loop:

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lamdatui.actions import Action, BoundType, Estimate, Inputs
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs
+from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import Known, Machine, blocked, done_by
-from lamdatui.errors import LamdatuiError
-from lamdatui.state import RunState
 
 OWN = "their own action"
 """The reason of a decision that nobody has to be asked for: who wants the action is who approves it."""

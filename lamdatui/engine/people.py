@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from lamdatui.actions import BoundType
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import BoundType
+from lamdatui.domain.choice import Candidate
+from lamdatui.domain.events import MODES
+from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.candidates import done_by
 from lamdatui.engine.forecasts import numbers
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.orders import NOTE_CHARS, Judged, fresh, judge, read_order
 from lamdatui.engine.proposals import cost_json, params_json
-from lamdatui.errors import LamdatuiError
-from lamdatui.events import MODES
 from lamdatui.planner.answers import plain as one_line
 from lamdatui.planner.grammar import MEMORY_CHARS
-from lamdatui.policy.base import Candidate
-from lamdatui.state import RunState
 
 HINT_CHARS = 300
 """Longest hint, in characters."""

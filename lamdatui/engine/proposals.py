@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.actions import Action, BoundType
+from lamdatui.domain.actions import Action, BoundType
+from lamdatui.domain.budget import evaluation_seconds
+from lamdatui.domain.choice import Proposal
+from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import Machine, size_of
-from lamdatui.ledger import evaluation_seconds
-from lamdatui.policy.base import Proposal
-from lamdatui.state import RunState
 
 
 def proposal_json(

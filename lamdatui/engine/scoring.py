@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.objects import ModelObject
-from lamdatui.schemes import SCHEMES
-from lamdatui.state import RunState
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.schemes import SCHEMES
+from lamdatui.domain.state import RunState
+from lamdatui.inputs.taskfiles import Task
 from lamdatui.store.artifacts import Store
-from lamdatui.tasks.base import Task
 from lamdatui.tasks.stats import paired_gain, summary
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.choice import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import Trial
 from lamdatui.policy import CHEAP
-from lamdatui.policy.base import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.state import Trial
 
 FALLBACKS = ("surrogate", "random")
 """Who chooses when the policy can't: the first that can."""

@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.client import COMMANDS, FRAME_BYTES, PROTOCOL, decode, encode
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.surrogates import without
+from lamdatui.domain.planner_report import told, worth
 from lamdatui.engine.approval import PERSON
-from lamdatui.errors import LamdatuiError
-from lamdatui.runs import peer_of
-from lamdatui.snapshot import CHUNK_BYTES, Snapshots, Taken
 from lamdatui.store.journal import Journal
-from lamdatui.surrogates import without
-from lamdatui.worth import told, worth
+from lamdatui.wire.protocol import COMMANDS, FRAME_BYTES, PROTOCOL, decode, encode
+from lamdatui.wire.rundir import peer_of
+from lamdatui.wire.snapshot import CHUNK_BYTES, Snapshots, Taken
 
 BACKLOG = 20_000
 """Frames that may wait for one client before it is cut off: it can attach again and catch up from the journal."""

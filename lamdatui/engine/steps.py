@@ -14,16 +14,16 @@ from typing import Any
 
 import psutil
 
-from lamdatui.engine.stephost import StepHost
+from lamdatui.base.faults import fault
+from lamdatui.base.jsonio import Damaged
+from lamdatui.domain.lineage import StepRequest
+from lamdatui.domain.state import StepRecord
+from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, Verdict, Watch
-from lamdatui.faults import fault
-from lamdatui.jsonio import Damaged
-from lamdatui.lastwords import LOW_BYTES
-from lamdatui.pipeline import StepRequest
-from lamdatui.profile import StepsSpec
-from lamdatui.state import StepRecord
+from lamdatui.inputs.profile import StepsSpec
 from lamdatui.step.files import LOG, METRICS, OUTCOME, Identity, claim, read_claim, read_outcome, write_request
 from lamdatui.store.journal import Journal
+from lamdatui.wire.lastwords import LOW_BYTES
 
 POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0

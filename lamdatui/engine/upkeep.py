@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.actions import Action
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import Action
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.integrity import SPARE_BYTES, Lost, check_promises, damaged, free_bytes, inputs_of, maker
-from lamdatui.errors import LamdatuiError
-from lamdatui.objects import ModelObject
-from lamdatui.state import RunState, Trial
-from lamdatui.workspace import open_workspace
+from lamdatui.inputs.workspace import open_workspace
 
 if TYPE_CHECKING:
     from lamdatui.engine.loop import Loop

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from lamdatui.domain.choice import Candidate, View
+from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import Machine, legal
-from lamdatui.policy.base import Candidate, View
-from lamdatui.state import RunState
-from lamdatui.workspace import Workspace
+from lamdatui.inputs.workspace import Workspace
 
 Candidates = Mapping[str, tuple[Candidate, ...]]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from lamdatui.profile import StepsSpec
+from lamdatui.inputs.profile import StepsSpec
 
 LOOK_SECONDS = 1.0
 GRACE_SECONDS = 60.0

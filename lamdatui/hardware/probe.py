@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from lamdatui.hardware.gpu import read_gpus
-from lamdatui.hardware.host import read_host
 from lamdatui.hardware.processes import Owners, OwnProcesses, describe
+from lamdatui.hardware.system import read_host
 
 TIMEOUT_SECONDS = 3.0
 LATE_SECONDS = 0.05

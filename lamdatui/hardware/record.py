@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
 from lamdatui.hardware.gpu import read_gpus
 from lamdatui.hardware.processes import describe
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.jsonio import finite, parse_json, regular
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import finite, parse_json, regular
 
 MAX_BYTES = 64 * 1024 * 1024
 MOST_LINE = 1024 * 1024

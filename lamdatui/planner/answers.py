@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lamdatui.jsonio import parse_json
+from lamdatui.base.jsonio import parse_json
 from lamdatui.planner.client import PlannerError
 from lamdatui.planner.grammar import MEMORY_CHARS
 

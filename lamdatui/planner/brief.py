@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
-from lamdatui.actions import Value
-from lamdatui.objects import DatasetObject
+from lamdatui.domain.actions import Value
+from lamdatui.domain.choice import Candidate, View, datasets_of, parents_of
+from lamdatui.domain.objects import DatasetObject
+from lamdatui.domain.state import Trial
 from lamdatui.planner.answers import plain
 from lamdatui.planner.grammar import MEMORY_CHARS
-from lamdatui.policy.base import Candidate, View, datasets_of, parents_of
-from lamdatui.state import Trial
 
 LINE_CHARS = 200
 OPTION_CHARS = 320

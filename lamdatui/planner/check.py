@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.domain.choice import PolicyError
 from lamdatui.planner.choose import Style
 from lamdatui.planner.client import PlannerError, probe_grammar
+from lamdatui.planner.session import PlannerSession
 from lamdatui.planner.situations import Score, self_test, shipped
-from lamdatui.policy.base import PolicyError
-from lamdatui.policy.session import PlannerSession
 
 SPEED_TOKENS = 48
 Say = Callable[[str], None]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import httpx
 
-from lamdatui.jsonio import finite, parse_json
+from lamdatui.base.jsonio import finite, parse_json
 from lamdatui.planner import vllm
 from lamdatui.planner.settings import PlannerSettings
 

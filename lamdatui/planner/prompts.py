@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 
 Load = Callable[[str], str]
 """A prompt's name (`system`, without `.md`) → its text. May raise LamdatuiError, OSError or LookupError."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 
 Backend = Literal["llamacpp", "llama-cpp-python", "vllm", "openai"]
 Sleep = Literal["auto", "always", "never"]

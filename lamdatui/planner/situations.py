@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lamdatui.actions import Estimate, action_from_json
-from lamdatui.jsonio import digest
-from lamdatui.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.base.jsonio import digest
+from lamdatui.domain.actions import Estimate, action_from_json
+from lamdatui.domain.choice import Candidate, PolicyError, View
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.state import Trial
 from lamdatui.planner import brief
-from lamdatui.policy.base import Candidate, PolicyError, View
-from lamdatui.state import Trial
 
 if TYPE_CHECKING:
-    from lamdatui.policy.session import PlannerSession
+    from lamdatui.planner.session import PlannerSession
 
 FILE = "situations.jsonl"
 RESAMPLES = 4000

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from lamdatui.errors import EXIT_PLANNER, LamdatuiError
-from lamdatui.jsonio import parse_json
+from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
+from lamdatui.base.jsonio import parse_json
 from lamdatui.planner.settings import PlannerSettings
 
 VERSION = "0.32.0"

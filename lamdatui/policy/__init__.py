@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.policies import SUMMARIES
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.policies import SUMMARIES
 
 if TYPE_CHECKING:
+    from lamdatui.domain.choice import Policy
     from lamdatui.planner.prompts import Load
     from lamdatui.planner.settings import PlannerSettings
-    from lamdatui.policy.base import Policy
 
 
 @dataclass(frozen=True)

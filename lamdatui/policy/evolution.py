@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.planner.session import draw
 from lamdatui.policy.features import scored
-from lamdatui.policy.session import draw
 
 POPULATION = 12
 TOURNAMENT = 4

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from lamdatui.actions import Value
-from lamdatui.policy.base import Candidate, View, datasets_of, parents_of
-from lamdatui.state import Trial
+from lamdatui.domain.actions import Value
+from lamdatui.domain.choice import Candidate, View, datasets_of, parents_of
+from lamdatui.domain.state import Trial
 
 LOG_RATIO = 8.0
 """Settings whose largest value is this many times the smallest are compared by their logarithm."""

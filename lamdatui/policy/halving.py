@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lamdatui.jsonio import canonical
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.base.jsonio import canonical
+from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import Trial
+from lamdatui.planner.session import draw
 from lamdatui.policy.features import scored
-from lamdatui.policy.session import draw
-from lamdatui.state import Trial
 
 FIDELITY = "data_fraction"
 ETA = 3

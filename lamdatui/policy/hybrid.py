@@ -15,15 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import digest
+from lamdatui.base.jsonio import digest
+from lamdatui.domain.choice import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import Trial, details_of
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
+from lamdatui.planner.session import PlannerSession
 from lamdatui.planner.settings import PlannerSettings
-from lamdatui.policy.base import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
 from lamdatui.policy.lamdagent import propose_one, remember
-from lamdatui.policy.session import PlannerSession
 from lamdatui.policy.surrogate import Forecast, Surrogate
-from lamdatui.state import Trial, details_of
 
 LEAST_SHARE, MOST_SHARE = 0.1, 0.5
 SHOWN = 5

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lamdatui.events import by_person
+from lamdatui.domain.choice import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
+from lamdatui.domain.events import by_person
+from lamdatui.domain.state import Trial
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
+from lamdatui.planner.session import PlannerSession, draw, weighed
 from lamdatui.planner.settings import MOST_OPTIONS, PlannerSettings
-from lamdatui.policy.base import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.policy.session import PlannerSession, draw, weighed
-from lamdatui.state import Trial
 
 
 class LamdagentPolicy(Policy):

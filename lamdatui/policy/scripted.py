@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lamdatui.policy.base import Policy, PolicyError, Proposal, View
-from lamdatui.state import details_of
+from lamdatui.domain.choice import Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import details_of
 
 
 class ScriptedPolicy(Policy):

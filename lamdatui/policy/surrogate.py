@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lamdatui.policy.base import Candidate, View
+from lamdatui.domain.choice import Candidate, View
 from lamdatui.policy.features import Features, parts, parts_of, scored
 
 LEAST_TRIALS = 2

@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.jsonio import digest
-from lamdatui.policy.base import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.base.jsonio import digest
+from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
+from lamdatui.domain.state import Trial
 from lamdatui.policy.features import Features, Parts, parts, parts_of
-from lamdatui.state import Trial
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

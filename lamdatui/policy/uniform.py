@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from lamdatui.jsonio import digest
-from lamdatui.policy.base import Policy, PolicyError, Proposal, View
+from lamdatui.base.jsonio import digest
+from lamdatui.domain.choice import Policy, PolicyError, Proposal, View
 
 
 class RandomPolicy(Policy):

@@ -27,9 +27,9 @@ from aiohttp import WSMsgType, web
 from textual_serve.app_service import AppService
 from textual_serve.server import Server
 
-from lamdatui.errors import EXIT_DONE, LamdatuiError
-from lamdatui.said import complain, say
-from lamdatui.serve.guard import Guard
+from lamdatui.base.errors import EXIT_DONE, LamdatuiError
+from lamdatui.base.output import complain, say
+from lamdatui.serve.access import Guard
 
 MAX_TABS = 16
 MESSAGE_BYTES = 1024 * 1024

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 
-from lamdatui.planner.guard import set_pdeathsig
+from lamdatui.planner.reaper import set_pdeathsig
 
 if __name__ == "__main__":
     set_pdeathsig(signal.SIGKILL, int(sys.argv[1]))

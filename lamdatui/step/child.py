@@ -16,12 +16,12 @@ from typing import Any, cast
 
 import torch
 
-from lamdatui.actions import Registry
-from lamdatui.errors import LamdatuiError
-from lamdatui.faults import fault
-from lamdatui.fingerprint import Changed, DamagedObject
-from lamdatui.jsonio import Damaged, read_record, write_json
-from lamdatui.pipeline import ModelReference, StepRequest, first_parent, produced
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.faults import fault
+from lamdatui.base.fingerprint import Changed, DamagedObject
+from lamdatui.base.jsonio import Damaged, read_record, write_json
+from lamdatui.domain.actions import Registry
+from lamdatui.domain.lineage import ModelReference, StepRequest, first_parent, produced
 from lamdatui.step.context import DryRun, StepContext, StepError, check_inputs, load_model, load_tokenizer
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome

@@ -16,16 +16,16 @@ import yaml
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 
-from lamdatui.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
-from lamdatui.faults import fault
-from lamdatui.fingerprint import Changed, hashes
-from lamdatui.jsonio import write_json
-from lamdatui.modelfiles import model_digest
-from lamdatui.pipeline import ModelReference
+from lamdatui.base.faults import fault
+from lamdatui.base.fingerprint import Changed, hashes
+from lamdatui.base.jsonio import write_json
+from lamdatui.base.surrogates import escaped
+from lamdatui.domain.lineage import ModelReference
+from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
+from lamdatui.inputs.modelfiles import model_digest
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
 from lamdatui.store.artifacts import Store
-from lamdatui.surrogates import escaped
 from lamdatui.tasks.scorers import score
 
 # transformers decorates these classes in ways that a type checker takes for something else.
@@ -51,7 +51,7 @@ SMALL = 4
 
 
 class StepContext:
-    """One step. `request` is the content of action.json (see `lamdatui.pipeline.StepRequest`)."""
+    """One step. `request` is the content of action.json (see `lamdatui.domain.lineage.StepRequest`)."""
 
     def __init__(self, directory: Path, request: dict[str, Any], staged: Path, *, dry_run: bool = False) -> None:
         self.dry_run = dry_run
@@ -148,7 +148,7 @@ class StepContext:
         )
 
     def adapter(self, method: str, rank: int) -> Any:
-        """PEFT's LoraConfig on all linear layers for a `method` of `lamdatui.actions.METHODS`; None for `full`."""
+        """PEFT's LoraConfig on all linear layers for a `method` of `lamdatui.domain.actions.METHODS`; None for `full`."""
         if method == "full":
             return None
         from peft import LoraConfig
@@ -163,7 +163,7 @@ class StepContext:
         )
 
     def rows(self, slot: str = "dataset", index: int = 0) -> list[dict[str, Any]]:
-        """The normalised rows of a slot's dataset (see `lamdatui.datafiles.normalise`). Raises Changed, DamagedObject."""
+        """The normalised rows of a slot's dataset (see `lamdatui.inputs.datafiles.normalise`). Raises Changed, DamagedObject."""
         data = self.request["datasets"][slot][index]
         path = self.store.resolve(data["path"])
         if path.is_dir():

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lamdatui.datafiles import read_task_rows
-from lamdatui.fingerprint import Changed
-from lamdatui.jsonio import digest
+from lamdatui.base.fingerprint import Changed
+from lamdatui.base.jsonio import digest
+from lamdatui.inputs.datafiles import read_task_rows
 from lamdatui.step.generate import BATCH_TOKENS, sample
 from lamdatui.tasks.scorers import score
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import psutil
 
-from lamdatui.clock import boot_id
-from lamdatui.jsonio import Damaged, canonical, fsync_dir, read_record, sealed, write_record
+from lamdatui.base.clock import boot_id
+from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, read_record, sealed, write_record
 
 REQUEST = "action.json"
 CLAIM = "claim.json"

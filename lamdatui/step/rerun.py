@@ -10,17 +10,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actions import make_action
-from lamdatui.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
-from lamdatui.jsonio import Damaged, read_json, read_record
-from lamdatui.paths import private
-from lamdatui.pipeline import reference
-from lamdatui.profile import load_profile
-from lamdatui.state import RunState, Trial
+from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
+from lamdatui.base.jsonio import Damaged, read_json, read_record
+from lamdatui.base.paths import private
+from lamdatui.domain.actions import make_action
+from lamdatui.domain.lineage import reference
+from lamdatui.domain.state import RunState, Trial
+from lamdatui.inputs.profile import load_profile
+from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
-from lamdatui.workspace import bind_types
 
 
 def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, d
             if published.name != request["digest"]:
                 (store / "objects" / published.name).symlink_to(published)
         write_request(scratch, request)
-        from lamdatui.resources import load_registry
+        from lamdatui.config.resources import load_registry
         from lamdatui.step.child import run_step
 
         errors = _Errors(debug)

@@ -18,9 +18,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from lamdatui.faults import fault
-from lamdatui.fingerprint import DamagedObject, hashes
-from lamdatui.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, regular, unsealed, write_record
+from lamdatui.base.faults import fault
+from lamdatui.base.fingerprint import DamagedObject, hashes
+from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, regular, unsealed, write_record
 
 MANIFEST = "manifest.json"
 REFERENCE = "store:"

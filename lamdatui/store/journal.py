@@ -20,13 +20,13 @@ from typing import Any
 
 import apsw
 
-from lamdatui.clock import Clock, SystemClock
-from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.events import Event, check_fields
-from lamdatui.faults import fault
-from lamdatui.jsonio import canonical, fsync_dir, sealed, unsealed
-from lamdatui.state import RunState, run_from_json
-from lamdatui.surrogates import escaped
+from lamdatui.base.clock import Clock, SystemClock
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.base.faults import fault
+from lamdatui.base.jsonio import canonical, fsync_dir, sealed, unsealed
+from lamdatui.base.surrogates import escaped
+from lamdatui.domain.events import Event, check_fields
+from lamdatui.domain.state import RunState, run_from_json
 
 SCHEMA_VERSION = 1
 _SCHEMA = """

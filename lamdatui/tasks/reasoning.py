@@ -15,7 +15,7 @@ import math
 import re
 from typing import Any
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 
 _EVAL = "it evaluates the answer as Python"
 EXCLUDED: dict[str, str] = {

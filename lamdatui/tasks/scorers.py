@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.tasks.constraints import check_arguments, constraints
 from lamdatui.tasks.function_call import function_call
 from lamdatui.tasks.reasoning import reasoning_gym

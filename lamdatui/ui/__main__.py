@@ -1,4 +1,4 @@
-"""`python -m lamdatui.ui RUN_DIR` or `--start RUNS_DIR`: the console process, started by `lamdatui.launcher`."""
+"""`python -m lamdatui.ui RUN_DIR` or `--start RUNS_DIR`: the console process, started by `lamdatui.cli.launcher`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lamdatui.errors import EXIT_DONE, EXIT_USAGE, LamdatuiError
+from lamdatui.base.errors import EXIT_DONE, EXIT_USAGE, LamdatuiError
 
 if TYPE_CHECKING:
     from lamdatui.ui.shell import ShellApp
@@ -72,7 +72,7 @@ def _connected(run_dir: Path) -> Iterator[None]:
     # Not `runs.greeted`: with it comes all that reads profiles, a quarter of a second before the console.
     import socket
 
-    from lamdatui.paths import socket_path
+    from lamdatui.base.paths import socket_path
 
     with socket.socket(socket.AF_UNIX) as connection:
         # Where there is none, the console says so.

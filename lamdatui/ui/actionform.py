@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState
 from lamdatui.ui.proposal import ancestry, expected_text, forecast, params_of
 from lamdatui.ui.words import Line, Span, count, number, score
 
 if TYPE_CHECKING:
-    from lamdatui.actions import Param, Value
+    from lamdatui.domain.actions import Param, Value
 
 Json = dict[str, Any]
 MANY = 99

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.objects import DatasetObject
-from lamdatui.state import RunState
+from lamdatui.base.text import one_line
+from lamdatui.domain.objects import DatasetObject
+from lamdatui.domain.state import RunState
 from lamdatui.ui.actionform import SlotSpec, TypeSpec, fitting, hint, type_specs
 from lamdatui.ui.proposal import params_of
-from lamdatui.ui.sanitize import one_line
 
 if TYPE_CHECKING:
     import yaml

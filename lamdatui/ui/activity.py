@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.events import Event
-from lamdatui.state import RunState
+from lamdatui.base.text import one_line
+from lamdatui.domain.events import Event
+from lamdatui.domain.state import RunState
 from lamdatui.ui.proposal import proposer
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.words import Mark, Tone, call_text, duration, interval, mark, number, score, signed
 
 Json = dict[str, Any]

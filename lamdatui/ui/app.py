@@ -13,13 +13,13 @@ from textual.app import SystemCommand
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.events import MODES
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
+from lamdatui.domain.events import MODES
 from lamdatui.ui import garbage
 from lamdatui.ui.attention import Attention
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.link import EngineLink
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen
 from lamdatui.ui.shell import ShellApp
 from lamdatui.ui.state import Part, ViewState

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 
-from lamdatui.ui.sanitize import one_line
+from lamdatui.base.text import one_line
 
 BLOCKED_SECONDS = 1.0
 """A proposal that is decided sooner (by a mode or a rule) calls nobody."""

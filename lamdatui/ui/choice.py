@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lamdatui.jsonio import read_json, write_atomic
-from lamdatui.paths import state_dir
+from lamdatui.base.jsonio import read_json, write_atomic
+from lamdatui.base.paths import state_dir
 
 
 def _file() -> Path:

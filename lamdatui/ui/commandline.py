@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.ui.sanitize import clean, clean_json
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.base.text import clean, clean_json
 
 LINE_BYTES = 1 << 20
 SECONDS = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lamdatui.state import RunState
+from lamdatui.domain.state import RunState
 from lamdatui.ui.node import SPLITS, Subject, action_fields, difference, scores_of, sign_of, table
 from lamdatui.ui.pipeline import cost_of
 from lamdatui.ui.proposal import ancestry, params_of

@@ -14,9 +14,9 @@ import time
 import traceback
 from typing import Any
 
-from lamdatui.errors import EXIT_FAILED
-from lamdatui.paths import state_dir
-from lamdatui.ui.sanitize import clean, one_line
+from lamdatui.base.errors import EXIT_FAILED
+from lamdatui.base.paths import state_dir
+from lamdatui.base.text import clean, one_line
 
 
 def report(error: BaseException, way_back: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.activity import changes_text
 from lamdatui.ui.proposal import ancestry, facts, grounds, labelled
 from lamdatui.ui.words import Line, call_text, count, duration, interval, mark, score, signed, size

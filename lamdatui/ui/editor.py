@@ -15,8 +15,8 @@ from typing import Any
 
 from textual.app import App, SuspendNotSupported
 
-from lamdatui.errors import EXIT_USAGE, LamdatuiError
-from lamdatui.jsonio import regular
+from lamdatui.base.errors import EXIT_USAGE, LamdatuiError
+from lamdatui.base.jsonio import regular
 
 
 def editor_command() -> list[str]:

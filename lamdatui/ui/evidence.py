@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import read_json, regular, unsealed
-from lamdatui.state import RunState
+from lamdatui.base.jsonio import read_json, regular, unsealed
+from lamdatui.base.text import clean_json
+from lamdatui.domain.state import RunState
 from lamdatui.ui.loglines import log_line
 from lamdatui.ui.node import Subject
-from lamdatui.ui.sanitize import clean_json
 from lamdatui.ui.tail import read_metrics, step_folder
 
 Json = dict[str, Any]

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.cells import cell_len, set_cell_size
 
-from lamdatui.jsonio import finite
+from lamdatui.base.jsonio import finite
 from lamdatui.ui.history import READINGS, share
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.training import Progress

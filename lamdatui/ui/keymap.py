@@ -10,8 +10,8 @@ from typing import Any
 
 from textual.keys import _character_to_key
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.settings import suggestion
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config.settings import suggestion
 from lamdatui.ui.keys import CHAINS, KEYS, Key
 
 ALWAYS = {"quit": "ctrl+q"}

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.ui.sanitize import read_frame
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.ui.state import ENDED
 from lamdatui.ui.who import who
 
 if TYPE_CHECKING:
-    from lamdatui.client import Client
+    from lamdatui.wire.client import Client
 
 Json = dict[str, Any]
 
@@ -41,8 +40,9 @@ class EngineLink:
 
     async def run(self) -> None:
         """Watch the engine for ever."""
-        from lamdatui.client import Client
-        from lamdatui.lastwords import last_words
+        from lamdatui.wire.client import Client
+        from lamdatui.wire.lastwords import last_words
+        from lamdatui.wire.protocol import read_frame
 
         failures = 0
         while True:

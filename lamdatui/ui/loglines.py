@@ -8,7 +8,7 @@ from calendar import timegm
 from dataclasses import dataclass
 from typing import Literal
 
-from lamdatui.ui.sanitize import clean
+from lamdatui.base.text import clean
 
 Level = Literal["", "warning", "error"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamdatui.state import RunState, StepRecord
-from lamdatui.ui.sanitize import one_line
+from lamdatui.base.text import one_line
+from lamdatui.domain.state import RunState, StepRecord
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.tail import step_folder
 from lamdatui.ui.words import Line, Mark, duration, mark

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.pipeline import cost_of, model_inputs
 from lamdatui.ui.proposal import ancestry, by_text, labelled, params_of
 from lamdatui.ui.words import Line, Mark, Span, Tone, call_text, count, duration, interval, mark, number, score, signed, size
 
 if TYPE_CHECKING:
-    from lamdatui.actions import Param
+    from lamdatui.domain.actions import Param
 
 Json = dict[str, Any]
 VERDICTS = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stopped"}

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 
 
 def pager_command(path: Path, env: Mapping[str, str], *, line: int | None = None, follow: bool = False) -> list[str]:

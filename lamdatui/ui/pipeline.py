@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from lamdatui.objects import ModelObject
-from lamdatui.state import RunState, Trial
-from lamdatui.ui.sanitize import one_line
+from lamdatui.base.text import one_line
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.words import Mark, mark
 

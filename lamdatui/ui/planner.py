@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from lamdatui.jsonio import finite
-from lamdatui.state import RunState, Trial
+from lamdatui.base.jsonio import finite
+from lamdatui.base.text import one_line
+from lamdatui.domain.planner_report import Worth, details, told
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.proposal import alternatives, by_text, expected_text, labelled
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import Exchange, ViewState
 from lamdatui.ui.words import Line, Tone, call_text, count, duration
-from lamdatui.worth import Worth, details, told
 
 Json = dict[str, Any]
 Kind = Literal["hint", "constraint", "rule"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from lamdatui.jsonio import finite
-from lamdatui.ledger import Ledger
+from lamdatui.base.jsonio import finite
+from lamdatui.domain.budget import Ledger
 from lamdatui.ui.hardware import clip_lines, pace_text
 from lamdatui.ui.results import Results
 from lamdatui.ui.state import ViewState

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.events import by_person
-from lamdatui.jsonio import finite
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState, Trial, details_of
-from lamdatui.ui.sanitize import one_line
+from lamdatui.base.jsonio import finite
+from lamdatui.base.text import one_line
+from lamdatui.domain.events import by_person
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState, Trial, details_of
 from lamdatui.ui.words import Line, Span, call_text, count, duration, inputs_text, number, size
 
 if TYPE_CHECKING:
-    from lamdatui.actions import Param
+    from lamdatui.domain.actions import Param
 
 Json = dict[str, Any]
 LABEL = 11
@@ -26,7 +26,7 @@ Z95 = 1.96
 def params_of(proposal: Mapping[str, Any]) -> list[Param]:
     """The declared hyperparameters, as the objects that validate them. A malformed one is left out."""
     # Imported late: the first paint does not need it.
-    from lamdatui.actions import Param
+    from lamdatui.domain.actions import Param
 
     found = []
     for item in proposal.get("declaration", {}).get("params", []):

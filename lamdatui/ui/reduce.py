@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.events import Event, event_from_json
-from lamdatui.snapshot import Restored
-from lamdatui.state import RunState
+from lamdatui.base.text import clean_json, one_line
+from lamdatui.domain.events import Event, event_from_json
+from lamdatui.domain.state import RunState
 from lamdatui.ui.activity import Row, rows
-from lamdatui.ui.sanitize import Clean, clean_json, one_line
 from lamdatui.ui.shapes import check_event, check_hardware, check_head, check_link, check_trials
 from lamdatui.ui.state import ALL_PARTS, Exchange, Part, ViewState
+from lamdatui.wire.protocol import Clean
+from lamdatui.wire.snapshot import Restored
 
 Json = dict[str, Any]
 

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from lamdatui.jsonio import finite
-from lamdatui.pipeline import parents
-from lamdatui.state import RunState, Trial
+from lamdatui.base.jsonio import finite
+from lamdatui.domain.lineage import parents
+from lamdatui.domain.state import RunState, Trial
 
 
 @dataclass(frozen=True, slots=True)

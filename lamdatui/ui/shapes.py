@@ -248,7 +248,7 @@ def check_link(frame: Json) -> None:
 
 
 def check_head(frame: Json) -> None:
-    """The same for the first frame of a snapshot (`lamdatui.snapshot`)."""
+    """The same for the first frame of a snapshot (`lamdatui.wire.snapshot`)."""
     _check(HEAD, {name: frame[name] for name in HEAD})
     _check_objects(frame["objects"], frame["fields"])
     # Each has its place before its values.

@@ -18,12 +18,12 @@ from textual.dom import DOMNode
 from textual.filter import LineFilter, Monochrome, NoColor
 from textual.screen import Screen
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.paths import state_dir
-from lamdatui.settings import Settings, load_settings, settings_file, suggestion
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.paths import state_dir
+from lamdatui.base.text import one_line
+from lamdatui.config.settings import Settings, load_settings, settings_file, suggestion
 from lamdatui.ui import ascii, choice
 from lamdatui.ui.keys import KEYS, Key, bindings, display, function_key, shown, use_keymap
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.theme import DARK, OURS, SHORT
 from lamdatui.ui.turns import Passed, Turns
 

@@ -1,6 +1,6 @@
 """What the console knows, as one object; `lamdatui.ui.reduce` takes frames into it. No textual here.
 
-The run's truth is `lamdatui.state.RunState`; what is added is ephemeral: hardware, the running step's metrics, the
+The run's truth is `lamdatui.domain.state.RunState`; what is added is ephemeral: hardware, the running step's metrics, the
 activity rows, unread counts and the connection.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamdatui.state import RunState, StepRecord, Trial
+from lamdatui.domain.state import RunState, StepRecord, Trial
 from lamdatui.ui.history import History
 from lamdatui.ui.training import Progress
 
 if TYPE_CHECKING:
-    from lamdatui.snapshot import Restored
     from lamdatui.ui.activity import Row
+    from lamdatui.wire.snapshot import Restored
 
 Json = dict[str, Any]
 Part = Literal["status", "pipeline", "activity", "logs", "hardware", "card", "planner"]

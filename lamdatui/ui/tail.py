@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import parse_json, regular
-from lamdatui.ui.sanitize import clean_json
+from lamdatui.base.jsonio import parse_json, regular
+from lamdatui.base.text import clean_json
 
 
 def step_folder(run_dir: Path, key: str) -> Path | None:

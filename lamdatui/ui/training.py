@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from lamdatui.jsonio import finite
+from lamdatui.base.jsonio import finite
 
 Json = dict[str, Any]
 

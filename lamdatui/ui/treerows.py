@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len, set_cell_size
 
+from lamdatui.base.text import one_line
 from lamdatui.ui.pipeline import Facts, Pipeline, Row
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.words import Line, Span, Tone, interval, score, signed
 
 GUTTER = 2

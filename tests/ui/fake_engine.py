@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lamdatui.client import FRAME_BYTES, PROTOCOL, decode, encode
-from lamdatui.events import Event, check_fields
-from lamdatui.paths import socket_path
-from lamdatui.snapshot import Snapshots
-from lamdatui.state import RunState
+from lamdatui.base.paths import socket_path
+from lamdatui.domain.events import Event, check_fields
+from lamdatui.domain.state import RunState
+from lamdatui.wire.protocol import FRAME_BYTES, PROTOCOL, decode, encode
+from lamdatui.wire.snapshot import Snapshots
 
 Json = dict[str, Any]
 WALL = 1_760_000_000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lamdatui.jsonio import digest
+from lamdatui.base.jsonio import digest
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
 

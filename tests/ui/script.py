@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lamdatui.jsonio import digest
+from lamdatui.base.jsonio import digest
 from lamdatui.ui.words import Line
 from tests.ui.fake_engine import FakeEngine
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.widgets import Input, OptionList, Static
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.objects import DatasetObject, ModelObject
-from lamdatui.state import RunState
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.state import RunState
 from lamdatui.ui.actionform import Draft, draft_of, first_type, fitted, fitting, type_specs, verdict_lines
 from lamdatui.ui.screens.action import ActionScreen, PickRow
 from lamdatui.ui.screens.pick import PickScreen

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.events import Event
-from lamdatui.state import RunState
+from lamdatui.domain.events import Event
+from lamdatui.domain.state import RunState
 from lamdatui.ui.actiontext import Types, read, text_of, types_of
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine

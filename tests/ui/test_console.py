@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from textual.events import Key
 
-from lamdatui.events import MODES
+from lamdatui.domain.events import MODES
 from lamdatui.ui.grace import GRACE_SECONDS
 from lamdatui.ui.screens.dialogs import ChoiceScreen
 from lamdatui.ui.screens.edit import EditScreen

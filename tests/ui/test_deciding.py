@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from textual import events
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.state import RunState
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.state import RunState
 from lamdatui.ui import editor
 from lamdatui.ui.proposal import decided_text, facts, queue_lines
 from lamdatui.ui.screens.action import ActionScreen
@@ -303,7 +303,7 @@ async def test_who_was_faster_is_told_when_both_decide(waiting: FakeEngine) -> N
 
 def test_a_rules_decision_names_the_rule() -> None:
     state = RunState()
-    from lamdatui.state import Trial
+    from lamdatui.domain.state import Trial
 
     trial = Trial(3, decision={"verdict": "approve", "by": "rule r2", "reason": ""})
     assert decided_text(trial) == "Trial 3 was approved by rule r2"

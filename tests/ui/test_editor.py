@@ -12,7 +12,7 @@ import pexpect
 import pyte
 import pytest
 
-from lamdatui.launcher import KEEP_TITLE
+from lamdatui.cli.launcher import KEEP_TITLE
 from lamdatui.ui.grace import GRACE_SECONDS
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine, in_thread
@@ -39,7 +39,7 @@ class Screen:
     def __init__(self, run_dir: Path, editor: Path) -> None:
         environment = {**os.environ, "TERM": "xterm-256color", "VISUAL": f"{sys.executable} {editor}"}
         environment.pop("NO_COLOR", None)
-        words = ["-P", "-m", "lamdatui.launcher", sys.executable, "-P", "-m", "lamdatui.ui", str(run_dir)]
+        words = ["-P", "-m", "lamdatui.cli.launcher", sys.executable, "-P", "-m", "lamdatui.ui", str(run_dir)]
         self.child = pexpect.spawn(sys.executable, words, env=environment, dimensions=(40, 120), timeout=5)
         self.screen = pyte.Screen(120, 40)
         self.stream = pyte.ByteStream(self.screen)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lamdatui.resources import builtin
+from lamdatui.config.resources import builtin
 from lamdatui.ui.hardware import DETAILS, hardware_lines, past_rows
 from lamdatui.ui.history import READINGS
 from lamdatui.ui.reduce import reduce

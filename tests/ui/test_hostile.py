@@ -20,8 +20,8 @@ from typing import Any
 import pexpect
 import pytest
 
-from lamdatui.events import KINDS
-from lamdatui.launcher import console_command
+from lamdatui.cli.launcher import console_command
+from lamdatui.domain.events import KINDS
 from tests.hostile import Disguise, strings
 from tests.tty import Watch, acting, modes_left_on
 from tests.ui.fake_engine import FakeEngine, in_thread
@@ -97,7 +97,7 @@ class Session:
         self.fed = 0
         self.seen: set[bytes] = set()
         """Names of the hostile strings that got to the terminal."""
-        launch = "import json, sys; from lamdatui.launcher import run; sys.exit(run(json.loads(sys.argv[1])))"
+        launch = "import json, sys; from lamdatui.cli.launcher import run; sys.exit(run(json.loads(sys.argv[1])))"
         # No tool of a desktop, which would take what is copied.
         alone = dict.fromkeys(("TMUX", "STY", "DISPLAY", "WAYLAND_DISPLAY"), "")
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **alone}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from textual.widgets import Footer
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.ui.keymap import checked, rows
 from lamdatui.ui.keys import shown
 from lamdatui.ui.screens.help import HelpScreen

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from lamdatui import snapshot
+from lamdatui.domain.planner_report import told, worth
 from lamdatui.ui import link
 from lamdatui.ui.pipeline import Row
 from lamdatui.ui.screens.compare import CompareScreen
 from lamdatui.ui.widgets.pipeline import PipelinePane
-from lamdatui.worth import told, worth
+from lamdatui.wire import snapshot
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

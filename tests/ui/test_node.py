@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from textual.widgets import OptionList, Static
 
-from lamdatui.state import RunState
+from lamdatui.domain.state import RunState
 from lamdatui.ui.compare import cost_rows, curves, made_lines, score_rows
 from lamdatui.ui.evidence import gather, places
 from lamdatui.ui.node import (

@@ -151,8 +151,8 @@ async def test_nothing_is_painted_under_a_screen_that_covers_it(running: FakeEng
 def test_the_first_paint_waits_for_nothing_that_it_does_not_show() -> None:
     code = (
         "import sys, lamdatui.ui.app; "
-        "later = {'lamdatui.worth', 'statistics', 'lamdatui.ui.widgets.card', 'lamdatui.ui.widgets.deciding', 'lamdatui.ui.reduce', "
-        "'lamdatui.snapshot', 'lamdatui.client', 'lamdatui.ui.widgets.logview', 'lamdatui.ui.hardware', 'hashlib'}; "
+        "later = {'lamdatui.domain.planner_report', 'statistics', 'lamdatui.ui.widgets.card', 'lamdatui.ui.widgets.deciding', 'lamdatui.ui.reduce', "
+        "'lamdatui.wire.snapshot', 'lamdatui.wire.client', 'lamdatui.ui.widgets.logview', 'lamdatui.ui.hardware', 'hashlib'}; "
         "assert not later & set(sys.modules), later & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

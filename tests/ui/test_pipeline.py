@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lamdatui.objects import ModelObject
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.pipeline import ORDERS, Pipeline, Row
 from lamdatui.ui.reduce import reduce
 from lamdatui.ui.screens.node import NodeScreen

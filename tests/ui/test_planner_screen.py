@@ -7,9 +7,9 @@ import re
 import pytest
 from textual.widgets import Input, OptionList, TextArea
 
+from lamdatui.domain.policies import SUMMARIES
 from lamdatui.engine import people
 from lamdatui.planner.grammar import MEMORY_CHARS as ENGINE_MEMORY_CHARS
-from lamdatui.policies import SUMMARIES
 from lamdatui.ui.screens import planner as screens
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.planner import PlannerScreen

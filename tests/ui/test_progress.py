@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from bench.bigrun import BigRun
-from lamdatui.events import Event
-from lamdatui.ledger import Ledger
-from lamdatui.objects import ModelObject
-from lamdatui.pipeline import lineage
-from lamdatui.state import RunState, Trial
+from lamdatui.domain.budget import Ledger
+from lamdatui.domain.events import Event
+from lamdatui.domain.lineage import lineage
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.charts import (
     Axis,
     Chart,

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamdatui.base.text import FORBIDDEN, clean, clean_json, is_harmless, one_line
 from lamdatui.ui.loglines import log_line
-from lamdatui.ui.sanitize import FORBIDDEN, clean, clean_json, is_harmless, one_line, read_frame
+from lamdatui.wire.protocol import read_frame
 from tests.conftest import CHECKOUT
 
 ANY = st.text(st.characters(), max_size=60)

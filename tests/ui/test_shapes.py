@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.events import event_from_json
-from lamdatui.snapshot import Snapshots
-from lamdatui.state import RunState
+from lamdatui.domain.events import event_from_json
+from lamdatui.domain.state import RunState
 from lamdatui.ui.pipeline import Pipeline
 from lamdatui.ui.reduce import reduce
 from lamdatui.ui.shapes import check, check_event, check_head, check_trials
 from lamdatui.ui.state import ViewState
+from lamdatui.wire.snapshot import Snapshots
 from tests.hostile import Disguise, strings
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

@@ -21,10 +21,10 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from lamdatui.errors import EXIT_FAILED
-from lamdatui.launcher import start_command
-from lamdatui.paths import config_dir, state_dir
-from lamdatui.trust import TITLE, UNCONFIRMED
+from lamdatui.base.errors import EXIT_FAILED
+from lamdatui.base.paths import config_dir, state_dir
+from lamdatui.cli.launcher import start_command
+from lamdatui.inputs.trust import TITLE, UNCONFIRMED
 from lamdatui.ui import commandline
 from lamdatui.ui.app import ConsoleApp
 from lamdatui.ui.commandline import Ended
@@ -72,7 +72,7 @@ class Commands:
         self.held.set()
 
     async def ask(self, *arguments: str) -> Any:
-        from lamdatui.ui.sanitize import clean_json
+        from lamdatui.base.text import clean_json
 
         self.ran.append(arguments)
         await self.held.wait()
@@ -300,7 +300,7 @@ async def test_refresh_looks_again(commands: Commands, tmp_path: Path) -> None:
 
 
 async def test_commands_that_fail_are_told_in_their_pane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from lamdatui.errors import LamdatuiError
+    from lamdatui.base.errors import LamdatuiError
 
     async def broken(*arguments: str) -> Any:
         raise LamdatuiError(f"{arguments[0]} can't work here")

@@ -17,7 +17,8 @@ from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import Input, Label, Static
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
 from lamdatui.ui.actionform import (
     Draft,
     SlotSpec,
@@ -31,7 +32,6 @@ from lamdatui.ui.actionform import (
     verdict_lines,
 )
 from lamdatui.ui.keys import bindings, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.pick import PickScreen
 from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.state import ViewState

@@ -9,10 +9,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
-from lamdatui.trust import TITLE, UNCONFIRMED
+from lamdatui.base.errors import CONFIRM_TITLE, UNCONFIRMED
+from lamdatui.base.text import one_line
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import leave, open_over
 
 LINES = 6
@@ -67,7 +67,7 @@ class BusyScreen(ModalScreen[str | None]):
     def _confirm(self) -> None:
         from lamdatui.ui.screens.dialogs import ConfirmScreen
 
-        asked = self._whole[self._whole.index(TITLE) :] if TITLE in self._whole else self._whole
+        asked = self._whole[self._whole.index(CONFIRM_TITLE) :] if CONFIRM_TITLE in self._whole else self._whole
         text = "\n".join(line for line in asked if not line.startswith(("error: ", "  where: ", "  fix: ")))
         choices = {"": "No, start nothing", "trust": "Yes, run and reach this from now on"}
         self._asks = not open_over(self, ConfirmScreen("Confirm what the profile names", text, choices), self._confirmed)

@@ -7,10 +7,10 @@ from typing import Any
 
 from textual.screen import Screen
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
 from lamdatui.ui.actionform import Draft, draft_of
 from lamdatui.ui.node import Subject, subject
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.words import call_text

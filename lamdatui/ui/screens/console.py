@@ -17,11 +17,11 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, OptionList
 
+from lamdatui.base.text import one_line
 from lamdatui.ui.keys import bindings
 from lamdatui.ui.logsources import cause
 from lamdatui.ui.logsources import keys as log_keys
 from lamdatui.ui.logsources import line as log_row
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.state import ALL_PARTS, Part, ViewState
 from lamdatui.ui.widgets.activity import ActivityPane

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from lamdatui.actions import Param, Value
+from lamdatui.domain.actions import Param, Value
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.widgets.params import ParamFields

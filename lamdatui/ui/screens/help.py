@@ -13,9 +13,9 @@ from textual.screen import ModalScreen, Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from lamdatui.base.text import one_line
 from lamdatui.ui.help import Entry, Group, about, help_lines, indent
 from lamdatui.ui.keys import KEYS, bindings, display, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.widgets.hanging import Hanging
 
 IDS = frozenset(key.id for key in KEYS)

@@ -15,11 +15,11 @@ from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, RadioButton, RadioSet, Static
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.events import MODES
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
+from lamdatui.domain.events import MODES
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import leave
 from lamdatui.ui.start import finding_lines, is_made_first, merged, verdict
 from lamdatui.ui.widgets.hanging import Hanging

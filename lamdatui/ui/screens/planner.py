@@ -14,12 +14,13 @@ from textual.events import DescendantFocus
 from textual.widgets import Footer, OptionList
 from textual.widgets.option_list import Option
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.policies import SUMMARIES
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
+from lamdatui.domain.planner_report import worth
+from lamdatui.domain.policies import SUMMARIES
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.planner import Said, choice_lines, exchange_line, exchange_lines, memory_lines, report_lines, said, worth_lines
 from lamdatui.ui.proposal import LABEL
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.console import ConsoleScreen, attempt
 from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
 from lamdatui.ui.screens.stack import OverConsole, open_over
@@ -29,7 +30,6 @@ from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.widgets.status import StatusRow
 from lamdatui.ui.words import Line
-from lamdatui.worth import worth
 
 HINT_CHARS, MEMORY_CHARS = 300, 480
 """The engine cuts what is longer."""

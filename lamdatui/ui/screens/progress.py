@@ -13,8 +13,8 @@ from textual.events import DescendantFocus, Resize
 from textual.message import Message
 from textual.widgets import Footer, Static
 
-from lamdatui.clock import SystemClock
-from lamdatui.ledger import ledgers
+from lamdatui.base.clock import SystemClock
+from lamdatui.domain.budget import ledgers
 from lamdatui.ui.charts import (
     AXES,
     Axis,

@@ -12,10 +12,10 @@ from textual.screen import ModalScreen
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.node import action_fields
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import Line, call_text

@@ -16,11 +16,11 @@ from textual.screen import Screen
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from lamdatui.errors import LamdatuiError
-from lamdatui.resources import files, profile_summary, replaced, untrusted
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
+from lamdatui.config.resources import files, profile_summary, replaced, untrusted
 from lamdatui.ui import commandline
 from lamdatui.ui.keys import bindings, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import open_over
 from lamdatui.ui.start import (
     FETCH,

@@ -9,8 +9,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static, TextArea
 
+from lamdatui.base.text import one_line
 from lamdatui.ui.keys import bindings, shown
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import leave
 
 

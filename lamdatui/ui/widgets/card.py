@@ -14,12 +14,12 @@ from textual.events import Click, DescendantBlur, Focus, Key, Resize
 from textual.message import Message
 from textual.widgets import Input, Static
 
-from lamdatui.state import RunState, Trial
+from lamdatui.base.text import one_line
+from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.grace import GRACE_SECONDS, Grace
 from lamdatui.ui.keys import bindings, shown
 from lamdatui.ui.legend import question, rows_of
 from lamdatui.ui.proposal import LABEL, facts, grounds, queue_lines, title
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.widgets.hanging import Hanging
 from lamdatui.ui.widgets.legend import Legend
 

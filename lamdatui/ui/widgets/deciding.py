@@ -12,15 +12,15 @@ from textual.containers import Container
 from textual.message import Message
 from textual.screen import Screen
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
 from lamdatui.ui.proposal import alternatives, decided_text, described, in_force_text, params_of, rivals, runnable, weighed_text
-from lamdatui.ui.sanitize import one_line
 from lamdatui.ui.screens.stack import leave, open_over
 from lamdatui.ui.state import ViewState
 from lamdatui.ui.widgets.card import ApprovalCard
 
 if TYPE_CHECKING:
-    from lamdatui.actions import Param
+    from lamdatui.domain.actions import Param
     from lamdatui.ui.actionform import Draft
     from lamdatui.ui.actiontext import Types
     from lamdatui.ui.screens.edit import Filled

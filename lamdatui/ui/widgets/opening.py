@@ -8,9 +8,9 @@ from pathlib import Path
 from textual.app import SuspendNotSupported
 from textual.widget import Widget
 
-from lamdatui.errors import LamdatuiError
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.text import one_line
 from lamdatui.ui import pager
-from lamdatui.ui.sanitize import one_line
 
 
 def open_pager(widget: Widget, path: Path, *, line: int | None = None, follow: bool = False) -> None:

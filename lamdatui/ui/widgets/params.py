@@ -11,12 +11,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Input, Label, Static
 
+from lamdatui.base.text import clean
 from lamdatui.ui.actionform import hint
-from lamdatui.ui.sanitize import clean
 from lamdatui.ui.words import number
 
 if TYPE_CHECKING:
-    from lamdatui.actions import Param, Value
+    from lamdatui.domain.actions import Param, Value
 
 
 class ParamFields(VerticalScroll, can_focus=False):

@@ -7,8 +7,8 @@ import re
 from textual.content import Content
 from textual.widget import Widget
 
-from lamdatui.jsonio import finite
-from lamdatui.ui.sanitize import one_line
+from lamdatui.base.jsonio import finite
+from lamdatui.base.text import one_line
 from lamdatui.ui.state import ENDED, ViewState
 from lamdatui.ui.widgets.paint import paint
 from lamdatui.ui.words import MODE_BADGES, Span, count, size

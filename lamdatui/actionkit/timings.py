@@ -1,0 +1,129 @@
+"""What steps really took on this machine, and estimates corrected by it. One JSON line a step, in the user's state folder.
+
+A formula's estimate is multiplied by measured/predicted of earlier steps of the same kind: the median for seconds, the
+largest for memory, because an estimate that is too low there costs a failed step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from lamdatui.base.jsonio import finite, parse_json, regular, write_atomic
+from lamdatui.domain.actions import PROCESS_BYTES, Estimate
+
+KEPT = 20
+"""The latest measurements of a kind that count."""
+MOST_LINES = 5000
+MOST_CORRECTION = {"seconds": 100.0, "memory": 4.0}
+"""A ratio counts as this at most (and its inverse at least). Memory's is small: an action that one odd measurement made look
+too large would never be tried again, and so never be measured again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One executed step: what the formula said and what it took (seconds; bytes of RAM, or of GPU memory on a GPU)."""
+
+    type: str
+    family: str
+    device: str
+    dtype: str
+    scale: int
+    predicted_seconds: float | None
+    seconds: float
+    predicted_memory: int | None
+    memory: int | None
+
+
+def scale(parameters: int) -> int:
+    """Order of magnitude of a model's size: measurements of a 0.2 M model say nothing of an 8 B one."""
+    return round(math.log10(parameters)) if parameters > 0 else 0
+
+
+@dataclass(slots=True)
+class Ledger:
+    """This machine's measurements. `path` None keeps them in memory only."""
+
+    path: Path | None = None
+    items: list[Measurement] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, path: Path) -> Ledger:
+        """Read what is there; a broken line is passed over, an old excess is dropped."""
+        items = list(_read(path))
+        ledger = cls(path, items[-MOST_LINES:])
+        if len(items) > 2 * MOST_LINES:
+            try:
+                write_atomic(path, "".join(_line(item) for item in ledger.items))
+            except OSError:
+                pass  # a state folder that can't be written to
+        return ledger
+
+    def add(self, item: Measurement) -> None:
+        """Remember a step. A state folder that can't be written to costs only the memory of it."""
+        self.items.append(item)
+        if self.path is None:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if self.path.exists():
+                regular(self.path)
+            with self.path.open("a", encoding="utf-8") as handle:
+                handle.write(_line(item))
+        except OSError:
+            self.path = None
+
+    def correct(self, kind: str, family: str, device: str, dtype: str, parameters: int, estimate: Estimate) -> Estimate:
+        """The estimate as this machine's own steps correct it: those of the type, else of its family, else none."""
+        place = (device.partition(":")[0], dtype, scale(parameters))
+        near = [m for m in self.items if (m.device, m.dtype, m.scale) == place]
+        seconds = _ratios([m for m in near if m.type == kind] or [m for m in near if m.family == family], "seconds")
+        memory = _ratios([m for m in near if m.type == kind], "memory")
+        found = estimate
+        if estimate.seconds is not None and seconds:
+            found = Estimate(round(estimate.seconds * median(seconds), 2), found.memory_bytes, found.disk_bytes)
+        if estimate.memory_bytes is not None and memory:
+            beyond = max(0, estimate.memory_bytes - PROCESS_BYTES) * max(memory)
+            found = Estimate(found.seconds, int(PROCESS_BYTES + beyond), found.disk_bytes)
+        return found
+
+    def count(self, kind: str, device: str, dtype: str, parameters: int) -> int:
+        """How many steps of a type were measured at this size."""
+        place = (kind, device.partition(":")[0], dtype, scale(parameters))
+        return sum((m.type, m.device, m.dtype, m.scale) == place for m in self.items)
+
+
+def _ratios(items: list[Measurement], what: str) -> list[float]:
+    found = []
+    for item in items[-KEPT:]:
+        if what == "seconds":
+            predicted, measured = item.predicted_seconds, item.seconds
+        else:
+            predicted = None if item.predicted_memory is None else item.predicted_memory - PROCESS_BYTES
+            measured = None if item.memory is None else max(0, item.memory - PROCESS_BYTES)
+        if predicted and measured and predicted > 0:
+            found.append(min(MOST_CORRECTION[what], max(1 / MOST_CORRECTION[what], measured / predicted)))
+    return found
+
+
+def _line(item: Measurement) -> str:
+    return json.dumps({name: getattr(item, name) for name in Measurement.__slots__}) + "\n"
+
+
+def _read(path: Path) -> Iterable[Measurement]:
+    try:
+        lines = regular(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            item = Measurement(**parse_json(line))
+        except (ValueError, TypeError):
+            continue
+        numbers = (item.scale, item.seconds, item.predicted_seconds, item.predicted_memory, item.memory)
+        if all(number is None or finite(number) is not None for number in numbers) and item.seconds is not None:
+            yield item

@@ -1,0 +1,1 @@
+"""The commands of `lamdatui` and what they do."""

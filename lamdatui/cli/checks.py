@@ -1,0 +1,323 @@
+"""`check` and `doctor`: what can be known of a profile and of this machine before anything runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import psutil
+
+from lamdatui import __version__
+from lamdatui.actionkit.timings import Ledger
+from lamdatui.base import paths
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config import resources
+from lamdatui.domain.actions import BoundType
+from lamdatui.inputs import trust
+from lamdatui.inputs.profile import Profile, find_profile, load_profile
+from lamdatui.wire.rundir import check_name
+
+if TYPE_CHECKING:
+    from lamdatui.domain.state import RunState
+    from lamdatui.engine.candidates import Machine
+
+Status = Literal["ok", "warn", "bad"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: how it is, and what to do about it."""
+
+    status: Status
+    subject: str
+    detail: str
+    fix: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = f"{self.status:4}  {self.subject:22} {self.detail}"
+        return f"{text}\n{'':29}fix: {self.fix}" if self.fix else text
+
+
+def _try(subject: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding("ok", subject, look())
+    except LamdatuiError as error:
+        where = f" ({error.where})" if error.where else ""
+        return Finding("bad", subject, error.what + where, error.fix)
+    except (OSError, RecursionError, TypeError, ValueError) as error:
+        # Nothing is known that ends here; whatever does is a finding all the same.
+        return Finding("bad", subject, f"it can't be read: {type(error).__name__}: {error}"[:500])
+
+
+def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Finding]:
+    """Findings about a profile: what it names, its columns and sizes, memory, disk, the planner.
+
+    Raises LamdatuiError when the profile itself can't be read: nothing further can be known then.
+    """
+    path = find_profile(text)
+    profile = load_profile(path, overrides)
+    where = "" if path.is_relative_to(resources.builtin("profiles")) else f"; {path}"
+    findings = [Finding("ok", "profile", f"{profile.name}: {profile.budget.trials} trials, mode {profile.mode}{where}")]
+    if text in (replaced := resources.replaced("profiles")):
+        findings.append(Finding("warn", "origin", replaced[text]))
+    try:
+        check_name(f"{profile.name}-1")
+    except LamdatuiError as error:
+        findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
+    findings += [*_trust(profile), *_contents(profile)]
+    if all(finding.status != "bad" for finding in findings):
+        findings += _sizes(profile, runs_dir)
+    findings.append(_try("planner", lambda: _planner(profile)))
+    return findings
+
+
+def _trust(profile: Profile) -> list[Finding]:
+    """What the profile would run or reach, and whether a person confirmed it; nothing where there is nothing to confirm."""
+    found = trust.sensitive(profile)
+    if not found:
+        return []
+    detail = " ".join(line.strip() for line in trust.told(found)[1:])
+    if trust.is_confirmed(found):
+        return [Finding("ok", "trust", f"confirmed: {detail}")]
+    return [Finding("warn", "trust", f"to be confirmed when it starts: {detail}", "`lamdatui run` asks; headless: --trust")]
+
+
+def _contents(profile: Profile) -> list[Finding]:
+    from lamdatui.inputs.datafiles import inspect_dataset
+    from lamdatui.inputs.modelfiles import inspect_model
+    from lamdatui.inputs.taskfiles import load_task
+    from lamdatui.inputs.workspace import bind_types, locate, origins
+
+    def model(path: str) -> str:
+        info = inspect_model(locate(path))
+        return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
+
+    def dataset(path: str) -> str:
+        info = inspect_dataset(locate(path))
+        return f"{info.rows} rows, {info.format}"
+
+    def task(name: str) -> str:
+        spec = profile.tasks[name]
+        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+        rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits).rows
+        return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
+
+    def types() -> str:
+        bound, _ = bind_types(profile)
+        findings.extend(Finding("warn", "origin", text) for text in origins(profile, bound))
+        return ", ".join(bound)
+
+    findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
+    findings += [_try(f"dataset {name}", lambda spec=spec: dataset(spec.path)) for name, spec in profile.datasets.items()]
+    findings += [_try(f"task {name}", lambda name=name: task(name)) for name in profile.tasks]
+    findings.append(_try("actions", types))
+    for problem in resources.load_registry().problems:
+        findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
+    return findings
+
+
+def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
+    from lamdatui.domain.objects import ObjectPool
+    from lamdatui.domain.state import RunState
+    from lamdatui.inputs.workspace import open_workspace
+
+    space = open_workspace(profile)
+    state = RunState(seed=profile.seed, pool=ObjectPool({**space.models, **space.datasets}))
+    largest = max((model.parameters for model in space.models.values()), default=0)
+    folder = runs_dir if runs_dir.exists() else Path.cwd()
+    free = shutil.disk_usage(folder).free
+    disk = largest * 4 * profile.budget.trials
+    status: Status = "ok" if disk < free else "warn"
+    findings = [Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")]
+    machine = _machine(profile, folder)
+    makes_data = any(bound.type.output == "dataset" for bound in space.types.values())
+    return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in space.types.values())]
+
+
+def _machine(profile: Profile, folder: Path) -> Machine:
+    """What steps would run on, as far as can be told without torch."""
+    from lamdatui.engine.candidates import Machine
+    from lamdatui.hardware.gpu import read_gpus
+    from lamdatui.hardware.system import has_fast_bfloat16
+
+    gpus, _ = read_gpus()
+    build = version("torch") if importlib.util.find_spec("torch") else "+cpu"
+    known = [gpu["memory_total"] for gpu in gpus if gpu["memory_total"]]
+    on_gpu = profile.device != "cpu" and bool(known) and not build.endswith("+cpu")
+    fast = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus) if on_gpu else has_fast_bfloat16()
+    dtype = profile.dtype if profile.dtype != "auto" else "bfloat16" if fast else "float32"
+    memory = min(known) if on_gpu else psutil.virtual_memory().total
+    return Machine("cuda" if on_gpu else "cpu", dtype, memory, folder, Ledger.open(paths.measurements_file()))
+
+
+def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: bool) -> Finding:
+    """What of an action type can be proposed when the run starts, what it costs, and why there is nothing."""
+    from lamdatui.engine.candidates import Known, enumerate_type, size_of
+
+    subject = f"action {bound.name}"
+    for slot in bound.type.slots:
+        fitting = slot.takes_models or slot.least == 0 or any(d.format in slot.formats for d in state.pool.datasets)
+        if not fitting and not makes_data:
+            detail = f"no dataset of format {' or '.join(slot.formats)}: it can never be proposed"
+            return Finding("warn", subject, detail, "add such a dataset, or drop the action")
+    listing = enumerate_type(bound, state, machine, Known(), 1)
+    if not listing.candidates:
+        reasons = "; ".join(listing.refused)
+        # Merges and distillation may well wait for what other actions make; too little memory or disk does not pass by itself.
+        waits = listing.combinations == 0 or not any("there are" in text or "are free" in text for text in listing.refused)
+        waits = waits and not any(" failed: " in text for text in listing.refused)
+        return Finding("ok" if waits else "warn", subject, f"nothing to propose at the start: {reasons}")
+    action = listing.candidates[0].action
+    call = bound.call(action.inputs, bound.defaults(), state.pool, machine.device)
+    cost = machine.estimate(bound, call)
+    steps = machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call))
+    grounds = f"from {steps} measured steps" if steps else "by formula"
+    told = "time unknown" if cost.seconds is None else f"about {cost.seconds:.1f} s"
+    told += "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**30:.1f} GiB of memory"
+    return Finding("ok", subject, f"{len(listing.candidates)} at the start; {told} ({grounds})")
+
+
+def _planner(profile: Profile) -> str:
+    from lamdatui.inputs.workspace import planner_settings
+    from lamdatui.policy import known_policy
+
+    known_policy(profile.policy.name)
+    if profile.policy.name == "scripted" and not profile.policy.script:
+        raise LamdatuiError("the policy scripted needs a script", where="policy.script", fix="list its actions in the profile")
+    settings = planner_settings(profile, 1)
+    if settings is None:
+        return f"none: the policy {profile.policy.name} chooses without one"
+    if settings.backend == "openai":
+        return f"server at {settings.url}, reached when the run starts (lamdatui planner check tries it now)"
+    if settings.backend == "vllm":
+        from lamdatui.planner import vllm
+
+        return f"vLLM: {vllm.shown(settings, 8000, vllm.find_executable(settings))}"
+    path = Path(settings.model)
+    return f"{settings.backend}, {path.name}, {path.stat().st_size / 2**20:.0f} MiB"
+
+
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "mergekit",
+    "xllamacpp",
+    "optuna",
+    "scikit-learn",
+    "textual",
+    "apsw",
+)
+
+
+def _servers() -> Finding:
+    import asyncio
+
+    from lamdatui.planner.discover import discover
+
+    found = asyncio.run(discover())
+    return Finding("ok", "planner servers", "; ".join(map(str, found)) or "none answers here; the embedded planner needs none")
+
+
+def check_machine() -> list[Finding]:
+    """Findings about this machine and installation. Imports nothing heavy: versions come from package metadata."""
+    findings = [Finding("ok", "lamdatui", f"{__version__} on Python {sys.version.split()[0]}")]
+    for name in PACKAGES:
+        try:
+            findings.append(Finding("ok", name, version(name)))
+        except PackageNotFoundError:
+            findings.append(Finding("bad", name, "not installed", "make install"))
+    findings += [_gpu(), _cpu(), _sqlite(), _disk(), _terminal(), _settings(), *_catalogue(), _servers()]
+    return findings
+
+
+def _gpu() -> Finding:
+    from lamdatui.hardware.gpu import read_gpus
+
+    gpus, reason = read_gpus()
+    if not gpus:
+        return Finding("warn", "GPU", reason, "steps run on the CPU, which is enough for the lab and the quickstart")
+    names = ", ".join(f"{gpu['name']} {(gpu['memory_total'] or 0) / 2**30:.0f} GiB" for gpu in gpus)
+    build = version("torch") if importlib.util.find_spec("torch") else "none"
+    if build.endswith("+cpu"):
+        return Finding("warn", "GPU", f"{names}, but torch {build} has no CUDA", "install a CUDA build of torch 2.13")
+    return Finding("ok", "GPU", names)
+
+
+def _cpu() -> Finding:
+    memory = psutil.virtual_memory()
+    cores = len(os.sched_getaffinity(0))
+    detail = f"{cores} cores usable, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
+    status: Status = "ok" if memory.available > 6 * 2**30 else "warn"
+    return Finding(status, "CPU and memory", detail, "" if status == "ok" else "the quickstart wants about 6 GiB")
+
+
+def _sqlite() -> Finding:
+    import apsw
+
+    found = apsw.sqlitelibversion()
+    if tuple(map(int, found.split("."))) < (3, 51, 3):
+        return Finding("bad", "SQLite", f"{found} can corrupt a WAL database", "pip install -U apsw")
+    return Finding("ok", "SQLite", f"{found} (bundled with apsw)")
+
+
+def _disk() -> Finding:
+    place = paths.cache_dir()
+    existing = next(folder for folder in [place, *place.parents] if folder.exists())
+    free = shutil.disk_usage(existing).free
+    status: Status = "ok" if free > 5 * 2**30 else "warn"
+    return Finding(
+        status, "disk of the cache", f"{free / 2**30:.1f} GiB free at {place}", "" if status == "ok" else "free some space"
+    )
+
+
+def _terminal() -> Finding:
+    size = shutil.get_terminal_size()
+    term = os.environ.get("TERM", "")
+    if not sys.stdout.isatty():
+        return Finding("ok", "terminal", "none here; headless runs need none")
+    if term in ("", "dumb"):
+        return Finding("warn", "terminal", f"TERM={term or 'unset'}", "set TERM, for example to xterm-256color")
+    return Finding("ok", "terminal", f"{term}, {size.columns}x{size.lines}")
+
+
+def _settings() -> Finding:
+    def look() -> str:
+        from lamdatui.config.settings import load_settings
+        from lamdatui.ui.keymap import checked
+
+        settings = load_settings()
+        changed = len(checked(settings.keymap, str(settings.path)))
+        if not settings.path.exists():
+            return f"defaults; there is no {settings.path}"
+        return f"{settings.path}, {changed} key{'' if changed == 1 else 's'} changed"
+
+    return _try("settings", look)
+
+
+def _catalogue() -> list[Finding]:
+    from lamdatui.catalogue.entries import ENTRIES
+    from lamdatui.catalogue.fetch import local
+
+    findings = []
+    for entry in ENTRIES.values():
+        path = local(entry.name)
+        if path is None:
+            findings.append(Finding("warn", entry.name, "not fetched", f"lamdatui models fetch {entry.name}"))
+        else:
+            findings.append(Finding("ok", entry.name, str(path)))
+    return findings

@@ -1,0 +1,118 @@
+"""What a run has used of what it may use, and what its end still needs. Pure: from the state that the events add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from lamdatui.domain.state import RunState
+
+MEASURED = ("trial", "search")
+"""Purposes of steps that score one model on the search split."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """`used` and `reserved` (for the final evaluation) of `limit` (None: there is none), in `unit`."""
+
+    name: str
+    used: float
+    reserved: float
+    limit: float | None
+    unit: str
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether its limit is reached, with room for what is reserved."""
+        return self.limit is not None and self.used + self.reserved >= self.limit
+
+    def limit_text(self) -> str:
+        """The limit in words, as the reason of a search's end: `12 trials`, `10 minutes`."""
+        limit = self.limit or 0
+        match self.unit:
+            case "s":
+                return f"{limit / 60:g} minutes" + ("" if self.name == "wall" else f" of {self.name}")
+            case "bytes":
+                return f"{limit / 2**30:g} GiB written"
+        return f"{limit:g} {self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON, numbers rounded to thousandths."""
+        numbers = {"used": self.used, "reserved": self.reserved, "limit": self.limit}
+        rounded = {name: round(value, 3) if value is not None else None for name, value in numbers.items()}
+        return {"name": self.name, **rounded, "unit": self.unit}
+
+
+def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
+    """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
+    needed = reserve(state)
+    budget: dict[str, Any] = state.profile.get("budget") or {}
+
+    def limit(name: str, scale: float) -> float | None:
+        return budget[name] * scale if budget.get(name) else None
+
+    on_gpu = str(state.device.get("device", "")).startswith("cuda")
+    return (
+        Ledger("trials", state.counted, 0, state.max_trials, "trials"),
+        Ledger("wall", worked(state, now), needed, state.wall_seconds, "s"),
+        Ledger("GPU time" if on_gpu else "step time", step_seconds(state), needed, limit("step_minutes", 60), "s"),
+        Ledger("planner tokens", state.planner_tokens, 0, limit("planner_tokens", 1), "tokens"),
+        Ledger("disk", written(state), 0, limit("disk_gib", 2**30), "bytes"),
+    )
+
+
+def worked(state: RunState, now: float | None = None) -> float:
+    """Seconds of work over all engines of the run; waiting for a person is not counted."""
+    until = state.metered_until if now is None else now
+    return state.used_seconds + (max(0.0, until - state.engine_since) if state.engine_since is not None else 0.0)
+
+
+def step_seconds(state: RunState) -> float:
+    """Seconds that steps have worked, evaluations included."""
+    return sum(step.seconds.get(part, 0.0) for step in state.steps.values() for part in ("execute", "evaluate"))
+
+
+def written(state: RunState) -> int:
+    """Bytes of the models and datasets that this run made; what came from the store was there before."""
+    made = [item for item in state.pool.items.values() if item.trial is not None]
+    return sum(item.bytes for item in made if not ((trial := state.trials.get(item.trial or 0)) and trial.cached))
+
+
+def evaluation_seconds(state: RunState) -> float:
+    """Mean seconds that scoring one model on the search split has taken in this run; 0 before there is one."""
+    seen = [
+        step.seconds["evaluate"]
+        for step in state.steps.values()
+        if step.purpose in MEASURED and step.status == "ok" and step.seconds.get("evaluate")
+    ]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
+def reserve(state: RunState) -> float:
+    """Seconds that scoring the base and the winner on the sealed split will take, as far as this run has seen.
+
+    0 before the first trial and once the run has ended: there is nothing to score then.
+    """
+    if state.has_ended or not state.trials:
+        return 0.0
+    base = state.pool.base
+    best = state.trials.get(state.best) if state.best is not None else None
+    waiting = [not _is_sealed(state, base), not _is_sealed(state, best.model if best else None)]
+    return sum(waiting) * evaluation_seconds(state) * _rows_ratio(state)
+
+
+def _is_sealed(state: RunState, model: str | None) -> bool:
+    scores = state.scores.get(model or "", {})
+    return bool(scores) and all("sealed" in splits for splits in scores.values())
+
+
+def _rows_ratio(state: RunState) -> float:
+    """Rows of the sealed split for each one of the search split: as the profile counts them; as many where it doesn't."""
+    search = sealed = 0
+    for name, task in (state.profile.get("tasks") or {}).items():
+        rows = task.get("rows") or {}
+        scored = next((tasks[name]["search"]["n"] for tasks in state.scores.values() if "search" in tasks.get(name, {})), 0)
+        one = rows.get("search") or scored
+        search += one
+        sealed += rows.get("sealed") or one
+    return sealed / search if search else 1.0

@@ -1,0 +1,455 @@
+"""What the events say, as one object: a pure reducer that the engine, `lamdatui show` and the console share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lamdatui.domain.events import Event
+from lamdatui.domain.objects import ObjectPool, object_from_json, object_to_json
+from lamdatui.domain.schemes import SCHEME
+
+Json = dict[str, Any]
+
+OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
+"""Statuses of a trial that is not over: the engine goes on with it after a restart."""
+_PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "touched"))
+"""Of a state: what is not in the projection of the run itself."""
+
+
+@dataclass(slots=True)
+class Trial:
+    """One turn of the loop. The field names are the contract of `lamdatui show --json`."""
+
+    number: int
+    status: str = "proposing"
+    action: Json | None = None
+    proposed_by: str = ""
+    reason: str = ""
+    decision: Json | None = None
+    model: str | None = None
+    dataset: str | None = None
+    scores: Json = field(default_factory=dict)
+    objective: float | None = None
+    gain: Json | None = None
+    cached: bool = False
+    seconds: Json = field(default_factory=dict)
+    error: Json | None = None
+    proposal: Json | None = None
+    step: str | None = None
+    shadows: list[Json] = field(default_factory=list)
+    """What other policies would have done: {"policy", "action", "digest", "expected", "seconds"} each."""
+    stamps: Json = field(default_factory=dict)
+    """Monotonic seconds at which it was opened, proposed and decided."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the loop still has work to do on it."""
+        return self.status in OPEN_STATUSES
+
+
+@dataclass(slots=True)
+class StepRecord:
+    """One attempt at one step; `key` is its directory below `steps/`."""
+
+    key: str
+    purpose: str
+    trial: int | None
+    digest: str
+    status: str = "intended"
+    pid: int | None = None
+    start_time: float | None = None
+    boot_id: str = ""
+    cached: bool = False
+    seconds: Json = field(default_factory=dict)
+    error: Json | None = None
+
+
+@dataclass(slots=True)
+class RunState:
+    """Everything the events of one run add up to."""
+
+    name: str = ""
+    profile: Json = field(default_factory=dict)
+    profile_digest: str = ""
+    scheme: int = SCHEME
+    """The digest scheme of the run's actions (`lamdatui.domain.schemes`): the newest one when it began."""
+    seed: int = 0
+    mode: str = "ask"
+    policy: str = ""
+    max_trials: int = 0
+    wall_seconds: float | None = None
+    status: str = "new"
+    reason: str = ""
+    phase: str = ""
+    phase_detail: str = ""
+    device: Json = field(default_factory=dict)
+    engine_pid: int | None = None
+    epoch: int = 0
+    paused: bool = False
+    paused_by: str = ""
+    paused_reason: str = ""
+    """Why the engine itself has paused the run; empty for a person's pause."""
+    stopping: str = ""
+    winner: str | None = None
+    beats_base: bool | None = None
+    gain: Json | None = None
+    memory: str = ""
+    memory_by: str = ""
+    best: int | None = None
+    """The trial with the best objective so far, the oldest of equals."""
+    last_seq: int = 0
+    used_seconds: float = 0.0
+    engine_since: float | None = None
+    """Since when the engine works, on the clock `meter`."""
+    last_wall: float = 0.0
+    last_mono: float = 0.0
+    meter: str = "wall"
+    """The clock that work is counted on: `mono` (s since boot), or `wall`, as engines of the first version did."""
+    tasks: dict[str, Json] = field(default_factory=dict)
+    """Task → {"name", "path", "digest"}: the file as the run began with it. Runs of the first version have none at first."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Object id → why it is neither in the store nor can be made again."""
+    pool: ObjectPool = field(default_factory=ObjectPool)
+    trials: dict[int, Trial] = field(default_factory=dict)
+    steps: dict[str, StepRecord] = field(default_factory=dict)
+    scores: dict[str, Json] = field(default_factory=dict)
+    """model id → task → split → {mean, n, interval}."""
+    keys: dict[str, Json] = field(default_factory=dict)
+    """model id → task → split → evaluation key in the store."""
+    constraints: dict[str, Json] = field(default_factory=dict)
+    rules: dict[str, Json] = field(default_factory=dict)
+    hints: dict[str, Json] = field(default_factory=dict)
+    """What people told the planner: id → {"text", "by", "trial"}."""
+    queue: dict[str, Json] = field(default_factory=dict)
+    """Actions that people want next, the oldest first: id → {"id", "action", "note", "by"}."""
+    problems: list[Json] = field(default_factory=list)
+    planner_tokens: int = 0
+    planner_seconds: float = 0.0
+    touched: set[tuple[str, str]] = field(default_factory=set)
+    """(projection table, id) of what the last event changed."""
+
+    def apply(self, event: Event) -> None:
+        """Take one event in. Unknown kinds are ignored, so that an older console can watch a newer run."""
+        self.touched = {("run", "run")}
+        self.last_seq = event.seq
+        handler = _HANDLERS.get(event.kind)
+        if handler:
+            handler(self, event.data, event)
+        self.last_wall, self.last_mono = event.wall, event.mono
+
+    def trial(self, number: int) -> Trial:
+        """A trial by number; marks it as changed."""
+        self.touched.add(("trial", str(number)))
+        return self.trials[number]
+
+    @property
+    def usable(self) -> ObjectPool:
+        """The pool without what is lost."""
+        if not self.lost:
+            return self.pool
+        return ObjectPool({name: item for name, item in self.pool.items.items() if name not in self.lost})
+
+    @property
+    def metered_until(self) -> float:
+        """The last event's time on the clock that work is counted on."""
+        return self.last_mono if self.meter == "mono" else self.last_wall
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over, well or not; one that only lost its engine is not."""
+        return self.status not in ("new", "running", "interrupted")
+
+    @property
+    def counted(self) -> int:
+        """Trials that count against the budget: not those that a stop cut off."""
+        return sum(trial.status != "stopped" for trial in self.trials.values())
+
+    @property
+    def open_trial(self) -> Trial | None:
+        """The trial that is under way, if any: one is opened when the one before it is over."""
+        newest = next(reversed(self.trials.values()), None)
+        return newest if newest and newest.is_open else None
+
+    def projection(self, table: str, key: str) -> Any:
+        """The JSON that the journal stores for a touched entity."""
+        match table:
+            case "run":
+                return {name: getattr(self, name) for name in self.__slots__ if name not in _PARTS}
+            case "trial":
+                return asdict(self.trials[int(key)])
+            case "step":
+                return asdict(self.steps[key])
+            case "object":
+                return object_to_json(self.pool.items[key])
+            case "score":
+                return {"scores": self.scores[key], "keys": self.keys[key]}
+        raise ValueError(f"no projection {table!r}")
+
+
+def details_of(proposal: Mapping[str, Any]) -> Json:
+    """What a policy says of its choice beside the action: expectations, probabilities, whom it asked."""
+    found = proposal.get("details")
+    return found if isinstance(found, dict) else {}
+
+
+def run_from_json(data: Mapping[str, Any]) -> RunState:
+    """A state without trials, steps, objects and scores from the projection of the run; unknown fields are left out."""
+    state = RunState()
+    for name in state.__slots__:
+        if name in data and name not in _PARTS:
+            setattr(state, name, data[name])
+    return state
+
+
+def _run_created(state: RunState, data: Json, _: Event) -> None:
+    for name in ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds"):
+        setattr(state, name, data[name])
+    state.status, state.scheme = "running", data.get("scheme", 1)
+
+
+def _stop_meter(state: RunState, event: Event) -> None:
+    """The time budget counts work: not waiting for a person, not a pause, not what is watched after the end."""
+    if state.engine_since is not None:
+        state.used_seconds += max(0.0, _metered(state, event) - state.engine_since)
+        state.engine_since = None
+
+
+def _metered(state: RunState, event: Event) -> float:
+    return event.mono if state.meter == "mono" else event.wall
+
+
+def _engine_started(state: RunState, data: Json, event: Event) -> None:
+    state.engine_pid, state.epoch, state.device = data["pid"], data["epoch"], data["device"]
+    if state.engine_since is not None:
+        # The engine before this one was killed: it worked at least until its last event.
+        state.used_seconds += max(0.0, state.metered_until - state.engine_since)
+    state.meter = data.get("clock", "wall")
+    state.engine_since = _metered(state, event)
+    if state.status == "interrupted":
+        state.status = "running"
+
+
+def _engine_stopped(state: RunState, data: Json, event: Event) -> None:
+    state.engine_pid = None
+    _stop_meter(state, event)
+    if state.status == "running":
+        state.status, state.reason = "interrupted", data["reason"]
+
+
+def _run_resumed(state: RunState, data: Json, _: Event) -> None:
+    state.max_trials = data["max_trials"]
+    if state.status == "done":
+        # A person asked a finished search to go on: it has its time budget anew.
+        state.used_seconds = 0.0
+    state.reason = ""
+    state.status, state.stopping = "running", ""
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
+    state.winner = state.beats_base = state.gain = None
+
+
+def _run_ended(state: RunState, data: Json, event: Event) -> None:
+    _stop_meter(state, event)
+    state.status, state.reason = data["status"], data["reason"]
+    state.winner, state.beats_base, state.gain = data["winner"], data["beats_base"], data["gain"]
+    state.phase, state.phase_detail = "ended", ""
+
+
+def _paused(state: RunState, data: Json, _: Event) -> None:
+    state.paused, state.paused_by, state.paused_reason = True, data["by"], data.get("reason", "")
+
+
+def _unpaused(state: RunState, data: Json, _: Event) -> None:
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
+
+
+def _stopping(state: RunState, data: Json, _: Event) -> None:
+    state.stopping = data["when"]
+
+
+def _mode_changed(state: RunState, data: Json, _: Event) -> None:
+    state.mode = data["mode"]
+
+
+def _policy_changed(state: RunState, data: Json, _: Event) -> None:
+    state.policy = data["name"]
+
+
+def _budget_changed(state: RunState, data: Json, _: Event) -> None:
+    state.max_trials = data["max_trials"]
+
+
+def _phase_changed(state: RunState, data: Json, event: Event) -> None:
+    state.phase, state.phase_detail = data["phase"], data["detail"]
+    if data["phase"] in ("waiting", "paused"):
+        _stop_meter(state, event)
+    elif state.engine_since is None:
+        state.engine_since = _metered(state, event)
+
+
+def _problem_noted(state: RunState, data: Json, _: Event) -> None:
+    state.problems = [*state.problems[-49:], data]
+
+
+def _object_added(state: RunState, data: Json, _: Event) -> None:
+    item = object_from_json(data["object"])
+    state.pool.add(item)
+    state.lost = {name: reason for name, reason in state.lost.items() if name != item.id}
+    state.touched.add(("object", item.id))
+
+
+def _object_lost(state: RunState, data: Json, _: Event) -> None:
+    # Replaced, not edited: snapshots refer to it as it was.
+    state.lost = {**state.lost, data["id"]: data["reason"]}
+
+
+def _task_added(state: RunState, data: Json, _: Event) -> None:
+    state.tasks = {**state.tasks, data["name"]: data}
+
+
+def _trial_opened(state: RunState, data: Json, event: Event) -> None:
+    state.trials[data["number"]] = Trial(data["number"])
+    state.trial(data["number"]).stamps = {"opened": event.mono}
+
+
+def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
+    trial, proposal = state.trial(data["number"]), data["proposal"]
+    trial.stamps = {**trial.stamps, "proposed": event.mono}
+    trial.proposal, trial.action = proposal, proposal["action"]
+    trial.proposed_by, trial.reason, trial.status = proposal["proposed_by"], proposal["reason"], "awaiting"
+    # Taken in the same event: whatever happens to the engine now, it is not taken twice.
+    state.queue.pop(proposal.get("queued") or "", None)
+
+
+def _shadows_recorded(state: RunState, data: Json, _: Event) -> None:
+    state.trial(data["number"]).shadows = data["shadows"]
+
+
+def _trial_decided(state: RunState, data: Json, event: Event) -> None:
+    trial = state.trial(data["number"])
+    trial.stamps = {**trial.stamps, "decided": event.mono}
+    trial.decision = {key: data[key] for key in ("verdict", "by", "reason")}
+    trial.action = data["action"]
+    trial.status = "approved" if data["verdict"] in ("approve", "edit") else trial.status
+
+
+def _trial_closed(state: RunState, data: Json, _: Event) -> None:
+    trial = state.trial(data["number"])
+    for name in ("status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"):
+        setattr(trial, name, data.get(name))
+    best = state.trials.get(state.best) if state.best is not None else None
+    better = best is None or best.objective is None or (trial.objective or 0.0) > best.objective
+    if trial.model and trial.objective is not None and better:
+        state.best = trial.number
+
+
+def _step_intended(state: RunState, data: Json, _: Event) -> None:
+    state.steps[data["step"]] = StepRecord(data["step"], data["purpose"], data["trial"], data["digest"])
+    state.touched.add(("step", data["step"]))
+    if data["trial"] is not None:
+        trial = state.trial(data["trial"])
+        trial.step, trial.status = data["step"], "running"
+
+
+def _step_started(state: RunState, data: Json, _: Event) -> None:
+    record = state.steps[data["step"]]
+    record.pid, record.start_time, record.boot_id = data["pid"], data["start_time"], data["boot_id"]
+    record.status = "running"
+    state.touched.add(("step", record.key))
+
+
+def _step_ended(state: RunState, data: Json, _: Event) -> None:
+    record = state.steps[data["step"]]
+    for name in ("status", "cached", "seconds", "error"):
+        setattr(record, name, data[name])
+    state.touched.add(("step", record.key))
+
+
+def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
+    model, task, split = data["model"], data["task"], data["split"]
+    # Replaced, not edited: trials and snapshots refer to the scores as they were.
+    for known, value in ((state.scores, data["score"]), (state.keys, data["key"])):
+        tasks = known.get(model, {})
+        known[model] = {**tasks, task: {**tasks.get(task, {}), split: value}}
+    state.touched.add(("score", model))
+
+
+def _action_queued(state: RunState, data: Json, _: Event) -> None:
+    state.queue[data["id"]] = data
+
+
+def _action_withdrawn(state: RunState, data: Json, _: Event) -> None:
+    state.queue.pop(data["id"], None)
+
+
+def _memory_updated(state: RunState, data: Json, _: Event) -> None:
+    state.memory, state.memory_by = data["text"], data["by"]
+
+
+def _hint_added(state: RunState, data: Json, _: Event) -> None:
+    state.hints[data["id"]] = data
+
+
+def _hint_revoked(state: RunState, data: Json, _: Event) -> None:
+    state.hints.pop(data["id"], None)
+
+
+def _planner_answered(state: RunState, data: Json, _: Event) -> None:
+    state.planner_tokens += data["tokens"]
+    state.planner_seconds += data["seconds"]
+
+
+def _constraint_added(state: RunState, data: Json, _: Event) -> None:
+    state.constraints[data["id"]] = data
+
+
+def _constraint_revoked(state: RunState, data: Json, _: Event) -> None:
+    state.constraints.pop(data["id"], None)
+
+
+def _rule_added(state: RunState, data: Json, _: Event) -> None:
+    state.rules[data["id"]] = data
+
+
+def _rule_revoked(state: RunState, data: Json, _: Event) -> None:
+    state.rules.pop(data["id"], None)
+
+
+_HANDLERS = {
+    "run.created": _run_created,
+    "engine.started": _engine_started,
+    "engine.stopped": _engine_stopped,
+    "run.resumed": _run_resumed,
+    "run.ended": _run_ended,
+    "run.paused": _paused,
+    "run.unpaused": _unpaused,
+    "run.stopping": _stopping,
+    "mode.changed": _mode_changed,
+    "policy.changed": _policy_changed,
+    "budget.changed": _budget_changed,
+    "phase.changed": _phase_changed,
+    "problem.noted": _problem_noted,
+    "object.added": _object_added,
+    "object.lost": _object_lost,
+    "task.added": _task_added,
+    "trial.opened": _trial_opened,
+    "trial.proposed": _trial_proposed,
+    "shadows.recorded": _shadows_recorded,
+    "trial.decided": _trial_decided,
+    "trial.closed": _trial_closed,
+    "step.intended": _step_intended,
+    "step.started": _step_started,
+    "step.ended": _step_ended,
+    "evaluation.recorded": _evaluation_recorded,
+    "action.queued": _action_queued,
+    "action.withdrawn": _action_withdrawn,
+    "memory.updated": _memory_updated,
+    "hint.added": _hint_added,
+    "hint.revoked": _hint_revoked,
+    "planner.answered": _planner_answered,
+    "constraint.added": _constraint_added,
+    "constraint.revoked": _constraint_revoked,
+    "rule.added": _rule_added,
+    "rule.revoked": _rule_revoked,
+}

@@ -1,0 +1,155 @@
+"""The engine's side of the warm step host: spawn it, ask it to start steps, hear of their ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.wire.lastwords import last_line
+
+ENVIRONMENT = {
+    # Nothing in a step may reach for a hub, and a CUDA check must not initialise CUDA in a process that forks.
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # NVML's order, so that a slot's number means the same GPU everywhere.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONUNBUFFERED": "1",
+    # Threads that spin long while they wait take the core from whoever could work; ones that sleep at once cost a
+    # third of a training step. So they spin for some ten microseconds.
+    "GOMP_SPINCOUNT": "10000",
+}
+POLL_SECONDS = 0.05
+
+
+@dataclass(eq=False)
+class _Host:
+    """One host process. A Popen, because asyncio's own transport kills its child when it is collected."""
+
+    process: subprocess.Popen[bytes]
+    ready: asyncio.Future[dict[str, Any]]
+    starting: dict[str, asyncio.Future[int]] = field(default_factory=dict)
+    task: asyncio.Task[None] | None = None
+
+
+class StepHost:
+    """One warm host process. After a crash, or as a used-up spare, it is started again when the next step needs it."""
+
+    def __init__(self, log: Path, threads: int, *, cpu_only: bool = False) -> None:
+        self._log = log
+        self._threads = threads
+        self._cpu_only = cpu_only
+        self._host: _Host | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.exits: dict[int, int] = {}
+        """pid → exit status (minus the signal when killed) of steps that this engine has seen end."""
+
+    @property
+    def pid(self) -> int | None:
+        """The host's process, while there is one."""
+        return self._host.process.pid if self._host else None
+
+    async def warm(self) -> _Host:
+        """Have a host importing; returns at once."""
+        if self._host is not None:
+            return self._host
+        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), "LAMDATUI_ENGINE": str(os.getpid())}
+        if self._cpu_only:
+            environment["CUDA_VISIBLE_DEVICES"] = ""
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lamdatui.step.warm"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        loop = asyncio.get_running_loop()
+        host = self._host = _Host(process, loop.create_future())
+        reader = asyncio.StreamReader()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
+        host.task = asyncio.create_task(self._read(host, reader))
+        self._tasks.add(host.task)
+        host.task.add_done_callback(self._tasks.discard)
+        return host
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait until the host has imported everything. Raises LamdatuiError when it dies before."""
+        host = await self.warm()
+        return await asyncio.shield(host.ready)
+
+    async def _read(self, host: _Host, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            frame = json.loads(line)
+            if "ready" in frame and not host.ready.done():
+                host.ready.set_result(frame)
+            elif "started" in frame:
+                future = host.starting.pop(frame["started"], None)
+                if future and not future.done():
+                    future.set_result(frame["pid"])
+            elif "exited" in frame:
+                self.exits[frame["exited"]] = frame["status"]
+        # A spare that has become a step closes its answers and lives on: its own status is the step's.
+        while host.process.poll() is None:
+            await asyncio.sleep(POLL_SECONDS)
+        self.exits[host.process.pid] = host.process.returncode
+        if self._host is host:
+            self._host = None
+        error = self._ended()
+        for future in [host.ready, *host.starting.values()]:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody may be waiting for it
+
+    async def start(self, directory: Path) -> int:
+        """Start a step; its pid. Raises LamdatuiError when the host dies instead of answering."""
+        host = await self.warm()
+        frame = await asyncio.shield(host.ready)
+        assert host.process.stdin is not None
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        host.starting[str(directory)] = future
+        try:
+            host.process.stdin.write(json.dumps({"start": str(directory)}).encode() + b"\n")
+            host.process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
+        pid = await future
+        if frame["mode"] == "spare":
+            # The host has become the step: the next one is warmed while this one works.
+            self._host = None
+            await self.warm()
+        return pid
+
+    def _ended(self) -> LamdatuiError:
+        line = last_line(self._log)
+        return LamdatuiError(
+            f"the process that starts steps has ended{': ' + line if line else ''}", where=str(self._log), exit_code=EXIT_FAILED
+        )
+
+    async def close(self) -> None:
+        """End the host (its steps live on)."""
+        host, self._host = self._host, None
+        for task in list(self._tasks):
+            task.cancel()
+        if host is None:
+            return
+        assert host.process.stdin is not None
+        host.process.stdin.close()
+        for _ in range(40):
+            if host.process.poll() is not None:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+        # Still importing: it has no step and nothing to lose.
+        host.process.kill()
+        host.process.wait()

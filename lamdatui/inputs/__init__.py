@@ -1,0 +1,1 @@
+"""What a profile names, opened and checked: the profile, models, datasets, tasks."""

@@ -1,0 +1,389 @@
+"""A profile: the YAML file that says what one run searches. Errors name the file, the line and the nearest valid word."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import digest, regular
+from lamdatui.base.strictyaml import parse_yaml, told
+
+if TYPE_CHECKING:
+    from lamdatui.planner.settings import PlannerSettings
+
+Name = str
+MAX_BYTES = 256 * 1024
+MOST_TRIALS = 1_000_000
+MOST_MINUTES = 60 * 24 * 3660.0
+MOST_SECONDS = 86400.0
+MOST_COUNT = 10**9
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=False, frozen=True, allow_inf_nan=False)
+
+
+class ModelSpec(_Strict):
+    """A base model: a Hugging Face directory with safetensors, or `catalogue:NAME[/folder]`."""
+
+    path: str
+
+
+class DatasetSpec(_Strict):
+    """A JSONL file, `catalogue:NAME/file`, or `reasoning-gym:NAME?size=…&seed=…` (generated rows with a verifier)."""
+
+    path: str
+
+
+class RowsSpec(_Strict):
+    """How many rows of each split are used; all of them when not given."""
+
+    search: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+    sealed: int | None = Field(default=None, ge=1, le=MOST_COUNT)
+
+
+class TaskSpec(_Strict):
+    """A task file (JSONL with id, split, messages, reference), its scorer and the length of an answer in tokens."""
+
+    path: str
+    scorer: str
+    max_new_tokens: int = Field(default=128, ge=1, le=8192)
+    rows: RowsSpec = RowsSpec()
+
+
+class ObjectiveSpec(_Strict):
+    """The run maximises the sum over tasks of weight × score."""
+
+    weights: dict[Name, float]
+
+
+class ParamSpec(_Strict):
+    """A hyperparameter as this profile narrows it."""
+
+    default: float | int | str | bool | None = None
+    choices: list[float | int | str | bool] | None = Field(default=None, min_length=1)
+
+
+class ScriptStep(_Strict):
+    """One action of a script: objects by slot (an id, or several), hyperparameters that differ from the defaults."""
+
+    type: str
+    inputs: dict[str, str | list[str]] = {}
+    params: dict[str, float | int | str | bool] = {}
+
+
+class PolicySpec(_Strict):
+    """Who chooses the next action. `share`: on how many of the trials the hybrid asks its planner at first; `adapt`: whether that follows
+    what the planner's choices bring. `opening: false` leaves out the trials that every policy begins with."""
+
+    name: str = "hybrid"
+    share: float = Field(default=0.3, ge=0, le=1)
+    adapt: bool = True
+    opening: bool = True
+    script: list[ScriptStep] = []
+
+
+class PlannerSpec(_Strict):
+    """The planner: `llamacpp` and `llama-cpp-python` run a GGUF file, `vllm` a Hugging Face model, `openai` what runs already.
+
+    Each backend but the last is a process of ours. `lamdatui.planner.settings` explains the fields; what can't work together
+    is told when the profile is read. A key is never in a profile: `api_key_env` names the environment variable that holds it.
+    """
+
+    backend: Literal["llamacpp", "llama-cpp-python", "vllm", "openai"] = "llamacpp"
+    model: str = ""
+    url: str = ""
+    adapter: str = ""
+    executable: str = ""
+    arguments: tuple[str, ...] = ()
+    api_key_env: str = Field(default="", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$")
+    context: int = Field(default=4096, ge=512, le=1 << 20)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    first_token_seconds: float = Field(default=120, gt=0, le=MOST_SECONDS)
+    idle_seconds: float = Field(default=30, gt=0, le=MOST_SECONDS)
+    total_seconds: float = Field(default=300, gt=0, le=MOST_SECONDS)
+    ready_seconds: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
+    prompt_tokens: int = Field(default=900, ge=200, le=1 << 20)
+    shortlist: int = Field(default=8, ge=2, le=26)
+    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
+    sleep: Literal["auto", "always", "never"] = "auto"
+    think_tokens: int = Field(default=0, ge=0, le=8192)
+    style: Literal["auto", "letters", "yes-no"] = "auto"
+    rotations: int = Field(default=3, ge=1, le=12)
+    reasons: Literal["auto", "sentence", "facts"] = "auto"
+    memory: Literal["auto", "planner", "facts", "off"] = "auto"
+    facts: bool = True
+
+    def settings(self, model: str, threads: int) -> PlannerSettings:
+        """The planner as the planner package wants it, with the model's place and the number of threads as found.
+
+        Raises LamdatuiError on what can't work together.
+        """
+        from lamdatui.planner.settings import PlannerSettings
+
+        given = self.model_dump(
+            exclude={"model", "threads", "first_token_seconds", "idle_seconds", "total_seconds", "ready_seconds"}
+        )
+        return PlannerSettings(
+            **given,
+            model=model,
+            threads=self.threads or threads,
+            first_token_timeout=self.first_token_seconds,
+            idle_timeout=self.idle_seconds,
+            total_timeout=self.total_seconds,
+            ready_timeout=self.ready_seconds or 0.0,
+        )
+
+
+class BudgetSpec(_Strict):
+    """The search ends at whichever of these comes first: trials, minutes of work, minutes of steps (of the GPU, where there is one),
+    tokens of the planner, GiB that the run writes. The minutes have room for the final evaluation, as far as the run has seen
+    how long one takes."""
+
+    trials: int = Field(default=20, ge=1, le=MOST_TRIALS)
+    wall_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    step_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    planner_tokens: int | None = Field(default=None, ge=1, le=10**12)
+    disk_gib: float | None = Field(default=None, gt=0, le=MOST_COUNT)
+    keep_free_mib: float = Field(default=64, ge=1, le=MOST_COUNT)
+    """What stays free on the run's disk: with less, the run pauses before its next trial."""
+
+
+class StepsSpec(_Strict):
+    """Minutes that a step may take (no limit when not given), and without a sign of progress before that is reported; `on_stall: stop`
+    then ends the step."""
+
+    limit_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
+    stall_minutes: float = Field(default=30, gt=0, le=MOST_MINUTES)
+    on_stall: Literal["report", "stop"] = "report"
+
+
+class Profile(_Strict):
+    """One search."""
+
+    name: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)  # NumPy takes no larger one
+    models: dict[Name, ModelSpec] = Field(min_length=1)
+    datasets: dict[Name, DatasetSpec] = Field(min_length=1)
+    tasks: dict[Name, TaskSpec] = Field(min_length=1)
+    objective: ObjectiveSpec
+    actions: dict[str, dict[str, ParamSpec] | None] = Field(min_length=1)
+    policy: PolicySpec = PolicySpec()
+    planner: PlannerSpec | None = None
+    budget: BudgetSpec = BudgetSpec()
+    mode: Literal["read-only", "ask", "ask-risky", "auto"] = "ask"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    verify: Literal["auto", "always"] = "auto"
+    """`always`: hash every input at each look; `auto`: above 2 GiB only when size, times or inode have changed."""
+    steps: StepsSpec = StepsSpec()
+
+    def search_digest(self) -> str:
+        """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
+        return digest(self.model_dump(mode="json", exclude=set(OUTSIDE)))
+
+
+OUTSIDE = ("budget", "mode", "verify", "steps")
+"""Sections of a profile that say nothing of what is searched."""
+
+
+def _read(path: Path) -> tuple[Any, yaml.Node | None]:
+    try:
+        if regular(path).stat().st_size > MAX_BYTES:
+            raise LamdatuiError(f"a profile is at most {MAX_BYTES // 1024} KiB", where=str(path))
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise LamdatuiError("no such profile", where=str(path), fix="see `lamdatui profiles`") from error
+    except UnicodeDecodeError as error:
+        raise LamdatuiError(f"can't read the profile: not UTF-8 at byte {error.start}", where=str(path)) from error
+    except OSError as error:
+        raise LamdatuiError(f"can't read the profile: {error.strerror}", where=str(path)) from error
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        what, fix = told(error)
+        raise LamdatuiError(f"not YAML of a profile: {what}", where=where, fix=fix) from error
+
+
+def _line(node: yaml.Node | None, location: tuple[Any, ...]) -> int | None:
+    """Line (from 1) of the deepest part of `location` that the file has."""
+    line = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in node.value if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = _line_of(pair[0]), pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = _line_of(node)
+    return line
+
+
+def _line_of(node: Any) -> int:
+    return node.start_mark.line + 1
+
+
+_FIELDS: dict[str, type[_Strict]] = {
+    "models": ModelSpec,
+    "datasets": DatasetSpec,
+    "tasks": TaskSpec,
+    "rows": RowsSpec,
+    "objective": ObjectiveSpec,
+    "actions": ParamSpec,
+    "policy": PolicySpec,
+    "script": ScriptStep,
+    "planner": PlannerSpec,
+    "budget": BudgetSpec,
+    "steps": StepsSpec,
+}
+
+
+def _explain(error: ValidationError, path: Path, node: yaml.Node | None) -> LamdatuiError:
+    # A misspelt key also makes the right one missing: the misspelling is what helps.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
+    location = tuple(part for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
+    line = _line(node, location)
+    where = f"{path}, line {line}" if line else str(path)
+    spelled = ".".join(map(str, location))[:200]
+    if first["type"] != "extra_forbidden":
+        return LamdatuiError(f"{spelled}: {first['msg'].lower()}", where=where)
+    owner = next((_FIELDS[str(part)] for part in reversed(location[:-1]) if str(part) in _FIELDS), Profile)
+    known = list(owner.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+    return LamdatuiError(f"unknown key {spelled!r}", where=where, fix=fix)
+
+
+def _override(data: Any, text: str) -> None:
+    """Apply one `--set a.b.c=value` (the value is YAML) to the parsed profile."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise LamdatuiError(f"--set takes key=value, not {text[:200]!r}")
+    target = data
+    *parents, last = key.split(".")
+    for part in parents:
+        if target.get(part) is None:
+            target[part] = {}
+        target = target[part]
+        if not isinstance(target, dict):
+            raise LamdatuiError(f"--set {key}: {part} is not a section")
+    try:
+        target[last], _ = parse_yaml(value)
+    except yaml.YAMLError as error:
+        what, fix = told(error)
+        raise LamdatuiError(f"--set {key[:200]}: not YAML of a profile: {what}", fix=fix) from error
+
+
+def _absolute(text: str, folder: Path) -> str:
+    if text.startswith(("catalogue:", "reasoning-gym:", "builtin:")):
+        return text
+    try:
+        path = Path(text).expanduser()
+        return str(path if path.is_absolute() else (folder / path).resolve())
+    except (OSError, RuntimeError) as error:  # links in a circle, or nobody's home
+        raise LamdatuiError(f"not a path: {error}", where=text) from error
+
+
+def _place_planner(planner: dict[str, Any], folder: Path) -> None:
+    """Paths of a planner section as absolute ones. A model of vLLM may be a name instead, a command one that PATH has."""
+    model, executable = planner["model"], planner["executable"]
+    is_path = model.startswith(("catalogue:", "/", "./", "../", "~")) or os.path.isdir(folder / model)
+    if model and (planner["backend"] in ("llamacpp", "llama-cpp-python") or (planner["backend"] == "vllm" and is_path)):
+        planner["model"] = _absolute(model, folder)
+    if "/" in executable:
+        planner["executable"] = _absolute(executable, folder)
+
+
+def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
+    """Read and validate a profile; relative paths are taken from the profile's own folder.
+
+    Raises LamdatuiError that names the file, the line, the field and the nearest valid word.
+    """
+    data, node = _read(path)
+    if not isinstance(data, dict):
+        raise LamdatuiError("a profile is a mapping of sections", where=str(path))
+    for text in overrides or []:
+        _override(data, text)
+    try:
+        profile = Profile.model_validate(data)
+    except ValidationError as error:
+        raise _explain(error, path, node) from error
+    _cross_check(profile, path, node)
+    folder = path.resolve().parent
+    plain = profile.model_dump(mode="json")
+    for section in ("models", "datasets", "tasks"):
+        for spec in plain[section].values():
+            spec["path"] = _absolute(spec["path"], folder)
+    if plain["planner"]:
+        _place_planner(plain["planner"], folder)
+    if plain["planner"] and plain["planner"]["adapter"]:
+        plain["planner"]["adapter"] = _absolute(plain["planner"]["adapter"], folder)
+    return Profile.model_validate(plain)
+
+
+def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
+    def fail(location: tuple[str, ...], what: str, word: str, known: list[str]) -> LamdatuiError:
+        line = _line(node, location)
+        close = difflib.get_close_matches(word, known, n=1)
+        fix = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+        return LamdatuiError(what, where=f"{path}, line {line}" if line else str(path), fix=fix)
+
+    for task in profile.objective.weights:
+        if task not in profile.tasks:
+            raise fail(("objective", "weights", task), f"objective: no task named {task!r}", task, list(profile.tasks))
+    for section in ("models", "datasets"):
+        for name in getattr(profile, section):
+            if re.fullmatch(r"[md]\d+", name):
+                raise fail((section, name), f"{name!r} is what the result of a trial is called", "", ["choose another name"])
+    both = set(profile.models) & set(profile.datasets)
+    if both:
+        name = sorted(both)[0]
+        raise fail(("datasets", name), f"{name!r} names a model and a dataset", "", ["another name for one of them"])
+    if profile.policy.name == "lamdagent" and profile.planner is None:
+        raise fail(("policy",), "the policy lamdagent needs a planner", "", ["add a planner section, or use policy random"])
+    if profile.planner is not None:
+        try:
+            profile.planner.settings(profile.planner.model, 1)
+        except LamdatuiError as error:
+            field = re.search(r"planner\.(\w+)", error.what)
+            line = _line(node, ("planner", field[1]) if field else ("planner",))
+            where = f"{path}, line {line}" if line else str(path)
+            raise LamdatuiError(error.what, where=where, fix=error.fix) from error
+
+
+def dump_profile(profile: Profile) -> str:
+    """The profile as YAML, for the frozen copy in a run directory."""
+    return yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def find_profile(text: str) -> Path:
+    """A profile from a path, or by name from the profile folders. Raises LamdatuiError with the nearest name."""
+    from lamdatui.config.resources import files, project, untrusted
+
+    known = files("profiles")
+    if text in known:
+        # A file of the current folder that is called so has to be asked for as ./NAME.
+        return known[text][1]
+    try:
+        path = Path(text).expanduser()
+        if path.suffix in (".yaml", ".yml") or path.is_file():
+            return path
+    except (OSError, RuntimeError) as error:  # a name that is too long, nobody's home
+        raise LamdatuiError(f"not a profile's path: {error}", where=text[:200]) from error
+    close = difflib.get_close_matches(text, known, n=1)
+    fix = f"did you mean {close[0]!r}?" if close else f"known profiles: {', '.join(sorted(known))}"
+    if (project() / "profiles" / f"{text}.yaml").is_file() and (note := untrusted()):
+        fix = note
+    raise LamdatuiError(f"no profile named {text!r}", fix=fix)

@@ -1,0 +1,108 @@
+"""A task: rows of two disjoint splits, a scorer, and the settings that its answers are generated with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import canonical, digest
+from lamdatui.domain.schemes import SCHEME, numbered
+from lamdatui.inputs.datafiles import read_task
+from lamdatui.tasks.scorers import SCORERS, problem, score
+
+Split = Literal["search", "sealed"]
+PROMPT_FORMAT = "chat-template"
+"""Prompts go through the model's own chat template, with the generation prompt added."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """`rows[split]` are dicts with `id`, `messages`, `reference`; generation is greedy, at most `max_new_tokens`.
+
+    `digest` is the sha256 of the task file's bytes.
+    """
+
+    name: str
+    scorer: str
+    max_new_tokens: int
+    rows: dict[str, tuple[dict[str, Any], ...]]
+    path: Path
+    digest: str = ""
+
+    def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME) -> str:
+        """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
+
+        `scheme` says which scheme of digests (see `lamdatui.domain.schemes`) the key is of.
+        """
+        body = {
+            "model": model_digest,
+            "rows": self.rows_digest(split),
+            "scorer": self.scorer,
+            "format": PROMPT_FORMAT,
+            "max_new_tokens": self.max_new_tokens,
+            "dtype": dtype,
+        }
+        return digest(numbered(body, scheme))
+
+    def rows_digest(self, split: str) -> str:
+        """Digest of a split's rows: what a step that reads the file again has to find in it."""
+        return self._digests[split]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {split: digest(rows) for split, rows in self.rows.items()}
+
+    def agrees(self, rows: list[dict[str, Any]], split: str) -> bool:
+        """Whether an evaluation's rows are this split's, each with the score that its completion has."""
+        try:
+            return [row["id"] for row in rows] == [row["id"] for row in self.rows[split]] and all(
+                score(self.scorer, asked["reference"], row["completion"]) == row["score"]
+                for asked, row in zip(self.rows[split], rows, strict=True)
+            )
+        except (KeyError, TypeError, ValueError):
+            return False
+
+    def request(self, key: str, split: str) -> dict[str, Any]:
+        """What a step needs in order to evaluate one split."""
+        return {
+            "task": self.name,
+            "split": split,
+            "key": key,
+            "path": str(self.path),
+            "rows": len(self.rows[split]),
+            "rows_digest": self.rows_digest(split),
+            "scorer": self.scorer,
+            "max_new_tokens": self.max_new_tokens,
+        }
+
+
+def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: dict[str, int]) -> Task:
+    """Read a task file and keep the first `limits[split]` rows of each split.
+
+    Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
+    """
+    if scorer not in SCORERS:
+        raise LamdatuiError(f"no scorer named {scorer!r}", where=f"task {name}", fix=f"scorers: {', '.join(SCORERS)}")
+    every, found = read_task(path)
+    for row in every:
+        if wrong := problem(scorer, row["reference"]):
+            where = f"{path}, the row {row['id']!r} (task {name})"
+            raise LamdatuiError(f"the reference does not suit the scorer {scorer}: {wrong}", where=where)
+    rows = {}
+    for split in ("search", "sealed"):
+        having = tuple(row for row in every if row["split"] == split)
+        wanted = limits.get(split, len(having))
+        if not having or len(having) < wanted:
+            raise LamdatuiError(
+                f"{len(having)} {split} rows; the profile asks for {wanted or 'some'}", where=f"{path} (task {name})"
+            )
+        rows[split] = having[:wanted]
+    shared = {canonical(row["messages"]) for row in rows["search"]} & {canonical(row["messages"]) for row in rows["sealed"]}
+    if shared:
+        raise LamdatuiError(
+            f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"
+        )
+    return Task(name, scorer, max_new_tokens, rows, path, found)

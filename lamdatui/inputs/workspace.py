@@ -1,0 +1,163 @@
+"""Everything a profile refers to, opened and checked: models, datasets, tasks, action types. No torch."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.fingerprint import Say
+from lamdatui.base.jsonio import canonical, regular
+from lamdatui.catalogue.fetch import resolve
+from lamdatui.config.resources import load_registry, replaced
+from lamdatui.domain.actions import BoundType
+from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.inputs.datafiles import inspect_dataset, read_dataset
+from lamdatui.inputs.modelfiles import inspect_model
+from lamdatui.inputs.profile import Profile
+from lamdatui.inputs.taskfiles import Task, load_task
+
+if TYPE_CHECKING:
+    from lamdatui.planner.settings import PlannerSettings
+
+BUILTIN = Path(__file__).parent.parent / "planner"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What a run starts from; `problems` are drop-in files that could not be loaded, `origins` those in a builtin's place."""
+
+    profile: Profile
+    models: dict[str, ModelObject]
+    datasets: dict[str, DatasetObject]
+    tasks: dict[str, Task]
+    types: dict[str, BoundType]
+    problems: list[str] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a step: the profile's number, or every core this process may use."""
+        return self.profile.threads or len(os.sched_getaffinity(0))
+
+
+def locate(reference: str) -> Path:
+    """An existing file or directory from a path, `catalogue:NAME[/file]`, `reasoning-gym:NAME?size=…&seed=…` or `builtin:FILE`.
+
+    The last is a file that comes with lamdatui's planner.
+
+    Raises LamdatuiError.
+    """
+    if reference.startswith("catalogue:"):
+        return resolve(reference)
+    if reference.startswith("reasoning-gym:"):
+        from lamdatui.catalogue.reasoning import build
+
+        return build(reference)
+    path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
+    try:
+        found = path.exists()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise LamdatuiError(f"can't look for the file: {error.strerror}", where=str(path)) from error
+    if not found:
+        near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
+        fix = (
+            f"did you mean {path.parent / near[0]}?" if near else "check the path; relative ones start at the profile's folder"
+        )
+        raise LamdatuiError("no such file or directory", where=str(path), fix=fix)
+    return path
+
+
+def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
+    """The profile's action types with its narrowed hyperparameters, and what could not be loaded."""
+    registry = load_registry()
+    bound = {}
+    for name, narrowed in profile.actions.items():
+        kind = registry.get(name)
+        for param, spec in (narrowed or {}).items():
+            try:
+                kind = kind.narrow(param, spec.default, spec.choices)
+            except (KeyError, ValueError) as error:
+                raise LamdatuiError(str(error.args[0]), where=f"profile {profile.name}, actions.{name}.{param}") from error
+        bound[name] = kind
+    return bound, registry.problems
+
+
+def origins(profile: Profile, types: dict[str, BoundType]) -> list[str]:
+    """One line for each action type and prompt of the run that is used in place of a builtin one."""
+    found = [
+        f"the action {bound.name} is not lamdatui's own but of {bound.origin}" for bound in types.values() if bound.replaces
+    ]
+    return found + (list(replaced("prompts").values()) if profile.planner else [])
+
+
+def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
+    """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
+    for data in datasets.values():
+        if data.format != "verifiable":
+            continue
+        prompts = {canonical(row["prompt"]) for row in read_dataset(Path(data.path))}
+        for task in tasks.values():
+            shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
+            if shared:
+                raise LamdatuiError(
+                    f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
+                    where=f"dataset {data.id} ({data.path})",
+                    fix="drop those rows from the dataset",
+                )
+
+
+def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
+    """Open and check what a profile names; `say` hears of files that take long to read.
+
+    Raises LamdatuiError for the first thing that is wrong.
+    """
+    types, problems = bind_types(profile)
+    datasets = {}
+    for name, spec in profile.datasets.items():
+        path = locate(spec.path)
+        info = inspect_dataset(path)
+        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars)
+    tasks = {}
+    for name, spec in profile.tasks.items():
+        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+        tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits)
+    _keep_apart(datasets, tasks)
+    models = {}
+    for name, spec in profile.models.items():
+        path = locate(spec.path).absolute()
+        info = inspect_model(path, always=profile.verify == "always", say=say)
+        models[name] = ModelObject(
+            name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
+        )
+    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
+
+
+def _check_gguf(what: str, path: Path) -> None:
+    """Raises LamdatuiError unless the file is one that llama.cpp may open."""
+    try:
+        with regular(path).open("rb") as handle:
+            if handle.read(4) != b"GGUF":
+                raise LamdatuiError(f"the planner's {what} is not a GGUF file", where=str(path))
+    except OSError as error:
+        raise LamdatuiError(f"can't read the planner's {what}: {error.strerror}", where=str(path)) from error
+
+
+def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:
+    """The profile's planner with its files found, or None; `threads` are the CPU threads of a step. Raises LamdatuiError."""
+    spec = profile.planner
+    if spec is None:
+        return None
+    # What a server lists is a name; a model of vLLM may be one too.
+    named = spec.backend == "openai" or (spec.backend == "vllm" and not spec.model.startswith(("/", "catalogue:")))
+    model = spec.model if named else str(locate(spec.model))
+    if spec.adapter:
+        spec = spec.model_copy(update={"adapter": str(locate(spec.adapter))})
+    if not named and spec.backend != "vllm":
+        for what, file in (("model", model), ("adapter", spec.adapter)):
+            _check_gguf(what, Path(file)) if file else None
+    # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
+    return spec.settings(model, max(1, threads // 2))

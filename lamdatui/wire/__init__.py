@@ -1,0 +1,1 @@
+"""Between processes: the protocol, its client, snapshots, the run directory and its engine's start."""
