@@ -74,7 +74,7 @@ def console(run_dir: Path, report: Path) -> None:
     gc.disable()
     import psutil
 
-    from lamdatui.ui.app import ConsoleApp
+    from lamdatui.ui.app.consoleapp import ConsoleApp
     from lamdatui.wire.client import Client
 
     connected: list[float] = []

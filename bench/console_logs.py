@@ -32,7 +32,7 @@ from rich.console import RenderableType
 from textual.events import Key
 from textual.screen import Screen
 
-from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.app.consoleapp import ConsoleApp
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine, in_thread
 

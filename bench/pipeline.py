@@ -1,7 +1,7 @@
 """What the console's pipeline pane costs at many trials: reading a run, one change, one more trial, filter, orders, a screen of rows.
 
 `python -m bench.pipeline [TRIALS...]` prints one table of medians in milliseconds. Nothing is drawn: what is measured is
-the forest and its rows (`lamdatui.ui.pipeline`, `lamdatui.ui.treerows`).
+the forest and its rows (`lamdatui.ui.lineage.forest`, `lamdatui.ui.lineage.rows`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import Trial
-from lamdatui.ui.pipeline import Pipeline
-from lamdatui.ui.state import ViewState
-from lamdatui.ui.treerows import columns, row_line
+from lamdatui.ui.lineage.forest import Pipeline
+from lamdatui.ui.lineage.rows import columns, row_line
+from lamdatui.ui.view.state import ViewState
 
 ROUNDS = 15
 SCREEN = 40

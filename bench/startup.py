@@ -76,7 +76,8 @@ def measure(rounds: int) -> dict[str, object]:
         "seconds": medians,
         "paint_ratio": round(medians["console"] / medians["empty"], 2),
         "imported": {
-            module: imported(module) for module in ("lamdatui.cli.main", "lamdatui.ui.app", "lamdatui.engine.__main__")
+            module: imported(module)
+            for module in ("lamdatui.cli.main", "lamdatui.ui.app.consoleapp", "lamdatui.engine.__main__")
         },
         "load": os.getloadavg(),
     }

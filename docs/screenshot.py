@@ -10,7 +10,7 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.app.consoleapp import ConsoleApp
 from lamdatui.wire.rundir import StartOptions, start_engine
 
 SETTLE_SECONDS = 4.0

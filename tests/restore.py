@@ -91,7 +91,7 @@ os.write(1, b"\\x1b[?1l\\x1b>\\x1b[?1049l")
 
 HOOKED = """
 import asyncio, signal, sys
-from lamdatui.ui import app, startapp
+from lamdatui.ui.app import consoleapp, startapp
 class Hooks:
     left_with = None
     def on_mount(self):
@@ -100,11 +100,11 @@ class Hooks:
         loop.add_signal_handler(signal.SIGUSR2, lambda: self.exit(self.left_with))
     def fail(self):
         raise RuntimeError("failed on purpose \\x1b[31mred \\x9b2J")
-class HookedConsole(Hooks, app.ConsoleApp):
+class HookedConsole(Hooks, consoleapp.ConsoleApp):
     left_with = 0
 class HookedStart(Hooks, startapp.StartApp):
     pass
-app.ConsoleApp, startapp.StartApp = HookedConsole, HookedStart
+consoleapp.ConsoleApp, startapp.StartApp = HookedConsole, HookedStart
 from lamdatui.ui.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -206,8 +206,8 @@ async def test_a_veto_on_a_full_disk_is_not_answered_ok(landed: Landed, disk: Pa
     words = lastwords.last_words(run_dir)
     assert words is not None and "the disk is full" in words.what
     # A console that is connected says why.
-    from lamdatui.ui.link import EngineLink
-    from lamdatui.ui.state import ENDED
+    from lamdatui.ui.view.link import EngineLink
+    from lamdatui.ui.view.state import ENDED
 
     frames: list[dict[str, Any]] = []
     link = asyncio.create_task(EngineLink(run_dir, frames.extend, lambda: 0).run())

@@ -29,7 +29,7 @@ def test_the_engine_imports_neither_torch_nor_textual() -> None:
 
 
 def test_the_console_imports_no_training_library() -> None:
-    assert imported("import lamdatui.ui.app", *HEAVY, "numpy", "lamdatui.engine", "lamdatui.step") == set()
+    assert imported("import lamdatui.ui.app.consoleapp", *HEAVY, "numpy", "lamdatui.engine", "lamdatui.step") == set()
 
 
 def test_doctor_and_profiles_run_from_the_command_line(cli) -> None:

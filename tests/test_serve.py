@@ -23,8 +23,8 @@ from lamdatui.cli.launcher import console_command
 from lamdatui.serve import server
 from lamdatui.serve.access import Guard, make_guard, new_token, token_from
 from lamdatui.serve.server import ConsoleServer, Offer, listen
-from lamdatui.ui.grace import GRACE_SECONDS
-from lamdatui.ui.tabdriver import whole
+from lamdatui.ui.app.tabdriver import whole
+from lamdatui.ui.card.grace import GRACE_SECONDS
 from tests.conftest import Commands
 from tests.ui.fake_engine import FakeEngine, in_thread
 from tests.ui.script import add_history, add_waiting

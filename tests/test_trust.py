@@ -23,7 +23,7 @@ from lamdatui.config import resources
 from lamdatui.inputs import trust
 from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.store.journal import Journal
-from lamdatui.ui.screens.dialogs import ConfirmScreen
+from lamdatui.ui.kit.dialogs import ConfirmScreen
 from lamdatui.wire.rundir import is_alive, prepare_run, wait_for_end
 from tests.conftest import CHECKOUT, Commands
 from tests.ui.test_start import started

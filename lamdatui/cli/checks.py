@@ -298,7 +298,7 @@ def _terminal() -> Finding:
 def _settings() -> Finding:
     def look() -> str:
         from lamdatui.config.settings import load_settings
-        from lamdatui.ui.keymap import checked
+        from lamdatui.ui.keys.keymap import checked
 
         settings = load_settings()
         changed = len(checked(settings.keymap, str(settings.path)))

@@ -272,7 +272,7 @@ def pick(runs_dir: Path) -> int:
 def show_keys(as_json: bool) -> int:
     """Print the key table under the user's keymap; exit code 2 where two keys clash. Raises LamdatuiError for bad settings."""
     from lamdatui.config.settings import load_settings
-    from lamdatui.ui.keymap import rows, spelled, table
+    from lamdatui.ui.keys.keymap import rows, spelled, table
 
     settings = load_settings()
     found = rows(spelled(settings.keymap, str(settings.path)))

@@ -40,7 +40,7 @@ class UiSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The whole file. `keymap` is checked against the key table by `lamdatui.ui.keymap`."""
+    """The whole file. `keymap` is checked against the key table by `lamdatui.ui.keys.keymap`."""
 
     path: Path
     ui: UiSettings = field(default_factory=UiSettings)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from lamdatui.domain.actions import ActionType
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
 from lamdatui.domain.state import RunState, Trial
+
+if TYPE_CHECKING:
+    pass
 
 
 class ModelReference(TypedDict):
@@ -134,3 +137,30 @@ def lineage(state: RunState, object_id: str) -> list[Trial]:
     # A trial can only have used what trials before it had made.
     numbers = {trial for name in seen if (trial := state.pool.items[name].trial) is not None}
     return [state.trials[number] for number in sorted(numbers)]
+
+
+def ancestry(state: RunState, name: str, depth: int = 4) -> str:
+    """How an object came to be: `base → sft(mix) → dpo(prefs)`; empty for what the profile names."""
+    item = state.pool.items.get(name)
+    if item is None or item.trial is None or item.trial not in state.trials:
+        return ""
+    action = state.trials[item.trial].action or {}
+    names = [other for ids in action.get("inputs", {}).values() for other in ids]
+    models = [other for other in names if isinstance(state.pool.items.get(other), ModelObject)]
+    data = "+".join(other for other in names if other not in models)
+    step = f"{action.get('type', '?')}({data})" if data else str(action.get("type", "?"))
+    if len(models) > 1 or depth == 0:
+        return f"{step} of {'+'.join(models)}"
+    if not models:
+        return step
+    before = ancestry(state, models[0], depth - 1)
+    return f"{before or models[0]} → {step}"
+
+
+def model_inputs(state: RunState, action: Mapping[str, Any] | None) -> list[str]:
+    """The models among an action's inputs, in slot order."""
+    return [name for name in _inputs(action) if isinstance(state.pool.items.get(name), ModelObject)]
+
+
+def _inputs(action: Mapping[str, Any] | None) -> list[str]:
+    return [name for ids in action["inputs"].values() for name in ids] if action else []

@@ -59,7 +59,7 @@ class TabConsole(AppService):
     process: Process | None = None
 
     def _build_environment(self, width: int = 80, height: int = 24) -> dict[str, str]:
-        return super()._build_environment(width, height) | {"TEXTUAL_DRIVER": "lamdatui.ui.tabdriver:TabDriver"}
+        return super()._build_environment(width, height) | {"TEXTUAL_DRIVER": "lamdatui.ui.app.tabdriver:TabDriver"}
 
     async def _open_app_process(self, width: int = 80, height: int = 24) -> Process:
         self.process = process = await super()._open_app_process(width, height)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lamdatui.base.errors import EXIT_DONE, EXIT_USAGE, LamdatuiError
 
 if TYPE_CHECKING:
-    from lamdatui.ui.shell import ShellApp
+    from lamdatui.ui.app.shell import ShellApp
 
 Result = TypeVar("Result")
 
@@ -43,7 +43,7 @@ def console(run_dir: Path) -> int:
     # Collecting while some hundred thousand lasting objects are made costs a tenth of the first paint; the app goes
     # back to collecting after it.
     gc.disable()
-    from lamdatui.ui.app import ConsoleApp
+    from lamdatui.ui.app.consoleapp import ConsoleApp
 
     app = ConsoleApp(run_dir)
     result = _show(app)
@@ -53,7 +53,7 @@ def console(run_dir: Path) -> int:
 def start(runs_dir: Path) -> int:
     """The start screen; leaving the console of a run that was opened from it comes back to it."""
     gc.disable()
-    from lamdatui.ui.startapp import StartApp
+    from lamdatui.ui.app.startapp import StartApp
 
     while True:
         app = StartApp(runs_dir)
@@ -82,8 +82,8 @@ def _connected(run_dir: Path) -> Iterator[None]:
 
 
 def _show(app: ShellApp[Result]) -> Result | None:
-    from lamdatui.ui import garbage
-    from lamdatui.ui.shell import ShellApp
+    from lamdatui.ui.app.shell import ShellApp
+    from lamdatui.ui.app import garbage
 
     if ShellApp.leaving:
         # The app before this one is through.

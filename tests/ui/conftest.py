@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.app.consoleapp import ConsoleApp
 from tests.ui.fake_engine import FakeEngine
 
 
@@ -45,7 +45,7 @@ class Console:
     @property
     def card(self):
         """The approval card."""
-        from lamdatui.ui.widgets.card import ApprovalCard
+        from lamdatui.ui.card.card import ApprovalCard
 
         return self.app.console_screen.query_one(ApprovalCard)
 

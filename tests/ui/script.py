@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.base.jsonio import digest
-from lamdatui.ui.words import Line
+from lamdatui.ui.view.format import Line
 from tests.ui.fake_engine import FakeEngine
 
 Json = dict[str, Any]

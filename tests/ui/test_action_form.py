@@ -12,9 +12,9 @@ from textual.widgets import Input, OptionList, Static
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
-from lamdatui.ui.actionform import Draft, draft_of, first_type, fitted, fitting, type_specs, verdict_lines
-from lamdatui.ui.screens.action import ActionScreen, PickRow
-from lamdatui.ui.screens.pick import PickScreen
+from lamdatui.ui.kit.actionform import ActionScreen, PickRow
+from lamdatui.ui.kit.pick import PickScreen
+from lamdatui.ui.view.drafts import Draft, draft_of, first_type, fitted, fitting, type_specs, verdict_lines
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lamdatui.domain.events import Event
 from lamdatui.domain.state import RunState
-from lamdatui.ui.actiontext import Types, read, text_of, types_of
+from lamdatui.ui.card.actionyaml import Types, read, text_of, types_of
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from lamdatui.ui.ascii import ascii_of, wanted
-from lamdatui.ui.words import MARKS
+from lamdatui.ui.app.ascii import ascii_of, wanted
+from lamdatui.ui.view.format import MARKS
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual import events
 
-from lamdatui.ui.attention import AWAY_SECONDS, BLOCKED_SECONDS, Attention
+from lamdatui.ui.app.attention import AWAY_SECONDS, BLOCKED_SECONDS, Attention
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

@@ -16,15 +16,15 @@ from textual.keys import _character_to_key
 from textual.widget import Widget
 from textual.widgets import Input, TextArea
 
-from lamdatui.ui.screens.action import ActionScreen, PickRow
-from lamdatui.ui.screens.edit import EditScreen
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.screens.pick import PickScreen
-from lamdatui.ui.screens.planner import PlannerScreen
-from lamdatui.ui.screens.write import LineScreen, PageScreen
-from lamdatui.ui.shell import ShellApp
-from lamdatui.ui.widgets.logs import SearchLine
-from lamdatui.ui.widgets.logview import LogView
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.app.shell import ShellApp
+from lamdatui.ui.card.edit import EditScreen
+from lamdatui.ui.kit.actionform import ActionScreen, PickRow
+from lamdatui.ui.kit.pick import PickScreen
+from lamdatui.ui.kit.write import LineScreen, PageScreen
+from lamdatui.ui.logs.pane import SearchLine
+from lamdatui.ui.logs.view import LogView
+from lamdatui.ui.planner.screen import PlannerScreen
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.ui.clipboard import OSC_BYTES, copy, osc52, run_tool, told, tools
+from lamdatui.ui.app.clipboard import OSC_BYTES, copy, osc52, run_tool, told, tools
 
 XTERM = {"TERM": "xterm-256color"}
 

@@ -9,12 +9,12 @@ import pytest
 from textual.events import Key
 
 from lamdatui.domain.events import MODES
-from lamdatui.ui.grace import GRACE_SECONDS
-from lamdatui.ui.screens.dialogs import ChoiceScreen
-from lamdatui.ui.screens.edit import EditScreen
-from lamdatui.ui.screens.node import NodeScreen
-from lamdatui.ui.who import who
-from lamdatui.ui.widgets.activity import ActivityPane
+from lamdatui.ui.card.edit import EditScreen
+from lamdatui.ui.card.grace import GRACE_SECONDS
+from lamdatui.ui.console.activity import ActivityPane
+from lamdatui.ui.kit.dialogs import ChoiceScreen
+from lamdatui.ui.node.screen import NodeScreen
+from lamdatui.ui.view.link import who
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

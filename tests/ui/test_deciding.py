@@ -10,14 +10,14 @@ from textual import events
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.state import RunState
-from lamdatui.ui import editor
-from lamdatui.ui.proposal import decided_text, facts, queue_lines
-from lamdatui.ui.screens.action import ActionScreen
-from lamdatui.ui.screens.dialogs import ChoiceScreen
-from lamdatui.ui.screens.edit import EditScreen
-from lamdatui.ui.screens.planner import PlannerScreen
-from lamdatui.ui.widgets.deciding import Deciding
-from lamdatui.ui.words import Line
+from lamdatui.ui.card.controller import Deciding
+from lamdatui.ui.card.edit import EditScreen
+from lamdatui.ui.card.text import decided_text, facts, queue_lines
+from lamdatui.ui.kit import editor
+from lamdatui.ui.kit.actionform import ActionScreen
+from lamdatui.ui.kit.dialogs import ChoiceScreen
+from lamdatui.ui.planner.screen import PlannerScreen
+from lamdatui.ui.view.format import Line
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

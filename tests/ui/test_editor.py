@@ -13,7 +13,7 @@ import pyte
 import pytest
 
 from lamdatui.cli.launcher import KEEP_TITLE
-from lamdatui.ui.grace import GRACE_SECONDS
+from lamdatui.ui.card.grace import GRACE_SECONDS
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine, in_thread
 

@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import gc, weakref
-from lamdatui.ui import garbage
+from lamdatui.ui.app import garbage
 
 class Cycle:
     def __init__(self):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from lamdatui.config.resources import builtin
-from lamdatui.ui.hardware import DETAILS, hardware_lines, past_rows
-from lamdatui.ui.history import READINGS
-from lamdatui.ui.reduce import reduce
-from lamdatui.ui.state import ViewState
-from lamdatui.ui.widgets.hardware import HardwarePane
-from lamdatui.ui.words import Line
+from lamdatui.ui.hardware.pane import HardwarePane
+from lamdatui.ui.hardware.text import DETAILS, hardware_lines, past_rows
+from lamdatui.ui.view.format import Line
+from lamdatui.ui.view.history import READINGS
+from lamdatui.ui.view.reduce import reduce
+from lamdatui.ui.view.state import ViewState
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

@@ -63,9 +63,9 @@ LISTS: dict[str, tuple[str, ...]] = {
 
 UNCLEANED = """
 import re, sys
-from lamdatui.ui import sanitize
-sanitize.FORBIDDEN = re.compile("(?!)")
-sanitize._MARKS = re.compile("(?!)()")
+from lamdatui.base import text
+text.FORBIDDEN = re.compile("(?!)")
+text._MARKS = re.compile("(?!)()")
 from lamdatui.ui.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -8,10 +8,10 @@ import pytest
 from textual.widgets import Footer
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.ui.keymap import checked, rows
-from lamdatui.ui.keys import shown
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.widgets.hanging import Hanging
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.keys.keymap import checked, rows
+from lamdatui.ui.keys.table import shown
+from lamdatui.ui.kit.hanging import Hanging
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

@@ -9,27 +9,28 @@ from collections import Counter
 import pytest
 from textual.binding import Binding
 
-from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.keys import CHAINS, KEYS, shown
-from lamdatui.ui.legend import arranged, rows_of
-from lamdatui.ui.screens.action import ActionScreen, PickRow
-from lamdatui.ui.screens.compare import CompareScreen
-from lamdatui.ui.screens.console import ConsoleScreen
-from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
-from lamdatui.ui.screens.edit import EditScreen
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.screens.node import NodeScreen
-from lamdatui.ui.screens.pick import PickScreen
-from lamdatui.ui.screens.planner import LinesPane, ListPane, PlannerScreen
-from lamdatui.ui.screens.progress import OverviewPanel, ProgressScreen
-from lamdatui.ui.screens.queue import QueueScreen
-from lamdatui.ui.screens.write import LineScreen, PageScreen
-from lamdatui.ui.widgets.activity import ActivityPane
-from lamdatui.ui.widgets.card import ApprovalCard
-from lamdatui.ui.widgets.chart import ChartPanel
-from lamdatui.ui.widgets.hardware import HardwarePane
-from lamdatui.ui.widgets.logview import LogView
-from lamdatui.ui.widgets.pipeline import FilterInput, LineageTree
+from lamdatui.ui.app.consoleapp import ConsoleApp
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.byhand.queue import QueueScreen
+from lamdatui.ui.card.card import ApprovalCard
+from lamdatui.ui.card.edit import EditScreen
+from lamdatui.ui.card.legend import rows_of
+from lamdatui.ui.console.activity import ActivityPane
+from lamdatui.ui.console.screen import ConsoleScreen
+from lamdatui.ui.hardware.pane import HardwarePane
+from lamdatui.ui.keys.table import CHAINS, KEYS, shown
+from lamdatui.ui.kit.actionform import ActionScreen, PickRow
+from lamdatui.ui.kit.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.kit.legend import arranged
+from lamdatui.ui.kit.pick import PickScreen
+from lamdatui.ui.kit.write import LineScreen, PageScreen
+from lamdatui.ui.lineage.pane import FilterInput, LineageTree
+from lamdatui.ui.logs.view import LogView
+from lamdatui.ui.node.compare_screen import CompareScreen
+from lamdatui.ui.node.screen import NodeScreen
+from lamdatui.ui.planner.screen import LinesPane, ListPane, PlannerScreen
+from lamdatui.ui.progress.chart import ChartPanel
+from lamdatui.ui.progress.screen import OverviewPanel, ProgressScreen
 from tests.ui import script
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine
@@ -146,7 +147,7 @@ async def test_the_palette_offers_what_the_screen_can_do(engine: FakeEngine) -> 
 
 def test_the_console_imports_nothing_heavy() -> None:
     code = (
-        "import sys, lamdatui.ui.app, lamdatui.ui.__main__; "
+        "import sys, lamdatui.ui.app.consoleapp, lamdatui.ui.__main__; "
         "heavy = {'torch', 'transformers', 'datasets', 'xllamacpp', 'numpy', 'trl', 'peft', 'pydantic'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
@@ -155,8 +156,8 @@ def test_the_console_imports_nothing_heavy() -> None:
 
 def test_the_reducer_imports_no_textual() -> None:
     code = (
-        "import sys, lamdatui.ui.state, lamdatui.ui.pipeline, lamdatui.ui.proposal, lamdatui.ui.details, lamdatui.ui.link, "
-        "lamdatui.ui.tail, lamdatui.ui.planner, lamdatui.ui.logmodel, lamdatui.ui.logsources, lamdatui.ui.pager, "
-        "lamdatui.ui.clipboard; assert 'textual' not in sys.modules"
+        "import sys, lamdatui.ui.view.state, lamdatui.ui.lineage.forest, lamdatui.ui.card.text, lamdatui.ui.details, lamdatui.ui.view.link, "
+        "lamdatui.ui.view.steps, lamdatui.ui.planner.text, lamdatui.ui.logs.model, lamdatui.ui.logs.sources, lamdatui.ui.kit.pager, "
+        "lamdatui.ui.app.clipboard; assert 'textual' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.ui import logindex, logscan
-from lamdatui.ui.logindex import LogIndex
-from lamdatui.ui.loglines import LINE_CHARACTERS, level_of, log_line, show
-from lamdatui.ui.logscan import LevelScan, Scan, TextScan
+from lamdatui.ui.logs import index, scan
+from lamdatui.ui.logs.index import LogIndex
+from lamdatui.ui.logs.scan import LevelScan, Scan, TextScan
+from lamdatui.ui.view.loglines import LINE_CHARACTERS, level_of, log_line, show
 from tests.ui.test_sanitize import is_safe
 
 BYTES = st.one_of(
@@ -34,9 +34,9 @@ CHANGE = st.one_of(
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces so small that every boundary is met."""
-    monkeypatch.setattr(logindex, "PIECE", 16)
-    monkeypatch.setattr(logindex, "_BLOCK_BYTES", 64)
-    monkeypatch.setattr(logscan, "PIECE", 16)
+    monkeypatch.setattr(index, "PIECE", 16)
+    monkeypatch.setattr(index, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(scan, "PIECE", 16)
 
 
 def lines_of(data: bytes) -> list[bytes]:

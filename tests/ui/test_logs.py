@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamdatui.ui import pager
-from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.logmodel import LogModel, folds
-from lamdatui.ui.screens.pick import PickScreen
-from lamdatui.ui.widgets.logs import LogsPane
-from lamdatui.ui.widgets.logview import GUTTER, LogView
+from lamdatui.ui.app.consoleapp import ConsoleApp
+from lamdatui.ui.kit import pager
+from lamdatui.ui.kit.pick import PickScreen
+from lamdatui.ui.logs.model import LogModel, folds
+from lamdatui.ui.logs.pane import LogsPane
+from lamdatui.ui.logs.view import GUTTER, LogView
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

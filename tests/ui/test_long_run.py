@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lamdatui.domain.planner_report import told, worth
-from lamdatui.ui import link
-from lamdatui.ui.pipeline import Row
-from lamdatui.ui.screens.compare import CompareScreen
-from lamdatui.ui.widgets.pipeline import PipelinePane
+from lamdatui.ui.lineage.forest import Row
+from lamdatui.ui.lineage.pane import PipelinePane
+from lamdatui.ui.node.compare_screen import CompareScreen
+from lamdatui.ui.view import link
 from lamdatui.wire import snapshot
 from tests.ui import script
 from tests.ui.conftest import Console, opened

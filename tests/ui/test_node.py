@@ -14,21 +14,15 @@ from rich.cells import cell_len
 from textual.widgets import OptionList, Static
 
 from lamdatui.domain.state import RunState
-from lamdatui.ui.compare import cost_rows, curves, made_lines, score_rows
-from lamdatui.ui.evidence import gather, places
-from lamdatui.ui.node import (
-    action_lines,
-    difference,
-    lineage_lines,
-    overlap,
-    score_lines,
-    story_lines,
-    subject,
-)
-from lamdatui.ui.screens.action import ActionScreen
-from lamdatui.ui.screens.compare import CompareScreen
-from lamdatui.ui.screens.node import SECTIONS, NodeScreen
-from lamdatui.ui.screens.queue import QueueScreen
+from lamdatui.ui.byhand.queue import QueueScreen
+from lamdatui.ui.kit.actionform import ActionScreen
+from lamdatui.ui.kit.section import curves
+from lamdatui.ui.node.compare_screen import CompareScreen
+from lamdatui.ui.node.compare_text import cost_rows, made_lines, score_rows
+from lamdatui.ui.node.evidence import gather, places
+from lamdatui.ui.node.screen import SECTIONS, NodeScreen
+from lamdatui.ui.node.text import action_lines, difference, lineage_lines, overlap, score_lines, story_lines
+from lamdatui.ui.view.subject import subject
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

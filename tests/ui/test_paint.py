@@ -14,11 +14,11 @@ from textual.geometry import Region
 from textual.screen import Screen
 from textual.widget import Widget
 
-from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.link import EngineLink
-from lamdatui.ui.screens.planner import PlannerScreen
-from lamdatui.ui.widgets.hardware import HardwarePane
-from lamdatui.ui.widgets.pipeline import LineageTree, PipelinePane
+from lamdatui.ui.app.consoleapp import ConsoleApp
+from lamdatui.ui.hardware.pane import HardwarePane
+from lamdatui.ui.lineage.pane import LineageTree, PipelinePane
+from lamdatui.ui.planner.screen import PlannerScreen
+from lamdatui.ui.view.link import EngineLink
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
@@ -150,9 +150,9 @@ async def test_nothing_is_painted_under_a_screen_that_covers_it(running: FakeEng
 
 def test_the_first_paint_waits_for_nothing_that_it_does_not_show() -> None:
     code = (
-        "import sys, lamdatui.ui.app; "
-        "later = {'lamdatui.domain.planner_report', 'statistics', 'lamdatui.ui.widgets.card', 'lamdatui.ui.widgets.deciding', 'lamdatui.ui.reduce', "
-        "'lamdatui.wire.snapshot', 'lamdatui.wire.client', 'lamdatui.ui.widgets.logview', 'lamdatui.ui.hardware', 'hashlib'}; "
+        "import sys, lamdatui.ui.app.consoleapp; "
+        "later = {'lamdatui.domain.planner_report', 'statistics', 'lamdatui.ui.card.card', 'lamdatui.ui.card.controller', 'lamdatui.ui.view.reduce', "
+        "'lamdatui.wire.snapshot', 'lamdatui.wire.client', 'lamdatui.ui.logs.view', 'lamdatui.ui.hardware.text', 'hashlib'}; "
         "assert not later & set(sys.modules), later & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

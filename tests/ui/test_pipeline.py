@@ -12,12 +12,12 @@ from rich.cells import cell_len
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.ui.pipeline import ORDERS, Pipeline, Row
-from lamdatui.ui.reduce import reduce
-from lamdatui.ui.screens.node import NodeScreen
-from lamdatui.ui.state import ViewState
-from lamdatui.ui.treerows import brief_seconds, columns, header, row_line
-from lamdatui.ui.widgets.pipeline import FilterInput, LineageTree
+from lamdatui.ui.lineage.forest import ORDERS, Pipeline, Row
+from lamdatui.ui.lineage.pane import FilterInput, LineageTree
+from lamdatui.ui.lineage.rows import brief_seconds, columns, header, row_line
+from lamdatui.ui.node.screen import NodeScreen
+from lamdatui.ui.view.reduce import reduce
+from lamdatui.ui.view.state import ViewState
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

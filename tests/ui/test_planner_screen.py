@@ -10,11 +10,11 @@ from textual.widgets import Input, OptionList, TextArea
 from lamdatui.domain.policies import SUMMARIES
 from lamdatui.engine import people
 from lamdatui.planner.grammar import MEMORY_CHARS as ENGINE_MEMORY_CHARS
-from lamdatui.ui.screens import planner as screens
-from lamdatui.ui.screens.dialogs import ChoiceScreen, TextScreen
-from lamdatui.ui.screens.planner import PlannerScreen
-from lamdatui.ui.screens.write import LineScreen, PageScreen
-from lamdatui.ui.state import EXCHANGES
+from lamdatui.ui.kit.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.kit.write import LineScreen, PageScreen
+from lamdatui.ui.planner import screen as screens
+from lamdatui.ui.planner.screen import PlannerScreen
+from lamdatui.ui.view.state import EXCHANGES
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

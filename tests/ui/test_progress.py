@@ -18,7 +18,9 @@ from lamdatui.domain.events import Event
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.ui.charts import (
+from lamdatui.ui.card.card import ApprovalCard
+from lamdatui.ui.progress.chart import ChartPanel
+from lamdatui.ui.progress.charts import (
     Axis,
     Chart,
     Points,
@@ -34,14 +36,12 @@ from lamdatui.ui.charts import (
     table_lines,
     thinned,
 )
-from lamdatui.ui.progress import ledger_bar, ledger_lines, overview_lines
-from lamdatui.ui.reduce import reduce
-from lamdatui.ui.results import Results, Tally, results
-from lamdatui.ui.screens.progress import NAMES, ProgressScreen
-from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import CURVE_POINTS, Curve, Progress
-from lamdatui.ui.widgets.card import ApprovalCard
-from lamdatui.ui.widgets.chart import ChartPanel
+from lamdatui.ui.progress.results import Results, Tally, results
+from lamdatui.ui.progress.screen import NAMES, ProgressScreen
+from lamdatui.ui.progress.text import ledger_bar, ledger_lines, overview_lines
+from lamdatui.ui.view.reduce import reduce
+from lamdatui.ui.view.state import ViewState
+from lamdatui.ui.view.training import CURVE_POINTS, Curve, Progress
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
@@ -362,7 +362,7 @@ async def test_charts_of_the_run_are_drawn_again_only_when_a_trial_was_scored(
         drawings.append(len(found.items))
         return best_chart(found, axis)
 
-    monkeypatch.setattr("lamdatui.ui.screens.progress.best_chart", counted)
+    monkeypatch.setattr("lamdatui.ui.progress.screen.best_chart", counted)
     script.add_history(engine)
     script.add_running(engine, run_dir)
     async with opened(engine, (200, 60)) as console:
@@ -434,7 +434,7 @@ async def progress_from_card(console: Console) -> None:
 
 def test_the_console_starts_without_the_plotting_library() -> None:
     code = (
-        "import sys, lamdatui.ui.app, lamdatui.ui.__main__; "
-        "assert not {'textual_plot', 'numpy', 'lamdatui.ui.charts', 'lamdatui.ui.screens.progress'} & set(sys.modules)"
+        "import sys, lamdatui.ui.app.consoleapp, lamdatui.ui.__main__; "
+        "assert not {'textual_plot', 'numpy', 'lamdatui.ui.progress.charts', 'lamdatui.ui.progress.screen'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

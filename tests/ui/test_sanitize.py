@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lamdatui.base.text import FORBIDDEN, clean, clean_json, is_harmless, one_line
-from lamdatui.ui.loglines import log_line
+from lamdatui.ui.view.loglines import log_line
 from lamdatui.wire.protocol import read_frame
 from tests.conftest import CHECKOUT
 

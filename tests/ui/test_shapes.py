@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from lamdatui.domain.events import event_from_json
 from lamdatui.domain.state import RunState
-from lamdatui.ui.pipeline import Pipeline
-from lamdatui.ui.reduce import reduce
-from lamdatui.ui.shapes import check, check_event, check_head, check_trials
-from lamdatui.ui.state import ViewState
+from lamdatui.ui.lineage.forest import Pipeline
+from lamdatui.ui.view.reduce import reduce
+from lamdatui.ui.view.shapes import check, check_event, check_head, check_trials
+from lamdatui.ui.view.state import ViewState
 from lamdatui.wire.snapshot import Snapshots
 from tests.hostile import Disguise, strings
 from tests.ui.conftest import opened

@@ -8,12 +8,12 @@ import pytest
 from textual.color import Color
 from textual.widgets import Static
 
-from lamdatui.ui.help import ABOUT
-from lamdatui.ui.keys import KEYS
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.theme import OURS
-from lamdatui.ui.widgets.hanging import Hanging
-from lamdatui.ui.words import MARKS
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.app.help_text import ABOUT
+from lamdatui.ui.app.theme import OURS
+from lamdatui.ui.keys.table import KEYS
+from lamdatui.ui.kit.hanging import Hanging
+from lamdatui.ui.view.format import MARKS
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

@@ -10,7 +10,7 @@ import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input, TextArea
 
-from lamdatui.ui.app import ConsoleApp
+from lamdatui.ui.app.consoleapp import ConsoleApp
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine, in_thread
 

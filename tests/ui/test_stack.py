@@ -9,16 +9,16 @@ import pytest
 from textual import events
 
 import lamdatui.ui
-from lamdatui.ui.actionform import Draft
-from lamdatui.ui.screens.action import ActionScreen
-from lamdatui.ui.screens.compare import CompareScreen
-from lamdatui.ui.screens.dialogs import ChoiceScreen
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.screens.node import NodeScreen
-from lamdatui.ui.screens.planner import PlannerScreen
-from lamdatui.ui.screens.progress import ProgressScreen
-from lamdatui.ui.screens.queue import QueueScreen
-from lamdatui.ui.screens.stack import leave, open_over
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.byhand.queue import QueueScreen
+from lamdatui.ui.kit.actionform import ActionScreen
+from lamdatui.ui.kit.dialogs import ChoiceScreen
+from lamdatui.ui.kit.stack import leave, open_over
+from lamdatui.ui.node.compare_screen import CompareScreen
+from lamdatui.ui.node.screen import NodeScreen
+from lamdatui.ui.planner.screen import PlannerScreen
+from lamdatui.ui.progress.screen import ProgressScreen
+from lamdatui.ui.view.drafts import Draft
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

@@ -25,19 +25,19 @@ from lamdatui.base.errors import EXIT_FAILED
 from lamdatui.base.paths import config_dir, state_dir
 from lamdatui.cli.launcher import start_command
 from lamdatui.inputs.trust import TITLE, UNCONFIRMED
-from lamdatui.ui import commandline
-from lamdatui.ui.app import ConsoleApp
-from lamdatui.ui.commandline import Ended
-from lamdatui.ui.keys import KEYS
-from lamdatui.ui.screens.busy import BusyScreen
-from lamdatui.ui.screens.console import ConsoleScreen
-from lamdatui.ui.screens.dialogs import ConfirmScreen
-from lamdatui.ui.screens.help import HelpScreen
-from lamdatui.ui.screens.newrun import NewRunScreen
-from lamdatui.ui.screens.start import StartScreen
-from lamdatui.ui.shell import ShellApp
-from lamdatui.ui.start import STATES, finding_lines, is_made_first, merged, run_line, runs_of, shown_findings
-from lamdatui.ui.startapp import StartApp
+from lamdatui.ui.app.consoleapp import ConsoleApp
+from lamdatui.ui.app.help import HelpScreen
+from lamdatui.ui.app.shell import ShellApp
+from lamdatui.ui.app.startapp import StartApp
+from lamdatui.ui.console.screen import ConsoleScreen
+from lamdatui.ui.keys.table import KEYS
+from lamdatui.ui.kit import commandline
+from lamdatui.ui.kit.commandline import Ended
+from lamdatui.ui.kit.dialogs import ConfirmScreen
+from lamdatui.ui.start.busy import BusyScreen
+from lamdatui.ui.start.newrun import NewRunScreen
+from lamdatui.ui.start.screen import StartScreen
+from lamdatui.ui.start.text import STATES, finding_lines, is_made_first, merged, run_line, runs_of, shown_findings
 
 RUNS: list[dict[str, Any]] = [
     {"run": "lab-3", "status": "done", "trials": 12, "max_trials": 12.0, "mode": "auto", "profile": "lab", "winner": "m7",
@@ -390,7 +390,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys, lamdatui.ui.startapp, lamdatui.ui.__main__; "
+        "import sys, lamdatui.ui.app.startapp, lamdatui.ui.__main__; "
         "heavy = {'torch', 'transformers', 'datasets', 'xllamacpp', 'numpy', 'pydantic', 'apsw', 'httpx'} & set(sys.modules); "
         "assert not heavy, heavy"
     )
@@ -407,7 +407,8 @@ async def test_a_command_is_a_child_process(tmp_path: Path) -> None:
 def test_an_app_that_does_not_end_when_it_is_left_is_ended_and_says_what_it_waited_for(tmp_path: Path) -> None:
     code = """
 import asyncio, sys
-from lamdatui.ui import __main__, startapp
+from lamdatui.ui import __main__
+from lamdatui.ui.app import startapp
 class Stuck(startapp.StartApp):
     leave_within = 1.0
     async def on_unmount(self):

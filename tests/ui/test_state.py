@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lamdatui.ui.reduce import reduce
-from lamdatui.ui.state import ViewState
-from lamdatui.ui.training import Progress
-from lamdatui.ui.words import bar, duration, hang, size, sparkline
+from lamdatui.ui.view.format import bar, duration, hang, size, sparkline
+from lamdatui.ui.view.reduce import reduce
+from lamdatui.ui.view.state import ViewState
+from lamdatui.ui.view.training import Progress
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from textual import events
 
-from lamdatui.ui.grace import GRACE_SECONDS
-from lamdatui.ui.widgets.deciding import Deciding
+from lamdatui.ui.card.controller import Deciding
+from lamdatui.ui.card.grace import GRACE_SECONDS
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine

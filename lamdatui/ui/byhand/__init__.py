@@ -1,0 +1,1 @@
+"""Actions that a person queues, and the list of those that wait."""

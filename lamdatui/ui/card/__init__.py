@@ -1,0 +1,1 @@
+"""The approval card: what it says, its keys, edits, and the decision."""

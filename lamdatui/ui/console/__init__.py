@@ -1,0 +1,1 @@
+"""The main screen: status, panes, and what opens over it."""

@@ -1,0 +1,1 @@
+"""The pane on GPUs and the machine."""

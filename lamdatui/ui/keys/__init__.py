@@ -1,0 +1,1 @@
+"""The table of keys, and the person's own key map."""

@@ -1,0 +1,448 @@
+"""Every key of the console, in one table: `lamdatui keys`, the footer, the help panel and the palette read it.
+
+No default is a multiplexer's key (ctrl+a, b, s, h, j, k, l), and no function key stands alone: terminals and
+multiplexers take some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from textual.binding import Binding
+from textual.keys import format_key
+
+from lamdatui.ui.keys.key import Key, Where
+from lamdatui.ui.keys.nodekeys import NODE_KEYS
+
+CHAINS: tuple[tuple[Where, ...], ...] = (
+    ("start", "pane", "app", "always"),
+    ("console", "pane", "run", "app", "always"),
+    ("console", "logs", "run", "app", "always"),
+    ("console", "hardware", "scroll", "run", "app", "always"),
+    ("progress", "scroll", "run", "app", "always"),
+    ("console", "card", "run", "app", "always"),
+    ("planner", "pane", "run", "app", "always"),
+    ("planner", "scroll", "run", "app", "always"),
+    ("dialog", "run", "always"),
+    ("text", "run", "always"),
+    ("edit", "run", "always"),
+    ("line", "run", "always"),
+    ("page", "run", "always"),
+    ("form", "pick-row", "run", "always"),
+    ("pick", "run", "always"),
+    ("newrun", "always"),
+    ("console", "pipeline", "pane", "run", "app", "always"),
+    ("filter", "run", "always"),
+    ("node", "run", "app", "always"),
+    ("compare", "run", "app", "always"),
+    ("queue", "run", "always"),
+)
+"""Places whose keys can be live at the same time: within one of these a key has one meaning. `always` is every screen and
+dialog, also while text is typed; `app` is every screen but the dialogs; `run` is every place but the start screen."""
+
+
+KEYS: tuple[Key, ...] = (
+    Key("palette", "ctrl+p", "app.command_palette", "Commands", "Every command by name", "always", priority=True),
+    Key("help", "f1", "app.help", "Help", "Keys of the focused pane", "always", show=True, priority=True, palette="Help: keys"),
+    Key("help-letter", "question_mark", "app.help", "Help", "Keys of the focused pane", "app"),
+    Key(
+        "review",
+        "f2,ctrl+r",
+        "review",
+        "Review",
+        "Go to the proposal that waits",
+        "console",
+        show=True,
+        palette="Review the waiting proposal",
+    ),
+    Key("pane-pipeline", "f3,1", "pane('pipeline')", "Pipeline", "Show models by lineage", "console", palette="Pane: pipeline"),
+    Key("pane-activity", "f4,2", "pane('activity')", "Activity", "Show what happened", "console", palette="Pane: activity"),
+    Key("pane-logs", "f5,3", "pane('logs')", "Logs", "Show the log of the step", "console", palette="Pane: logs"),
+    Key(
+        "pane-hardware",
+        "f6,4",
+        "pane('hardware')",
+        "GPU",
+        "Show GPU, CPU and the running step",
+        "console",
+        palette="Pane: GPU and CPU",
+    ),
+    Key(
+        "pause",
+        "f7,p",
+        "app.pause",
+        "Pause",
+        "Pause or go on; the running step ends first",
+        "console",
+        show=True,
+        palette="Pause or go on",
+    ),
+    Key(
+        "screenshot",
+        "f8",
+        "app.save_screenshot",
+        "Screenshot",
+        "Save the screen as SVG",
+        "always",
+        priority=True,
+        palette="Save a screenshot (SVG)",
+    ),
+    Key("screenshot-letter", "S", "app.save_screenshot", "Screenshot", "Save the screen as SVG", "app"),
+    Key(
+        "hold",
+        "f9,ctrl+g",
+        "app.hold",
+        "Hold",
+        "Drop to mode ask: nothing more starts unasked",
+        "run",
+        show=True,
+        priority=True,
+        palette="Hold: drop to mode ask",
+    ),
+    Key(
+        "mode",
+        "m",
+        "app.cycle_mode",
+        "Mode",
+        "Next mode: read-only, ask, ask-risky, auto",
+        "console",
+        show=True,
+        palette="Mode: next",
+    ),
+    Key(
+        "planner",
+        "f10,P",
+        "planner",
+        "Planner",
+        "Who proposes, what it was told, and whether it is worth its tokens",
+        "console",
+        show=True,
+        palette="Planner: policy, hints, memory, worth",
+    ),
+    Key(
+        "hardware-detail",
+        "v",
+        "detail",
+        "Detail",
+        "More or less detail: auto, compact, normal, full",
+        "hardware",
+        show=True,
+        palette="GPU and CPU: more or less detail",
+    ),
+    Key(
+        "progress",
+        "f11,C",
+        "progress",
+        "Progress",
+        "Charts of the step and of the run, and what of the budget is used",
+        "console",
+        palette="Progress: charts, best so far, budget",
+    ),
+    Key("progress-next", "right,right_square_bracket", "move(1)", "Next", "Next panel", "progress", show=True),
+    Key("progress-before", "left,left_square_bracket", "move(-1)", "Before", "Panel before", "progress"),
+    Key(
+        "progress-tables",
+        "t",
+        "tables",
+        "Table",
+        "Numbers in place of charts, or charts again",
+        "progress",
+        show=True,
+        palette="Progress: tables or charts",
+    ),
+    Key(
+        "progress-axis",
+        "x",
+        "axis",
+        "Over",
+        "Best so far over trials, seconds of steps, seconds of the run",
+        "progress",
+        show=True,
+        palette="Progress: best so far over trials or time",
+    ),
+    Key(
+        "progress-metric",
+        "n",
+        "metric",
+        "Metric",
+        "Next value that the step reports beside its loss",
+        "progress",
+        show=True,
+        palette="Progress: next reward metric",
+    ),
+    Key(
+        "progress-review",
+        "f2,ctrl+r",
+        "review",
+        "Review",
+        "Go back to the proposal that waits",
+        "progress",
+        palette="Review the waiting proposal",
+    ),
+    Key("progress-back", "escape", "back", "Back", "Back to the console", "progress", show=True),
+    Key(
+        "log-source",
+        "l",
+        "log_source",
+        "Choose log",
+        "Log of any step, of the engine or the planner",
+        "console",
+        palette="Logs: choose a log",
+    ),
+    Key(
+        "log-failure",
+        "E",
+        "log_failure",
+        "Why it failed",
+        "Log of the newest step that failed, at its error",
+        "console",
+        palette="Logs: why the last step failed",
+    ),
+    Key("copy", "y", "app.copy", "Copy", "Copy the selection, else the row", "app", palette="Copy the selection or the row"),
+    Key(
+        "zoom", "z", "zoom", "Zoom", "Show one pane alone; again or esc to go back", "console", palette="Zoom the focused pane"
+    ),
+    Key(
+        "quit",
+        "ctrl+q",
+        "app.quit",
+        "Quit",
+        "Leave the run going, or stop it",
+        "always",
+        show=True,
+        priority=True,
+        palette="Quit",
+    ),
+    Key("quit-letter", "q", "app.quit", "Quit", "Leave the run going, or stop it", "app"),
+    Key(
+        "log-end",
+        "end,G",
+        "scroll_end",
+        "Follow",
+        "Go to the newest line and follow",
+        "logs",
+        palette="Logs: newest line, follow",
+    ),
+    Key("log-start", "home,g", "scroll_home", "Top", "Go to the oldest line", "logs", palette="Logs: oldest line"),
+    Key("log-down", "j", "scroll_down", "Down", "Line down", "logs"),
+    Key("log-up", "k", "scroll_up", "Up", "Line up", "logs"),
+    Key(
+        "log-search",
+        "slash",
+        "ask('search')",
+        "Search",
+        "Search; capitals count only when you type some",
+        "logs",
+        show=True,
+        palette="Logs: search",
+    ),
+    Key("log-next", "n", "find(1)", "Next hit", "Next line that has what was searched for", "logs", palette="Logs: next hit"),
+    Key("log-before", "N", "find(-1)", "Hit before", "Line before that has it", "logs", palette="Logs: hit before"),
+    Key(
+        "log-error",
+        "e",
+        "error",
+        "Error",
+        "Go to the first traceback or error; again: the next one",
+        "logs",
+        show=True,
+        palette="Logs: go to the error",
+    ),
+    Key(
+        "log-problems",
+        "f",
+        "problems",
+        "Problems",
+        "Only warnings and errors, or all lines",
+        "logs",
+        show=True,
+        palette="Logs: only warnings and errors, or all",
+    ),
+    Key("log-wrap", "w", "wrap", "Wrap", "Fold long lines, or scroll sideways", "logs", palette="Logs: wrap long lines"),
+    Key("log-times", "t", "times", "Times", "Times in front of the lines, or not", "logs", palette="Logs: times"),
+    Key(
+        "log-pager",
+        "o",
+        "ask('pager')",
+        "Pager",
+        "Open the file in your pager",
+        "logs",
+        palette="Logs: open in the pager",
+    ),
+    Key(
+        "log-step-before",
+        "left_square_bracket",
+        "ask('before')",
+        "Step before",
+        "Log of the step before",
+        "logs",
+        palette="Logs: step before",
+    ),
+    Key(
+        "log-step-after",
+        "right_square_bracket",
+        "ask('after')",
+        "Step after",
+        "Log of the step after",
+        "logs",
+        palette="Logs: step after",
+    ),
+    Key(
+        "log-clear",
+        "escape",
+        "clear_search",
+        "Clear",
+        "End the search, point at no line",
+        "logs",
+        palette="Logs: end the search",
+    ),
+    Key("down", "j", "cursor_down", "Down", "Next row", "pane"),
+    Key("up", "k", "cursor_up", "Up", "Row before", "pane"),
+    Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
+    Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
+    Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card", palette="Card: approve"),
+    Key("card-remember", "A", "remember", "Always", "Approve and remember a rule", "card", palette="Card: approve always"),
+    Key("card-edit", "e", "wish('edit')", "Edit", "Change hyperparameters first", "card", palette="Card: edit"),
+    Key("card-editor", "ctrl+e", "wish('editor')", "Editor", "Change it in your editor", "card", palette="Card: editor"),
+    Key("card-other", "o", "wish('other')", "Other", "Run one of the alternatives instead", "card", palette="Card: other"),
+    Key("card-own", "w", "wish('own')", "Own", "Write an action of your own instead", "card", palette="Card: own action"),
+    Key("card-veto", "d", "veto", "Deny", "Veto it, with a reason that every policy obeys", "card", palette="Card: deny"),
+    Key("card-skip", "s", "skip", "Skip", "Skip this trial without a constraint", "card", palette="Card: skip"),
+    Key("card-stop", "x", "stop_run", "Stop", "Stop the run; asks once more", "card", palette="Card: stop the run"),
+    Key("card-rules", "r", "wish('rules')", "Rules", "What is in force, to take it back", "card", palette="Card: rules"),
+    Key("card-expand", "space", "expand", "Full", "Give the card the whole screen, or not", "card", palette="Card: full"),
+    Key("card-down", "down,j", "scroll_down", "Down", "Scroll the card", "card"),
+    Key("card-up", "up,k", "scroll_up", "Up", "Scroll the card", "card"),
+    Key("card-page-down", "pagedown", "page_down", "Page down", "Scroll the card by a page", "card"),
+    Key("card-page-up", "pageup", "page_up", "Page up", "Scroll the card by a page", "card"),
+    Key("card-leave", "escape", "leave", "Back", "Back to where you were; nothing is decided", "card"),
+    Key(
+        "planner-review",
+        "f2,ctrl+r",
+        "review",
+        "Review",
+        "Go back to the proposal that waits",
+        "planner",
+        palette="Review the waiting proposal",
+    ),
+    Key(
+        "planner-hint",
+        "h",
+        "hint",
+        "Hint",
+        "Tell the planner something",
+        "planner",
+        show=True,
+        palette="Planner: give a hint",
+    ),
+    Key(
+        "planner-memory",
+        "e",
+        "memory",
+        "Memory",
+        "Rewrite the planner's memory",
+        "planner",
+        show=True,
+        palette="Planner: edit its memory",
+    ),
+    Key(
+        "planner-policy",
+        "p",
+        "policy",
+        "Policy",
+        "Choose who proposes from the next trial on",
+        "planner",
+        show=True,
+        palette="Planner: choose another policy",
+    ),
+    Key(
+        "planner-revoke",
+        "x,delete",
+        "revoke",
+        "Revoke",
+        "Take back the selected hint, constraint or rule",
+        "planner",
+        show=True,
+        palette="Planner: revoke what is selected",
+    ),
+    Key(
+        "start-new", "n", "new_run", "New run", "Start a run of the selected profile", "start", show=True, palette="Start a run"
+    ),
+    Key(
+        "start-refresh",
+        "r",
+        "refresh",
+        "Refresh",
+        "Look at runs and machine again",
+        "start",
+        show=True,
+        palette="Look again",
+    ),
+    Key(
+        "start-stop",
+        "x",
+        "stop_run",
+        "Stop run",
+        "Stop the selected run after its step",
+        "start",
+        palette="Stop the selected run",
+    ),
+    Key("planner-back", "escape", "back", "Back", "Back to the console", "planner", show=True),
+    Key("unzoom", "escape", "unzoom", "Back", "Show all panes again", "console"),
+    Key("dialog-back", "escape", "cancel", "Back", "Close without choosing", "dialog"),
+    Key("dialog-down", "j", "move(1)", "Down", "Next answer", "dialog"),
+    Key("dialog-up", "k", "move(-1)", "Up", "Answer before", "dialog"),
+    Key("text-back", "escape,q,enter", "dismiss(None)", "Back", "Close", "text"),
+    Key("text-copy", "y", "app.copy", "Copy", "Copy the selection, else the text", "text"),
+    Key("text-down", "j,down", "scroll(1)", "Down", "Scroll", "text"),
+    Key("text-up", "k,up", "scroll(-1)", "Up", "Scroll", "text"),
+    Key("edit-back", "escape", "cancel", "Back", "Close without changing anything", "edit"),
+    # Before the field's own ctrl+e, which goes to the end of the line: so does the key End.
+    Key("edit-editor", "ctrl+e", "editor", "Editor", "Go on in your editor", "edit", priority=True, palette="Edit: editor"),
+    Key("edit-next", "down", "app.focus_next", "Next", "Next field", "edit"),
+    Key("edit-previous", "up", "app.focus_previous", "Before", "Field before", "edit"),
+    Key("newrun-start", "ctrl+o", "start", "Start", "Start the run", "newrun"),
+    Key("newrun-back", "escape", "cancel", "Back", "Close without starting anything", "newrun"),
+    Key("newrun-next", "down", "app.focus_next", "Next", "Next field", "newrun"),
+    Key("newrun-previous", "up", "app.focus_previous", "Before", "Field before", "newrun"),
+    Key("line-back", "escape", "cancel", "Back", "Close without sending anything", "line"),
+    Key("page-back", "escape", "cancel", "Back", "Close without saving", "page", priority=True),
+    Key("page-save", "ctrl+o", "save", "Save", "Save and close", "page", priority=True),
+    *NODE_KEYS,
+)
+
+
+_chosen: dict[str, str] = {}
+
+
+def use_keymap(keymap: Mapping[str, str]) -> None:
+    """Let `shown` speak of the keys that a person chose; `keymap` has spelled-out names (`lamdatui.ui.keys.keymap.checked`)."""
+    _chosen.clear()
+    _chosen.update(keymap)
+
+
+def shown(name: str, most: int = 1) -> str:
+    """The keys of an id as a legend names them, after remapping: `F2`, or `F2 or ctrl+r` with `most=2`."""
+    default = next(key.keys for key in KEYS if key.id == name)
+    return " or ".join(display(key) for key in _chosen.get(name, default).split(",")[:most])
+
+
+def display(key: str) -> str:
+    """A key as it is written for people: `F2`, `ctrl+r`, `?`."""
+    *modifiers, name = key.split("+")
+    if function_key(name):
+        name = name.upper()
+    return "+".join([*modifiers, _SHORT.get(name) or (format_key(name) if "_" in name else name)])
+
+
+def function_key(key: str) -> bool:
+    """Whether it is F1 to F24, which terminals and multiplexers may take."""
+    return key[0] == "f" and key[1:].isdigit()
+
+
+_SHORT = {"escape": "esc", "up": "up", "down": "down", "pageup": "PgUp", "pagedown": "PgDn"}
+
+
+def bindings(*where: Where) -> list[Binding]:
+    """The bindings of some places, in table order."""
+    return [key.binding() for key in KEYS if key.where in where]

@@ -1,0 +1,1 @@
+"""The log pane: any line of a file of any size."""

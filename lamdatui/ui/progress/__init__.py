@@ -1,0 +1,1 @@
+"""The screen on how the search goes."""

@@ -1,0 +1,1 @@
+"""The start screen, and how a run is begun from it."""
