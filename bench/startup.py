@@ -77,7 +77,7 @@ def measure(rounds: int) -> dict[str, object]:
         "paint_ratio": round(medians["console"] / medians["empty"], 2),
         "imported": {
             module: imported(module)
-            for module in ("lamdatui.cli.main", "lamdatui.ui.app.consoleapp", "lamdatui.engine.__main__")
+            for module in ("lamdatui.cli.app", "lamdatui.ui.app.consoleapp", "lamdatui.engine.__main__")
         },
         "load": os.getloadavg(),
     }

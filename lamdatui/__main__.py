@@ -1,6 +1,6 @@
 """`python -m lamdatui`."""
 
-from lamdatui.cli.main import main
+from lamdatui.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ def imported(code: str, *names: str) -> set[str]:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    assert imported("import lamdatui.cli.main", *HEAVY, "textual", "pydantic", "numpy", "httpx") == set()
+    assert imported("import lamdatui.cli.app", *HEAVY, "textual", "pydantic", "numpy", "httpx") == set()
 
 
 def test_the_engine_imports_neither_torch_nor_textual() -> None:

@@ -358,7 +358,7 @@ def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, cli: Comma
     with listen("127.0.0.1", 0) as taken:
         done = cli("serve", "lab-1", "--port", str(taken.getsockname()[1]))
     assert (done.returncode, done.stderr.splitlines()[0]) == (2, "error: the port is in use")
-    missing = "import sys; sys.modules['textual_serve'] = None; from lamdatui.cli.main import main; main()"
+    missing = "import sys; sys.modules['textual_serve'] = None; from lamdatui.cli.app import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", missing, "serve", "lab-1"], cwd=tmp_path, env=os.environ, capture_output=True, text=True
     )

@@ -82,8 +82,8 @@ def _connected(run_dir: Path) -> Iterator[None]:
 
 
 def _show(app: ShellApp[Result]) -> Result | None:
-    from lamdatui.ui.app.shell import ShellApp
     from lamdatui.ui.app import garbage
+    from lamdatui.ui.app.shell import ShellApp
 
     if ShellApp.leaving:
         # The app before this one is through.

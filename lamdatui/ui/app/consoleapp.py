@@ -16,11 +16,11 @@ from textual.screen import Screen
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
 from lamdatui.domain.events import MODES
+from lamdatui.ui.app import garbage
 from lamdatui.ui.app.attention import Attention
 from lamdatui.ui.app.shell import ShellApp
 from lamdatui.ui.console.screen import ConsoleScreen
 from lamdatui.ui.keys.table import bindings, shown
-from lamdatui.ui.app import garbage
 from lamdatui.ui.kit.stack import TrialAsked, send
 from lamdatui.ui.view.link import EngineLink
 from lamdatui.ui.view.state import Part, ViewState
