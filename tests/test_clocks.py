@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.paths import socket_path
+from lamdatui.cli import headless
 from lamdatui.domain.budget import worked
 from lamdatui.engine import watch
 from lamdatui.engine.watch import Watch
@@ -164,6 +167,40 @@ async def test_a_command_that_is_not_answered_has_an_end(tmp_path: Path, monkeyp
     reading.cancel()
     await client.close()
     server.close()
+
+
+async def test_a_run_that_is_followed_without_a_screen_says_that_its_engine_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waited in silence, for as long as the engine did."""
+    monkeypatch.setattr(headless, "LOOK_SECONDS", 0.05)
+    stopped = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    gone = asyncio.Event()
+
+    async def engine(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(encode({"type": "hello", "protocol": 2, "run": "x", "pid": stopped.pid, "seq": 0}))
+        await gone.wait()
+        writer.close()
+
+    server = await asyncio.start_unix_server(engine, str(socket_path(tmp_path)))
+    try:
+        following = asyncio.create_task(headless.Headless(tmp_path, as_json=True).follow())
+        text = ""
+        async with asyncio.timeout(30):
+            while "kill -CONT" not in text:
+                await asyncio.sleep(0.02)
+                text += capsys.readouterr().err
+        assert f"process {stopped.pid}) is stopped by a signal" in text
+        await asyncio.sleep(0.3)
+        assert capsys.readouterr().err == "", "said once"
+        gone.set()
+        with pytest.raises(LamdatuiError):
+            await following
+    finally:
+        stopped.kill()
+        stopped.wait()
+        server.close()
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

@@ -17,13 +17,15 @@ from lamdatui.domain.events import event_from_json
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
-from lamdatui.wire.rundir import is_alive
+from lamdatui.wire.rundir import is_alive, is_stopped, stopped_error
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 2.0
 """How long the engine may take to answer that it stops,"""
 END_SECONDS = 5.0
 """and then to close the trial whose step was ended."""
+LOOK_SECONDS = 5.0
+"""How often it is looked whether a signal has stopped the engine: then no frame comes, and nothing else says so."""
 _CODES = {"done": EXIT_DONE, "stopped": EXIT_DONE, "refused": EXIT_REFUSED, "planner": EXIT_PLANNER, "failed": EXIT_FAILED}
 
 
@@ -71,6 +73,7 @@ class Headless:
         for number in STOPS:
             loop.add_signal_handler(number, interrupt)
         attach = asyncio.create_task(client.command("attach", role="headless"))
+        watch = asyncio.create_task(self._watch())
         code: int | None = None
         try:
             async for frame in client.frames():
@@ -79,17 +82,28 @@ class Headless:
                     break
         finally:
             attach.cancel()
+            watch.cancel()
             if self.interrupts:
                 # What still comes in a storm of them would end up in the middle of Python's own end.
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             self._ended.set()
-            await asyncio.gather(attach, *orders, return_exceptions=True)
+            await asyncio.gather(attach, watch, *orders, return_exceptions=True)
             await client.close()
         if self.interrupts:
             return EXIT_INTERRUPTED
         if code is None:
             raise cause(self.run_dir)
         return code
+
+    async def _watch(self) -> None:
+        """Report, once each time, that a signal has stopped the engine."""
+        reported = False
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            stopped = is_stopped(self._engine)
+            if stopped and not reported:
+                complain(stopped_error(self.run_dir, self._engine))
+            reported = stopped
 
     async def _stop(self, client: Client) -> None:
         """The first Ctrl-C: the step stops cleanly, and with it the run."""

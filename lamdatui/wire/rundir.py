@@ -225,13 +225,26 @@ def check_answers(run_dir: Path) -> None:
         connection.settimeout(HELLO_SECONDS)
         connection.connect(str(socket_path(run_dir)))
         pid, _ = peer_of(connection)
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t"):
-            raise LamdatuiError(
-                f"the engine of this run (process {pid}) is stopped by a signal and answers nobody",
-                where=str(run_dir),
-                fix=f"kill -CONT {pid} lets it go on; kill -KILL {pid} ends it, and nothing that is recorded is lost",
-                exit_code=EXIT_FAILED,
-            )
+        if is_stopped(pid):
+            raise stopped_error(run_dir, pid)
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped a process (SIGSTOP, or a debugger). False where that can't be read."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
+def stopped_error(run_dir: Path, pid: int) -> LamdatuiError:
+    """What to say of an engine that is stopped."""
+    return LamdatuiError(
+        f"the engine of this run (process {pid}) is stopped by a signal and answers nobody",
+        where=str(run_dir),
+        fix=f"kill -CONT {pid} lets it go on; kill -KILL {pid} ends it, and nothing that is recorded is lost",
+        exit_code=EXIT_FAILED,
+    )
 
 
 def peer_of(connection: socket.socket) -> tuple[int, int]:
