@@ -10,12 +10,12 @@ from typing import Any
 from lamdatui.base.jsonio import digest
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
-from lamdatui.domain.lineage import reference, result_object
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject, object_to_json
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.inputs.datafiles import inspect_dataset, read_task_rows
 from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.step.files import write_request
+from lamdatui.step.request import reference, result_object
 from lamdatui.store.artifacts import Store
 
 SKILLS = ("reverse", "copy", "call")
@@ -129,7 +129,7 @@ class Lab:
         """A model of the pool, loaded in float32 with its adapters merged in."""
         import torch
 
-        from lamdatui.step.context import load_model
+        from lamdatui.step.models import load_model
 
         return load_model(self.store, reference(self.pool.model(name), self.pool), torch.float32, torch.device("cpu"))
 
@@ -151,8 +151,8 @@ class Lab:
         self, name: str, skills: Sequence[str] = SKILLS, rows: int = 100, split: str = "search"
     ) -> dict[str, list[float]]:
         """Skill → score of each of the first `rows` rows of a split."""
-        from lamdatui.step.context import load_tokenizer
         from lamdatui.step.evaluate import evaluate
+        from lamdatui.step.models import load_tokenizer
 
         model, tokenizer = self.load(name), load_tokenizer(self.store, reference(self.pool.model(name), self.pool))
         found = {}

@@ -262,9 +262,9 @@ def _module(action: str) -> Any:
 def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> None:
     import torch
 
-    from lamdatui.domain.lineage import reference
-    from lamdatui.step.context import load_tokenizer
     from lamdatui.step.generate import sample
+    from lamdatui.step.models import load_tokenizer
+    from lamdatui.step.request import reference
 
     model, tokenizer = steps.load("llama"), load_tokenizer(steps.store, reference(steps.pool.model("llama"), steps.pool))
     asked: list[Any] = [[{"role": "user", "content": row.prompt}] for row in strings.rows("reverse", "train", 30, 2)]

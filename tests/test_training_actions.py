@@ -379,7 +379,7 @@ def test_kto_says_when_a_kind_is_missing_or_one_row_at_a_time_fits(steps: Lab) -
 def test_orpo_and_simpo_get_the_tokens_that_the_model_is_used_with(steps: Lab, watch: Watch) -> None:
     """The chat template ends with a newline after EOS, and has no BOS: neither is added to."""
     from lamdatui.step import trl_experimental
-    from lamdatui.step.context import load_tokenizer
+    from lamdatui.step.models import load_tokenizer
 
     tokenizer = load_tokenizer(steps.store, {"id": "llama", "weights": str(steps.lab / "llama"), "adapters": []})
     tokenizer.bos_token = "<unk>"

@@ -39,9 +39,9 @@ from lamdatui.base import paths
 from lamdatui.catalogue import lab as catalogue
 from lamdatui.catalogue.fetch import resolve
 from lamdatui.domain.actions import Action, make_action
-from lamdatui.domain.lineage import produced, reference
 from lamdatui.domain.objects import ModelObject
 from lamdatui.inputs.datafiles import read_task_rows
+from lamdatui.step.request import produced, reference
 from lamdatui.tasks.strings import Row
 from tests.steps import Lab
 
@@ -121,7 +121,7 @@ class Works(Lab):
         """Which rows a model has right: search rows of each task, then sealed rows of each task."""
         import torch
 
-        from lamdatui.step.context import load_tokenizer
+        from lamdatui.step.models import load_tokenizer
 
         model = self.load(name).eval()
         if not self.encoded:

@@ -13,8 +13,9 @@ import yaml
 
 from lamdatui import __version__
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.lineage import lineage, reference
+from lamdatui.domain.lineage import lineage
 from lamdatui.domain.state import RunState
+from lamdatui.step.request import reference
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import read_state
 
@@ -78,7 +79,7 @@ def _write(state: RunState, model_id: str, store: Store, staged: Path, say: Call
     say(f"loading {model_id} and merging its adapters")
     import torch
 
-    from lamdatui.step.context import load_model, load_tokenizer
+    from lamdatui.step.models import load_model, load_tokenizer
 
     plain = reference(state.pool.model(model_id), state.pool)
     dtype = getattr(torch, state.device.get("dtype", "float32"))

@@ -15,7 +15,6 @@ from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, BoundType, action_from_json
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.choice import PolicyError, Proposal, View
-from lamdatui.domain.lineage import StepRequest, result_object
 from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
@@ -31,6 +30,7 @@ from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
 from lamdatui.engine.upkeep import Ended, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.inputs.workspace import Workspace
+from lamdatui.step.request import StepRequest, result_object
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
 

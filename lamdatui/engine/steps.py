@@ -16,12 +16,12 @@ import psutil
 
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import Damaged
-from lamdatui.domain.lineage import StepRequest
 from lamdatui.domain.state import StepRecord
 from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, Verdict, Watch
 from lamdatui.inputs.profile import StepsSpec
 from lamdatui.step.files import LOG, METRICS, OUTCOME, Identity, claim, read_claim, read_outcome, write_request
+from lamdatui.step.request import StepRequest
 from lamdatui.store.journal import Journal
 from lamdatui.wire.lastwords import LOW_BYTES
 

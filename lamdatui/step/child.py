@@ -21,10 +21,12 @@ from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import Changed, DamagedObject
 from lamdatui.base.jsonio import Damaged, read_record, write_json
 from lamdatui.domain.actions import Registry
-from lamdatui.domain.lineage import ModelReference, StepRequest, first_parent, produced
-from lamdatui.step.context import DryRun, StepContext, StepError, check_inputs, load_model, load_tokenizer
+from lamdatui.step.context import StepContext
+from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
+from lamdatui.step.models import check_inputs, load_model, load_tokenizer
+from lamdatui.step.request import ModelReference, StepRequest, first_parent, produced
 
 
 class Stopped(BaseException):

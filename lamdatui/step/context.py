@@ -5,53 +5,34 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
+from transformers import AutoModelForCausalLM, PrinterCallback
 
 from lamdatui.base.faults import fault
-from lamdatui.base.fingerprint import Changed, hashes
 from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
-from lamdatui.domain.lineage import ModelReference
 from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
-from lamdatui.inputs.modelfiles import model_digest
+from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
+from lamdatui.step.models import Model, Tokenizer, check_finite, load_model, load_tokenizer, naming, weights_directory
+from lamdatui.step.request import ModelReference
+from lamdatui.step.training import MetricsCallback, to_plain, trainer_configuration
 from lamdatui.store.artifacts import Store
 from lamdatui.tasks.scorers import score
-
-# transformers decorates these classes in ways that a type checker takes for something else.
-Model = Any
-Tokenizer = Any
-
-
-class StepError(Exception):
-    """A failure with a class that people and policies can use: oom-train, oom-eval, oom-save, oom-merge, nan, data, disk,
-    killed, bug."""
-
-    def __init__(self, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-
-
-class DryRun(BaseException):
-    """The configuration was printed; nothing more was wanted. Not an Exception: no action may take it for a failure."""
-
 
 SMALL = 4
 """After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
 
 
 class StepContext:
-    """One step. `request` is the content of action.json (see `lamdatui.domain.lineage.StepRequest`)."""
+    """One step. `request` is the content of action.json (see `lamdatui.step.request.StepRequest`)."""
 
     def __init__(self, directory: Path, request: dict[str, Any], staged: Path, *, dry_run: bool = False) -> None:
         self.dry_run = dry_run
@@ -282,7 +263,7 @@ class StepContext:
 
         Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it.
         """
-        config = {"arguments": _arguments(trainer.args), "rows": len(trainer.train_dataset)}
+        config = {"arguments": trainer_configuration(trainer.args), "rows": len(trainer.train_dataset)}
         if peft := getattr(trainer.model, "peft_config", None):
             config["adapter"] = next(iter(peft.values())).to_dict()
         self.configured(type(trainer).__name__, config)
@@ -349,145 +330,3 @@ class StepContext:
         model = load_model(self.store, reference, self.dtype, self.device)
         check_finite(model)
         self.result, self.model = {"kind": "full"}, model
-
-
-def _arguments(config: Any) -> dict[str, Any]:
-    """A trainer's arguments as they are; its own `to_dict` hides what ends in `_token`, as if it were a secret."""
-    found = config.to_dict()
-    words = {name: getattr(config, name) for name in found if name.endswith("_token") and not name.startswith(("hub", "push"))}
-    return found | words
-
-
-def to_plain(value: Any) -> Any:
-    """JSON and YAML of a configuration: what is neither text, number nor container is written as text."""
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return str(value)
-
-
-REWARDS = {
-    "rewards/accuracies": "accuracies",
-    "rewards/margins": "margins",
-    "reward": "reward",
-    "reward_std": "reward_std",
-    "frac_reward_zero_std": "groups_alike",
-    "kl": "kl",
-    "entropy": "entropy",
-    "completions/mean_length": "answer_tokens",
-    "completions/clipped_ratio": "answers_cut",
-}
-"""Key in a TRL trainer's log → name in metrics.jsonl."""
-
-
-class MetricsCallback(TrainerCallback):
-    """Writes metrics.jsonl from the trainer's log and refuses to go on from a value that is not finite."""
-
-    def __init__(self, step: StepContext) -> None:
-        self.step = step
-        self.began = time.monotonic()
-        self.at_begin = 0
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.began = time.monotonic()
-        self.step.metric(phase="train", step=0, max_steps=state.max_steps)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        logs = logs or {}
-        if "loss" not in logs:
-            return
-        elapsed = max(time.monotonic() - self.began, 1e-9)
-        tokens = logs.get("num_tokens")
-        values = {
-            "phase": "train",
-            "step": state.global_step,
-            "max_steps": state.max_steps,
-            "loss": float(logs["loss"]),
-            "grad_norm": float(logs.get("grad_norm", 0.0)),
-            "learning_rate": float(logs.get("learning_rate", 0.0)),
-            "tokens_per_second": round(tokens / elapsed, 1) if tokens else None,
-        }
-        if state.epoch is not None:
-            values |= {"epoch": round(state.epoch, 4), "epochs": state.num_train_epochs}
-        values |= {name: float(logs[key]) for key, name in REWARDS.items() if key in logs}
-        self.step.metric(**values)
-        self.step.say(
-            f"step {state.global_step}/{state.max_steps}  loss {values['loss']:.4f}  "
-            f"grad norm {values['grad_norm']:.3f}  {elapsed:.1f} s"
-        )
-        fault("step.train-step")
-        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
-            raise StepError("nan", f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {state.global_step}")
-
-
-def check_finite(model: Any) -> None:
-    """Raises StepError(nan) when a weight is NaN or infinite: such a model is never published."""
-    for name, tensor in model.named_parameters():
-        if not torch.isfinite(tensor.detach().sum(dtype=torch.float32)):
-            raise StepError("nan", f"the weight {name} is not finite")
-
-
-def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
-    """Compare every model, dataset and adapter of a request with what was promised, before anything is made of them.
-
-    Actions may read them by their paths. Raises Changed for what the profile names, DamagedObject for what the
-    store should have.
-    """
-    for references in request["models"].values():
-        for reference in references:
-            weights_directory(store, reference)
-            for adapter in reference["adapters"]:
-                store.resolve(adapter)
-    for datasets in request["datasets"].values():
-        for data in datasets:
-            path = store.resolve(data["path"])
-            if not path.is_dir() and hashes([path], always=store.always)[path] != data["digest"]:
-                raise Changed(f"the dataset {data['id']} has changed", where=str(path))
-
-
-def weights_directory(store: Store, reference: ModelReference) -> Path:
-    """The directory of a model's full weights, its content compared with what was promised. Raises as `check_inputs` does."""
-    path = store.resolve(reference["weights"])
-    if reference["digest"] and model_digest(path, always=store.always) != reference["digest"]:
-        raise Changed(f"the weights of {reference['id']} have changed", where=str(path))
-    return path
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Let Changed say what it was that has changed."""
-    try:
-        yield
-    except Changed as error:
-        raise Changed(f"{what} has changed: {error.what}", where=error.where, fix=error.fix) from error
-
-
-def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
-    """The tokenizer beside a model's full weights."""
-    path = store.resolve(reference["weights"])
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
-    """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
-    from peft import PeftModel
-
-    path = weights_directory(store, reference)
-    model: Model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    adapters: Sequence[str] = reference["adapters"]
-    for adapter in adapters:
-        model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
-    # PEFT leaves weights frozen that an adapter was merged into.
-    return model.requires_grad_(True).to(device)

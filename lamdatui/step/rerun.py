@@ -14,11 +14,11 @@ from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Lamda
 from lamdatui.base.jsonio import Damaged, read_json, read_record
 from lamdatui.base.paths import private
 from lamdatui.domain.actions import make_action
-from lamdatui.domain.lineage import reference
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
+from lamdatui.step.request import reference
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
 
@@ -92,7 +92,7 @@ class _Errors:
         self.interrupted = False
 
     def __call__(self, error: BaseException) -> None:
-        from lamdatui.step.context import StepError
+        from lamdatui.step.errors import StepError
 
         if isinstance(error, KeyboardInterrupt):
             self.interrupted = True

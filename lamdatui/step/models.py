@@ -1,0 +1,88 @@
+"""Loading a step's models, their content compared with what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lamdatui.base.fingerprint import Changed, hashes
+from lamdatui.inputs.modelfiles import model_digest
+from lamdatui.step.errors import StepError
+from lamdatui.step.request import ModelReference
+from lamdatui.store.artifacts import Store
+
+# transformers decorates these classes in ways that a type checker takes for something else.
+Model = Any
+
+Tokenizer = Any
+
+
+def check_finite(model: Any) -> None:
+    """Raises StepError(nan) when a weight is NaN or infinite: such a model is never published."""
+    for name, tensor in model.named_parameters():
+        if not torch.isfinite(tensor.detach().sum(dtype=torch.float32)):
+            raise StepError("nan", f"the weight {name} is not finite")
+
+
+def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
+    """Compare every model, dataset and adapter of a request with what was promised, before anything is made of them.
+
+    Actions may read them by their paths. Raises Changed for what the profile names, DamagedObject for what the
+    store should have.
+    """
+    for references in request["models"].values():
+        for reference in references:
+            weights_directory(store, reference)
+            for adapter in reference["adapters"]:
+                store.resolve(adapter)
+    for datasets in request["datasets"].values():
+        for data in datasets:
+            path = store.resolve(data["path"])
+            if not path.is_dir() and hashes([path], always=store.always)[path] != data["digest"]:
+                raise Changed(f"the dataset {data['id']} has changed", where=str(path))
+
+
+def weights_directory(store: Store, reference: ModelReference) -> Path:
+    """The directory of a model's full weights, its content compared with what was promised. Raises as `check_inputs` does."""
+    path = store.resolve(reference["weights"])
+    if reference["digest"] and model_digest(path, always=store.always) != reference["digest"]:
+        raise Changed(f"the weights of {reference['id']} have changed", where=str(path))
+    return path
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Let Changed say what it was that has changed."""
+    try:
+        yield
+    except Changed as error:
+        raise Changed(f"{what} has changed: {error.what}", where=error.where, fix=error.fix) from error
+
+
+def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
+    """The tokenizer beside a model's full weights."""
+    path = store.resolve(reference["weights"])
+    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
+    """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
+    from peft import PeftModel
+
+    path = weights_directory(store, reference)
+    model: Model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    adapters: Sequence[str] = reference["adapters"]
+    for adapter in adapters:
+        model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
+    # PEFT leaves weights frozen that an adapter was merged into.
+    return model.requires_grad_(True).to(device)

@@ -1,0 +1,100 @@
+"""What a transformers trainer reports while a step trains, and its configuration as plain values."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+from transformers import TrainerCallback
+
+from lamdatui.base.faults import fault
+from lamdatui.step.errors import StepError
+
+REWARDS = {
+    "rewards/accuracies": "accuracies",
+    "rewards/margins": "margins",
+    "reward": "reward",
+    "reward_std": "reward_std",
+    "frac_reward_zero_std": "groups_alike",
+    "kl": "kl",
+    "entropy": "entropy",
+    "completions/mean_length": "answer_tokens",
+    "completions/clipped_ratio": "answers_cut",
+}
+"""Key in a TRL trainer's log → name in metrics.jsonl."""
+
+
+def trainer_configuration(config: Any) -> dict[str, Any]:
+    """A trainer's arguments as they are; its own `to_dict` hides what ends in `_token`, as if it were a secret."""
+    found = config.to_dict()
+    words = {name: getattr(config, name) for name in found if name.endswith("_token") and not name.startswith(("hub", "push"))}
+    return found | words
+
+
+def to_plain(value: Any) -> Any:
+    """JSON and YAML of a configuration: what is neither text, number nor container is written as text."""
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    return str(value)
+
+
+class Reports(Protocol):
+    """Where a trainer's numbers go: the step's context."""
+
+    def say(self, text: str) -> None:
+        """A line in the step's log."""
+        ...
+
+    def metric(self, **values: Any) -> None:
+        """A record in metrics.jsonl."""
+        ...
+
+
+class MetricsCallback(TrainerCallback):
+    """Writes metrics.jsonl from the trainer's log and refuses to go on from a value that is not finite."""
+
+    def __init__(self, step: Reports) -> None:
+        self.step = step
+        self.began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.began = time.monotonic()
+        self.step.metric(phase="train", step=0, max_steps=state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        logs = logs or {}
+        if "loss" not in logs:
+            return
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        tokens = logs.get("num_tokens")
+        values = {
+            "phase": "train",
+            "step": state.global_step,
+            "max_steps": state.max_steps,
+            "loss": float(logs["loss"]),
+            "grad_norm": float(logs.get("grad_norm", 0.0)),
+            "learning_rate": float(logs.get("learning_rate", 0.0)),
+            "tokens_per_second": round(tokens / elapsed, 1) if tokens else None,
+        }
+        if state.epoch is not None:
+            values |= {"epoch": round(state.epoch, 4), "epochs": state.num_train_epochs}
+        values |= {name: float(logs[key]) for key, name in REWARDS.items() if key in logs}
+        self.step.metric(**values)
+        self.step.say(
+            f"step {state.global_step}/{state.max_steps}  loss {values['loss']:.4f}  "
+            f"grad norm {values['grad_norm']:.3f}  {elapsed:.1f} s"
+        )
+        fault("step.train-step")
+        if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
+            raise StepError("nan", f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {state.global_step}")
