@@ -96,7 +96,14 @@ def test_each_way_to_fail_is_told_and_the_rest_works(cli: Commands, actions: Pat
         assert any(part in line for part in words.split("|")), line
 
 
-@pytest.mark.parametrize("name", ["exit0", "exit_at_once", "interrupt", "own", "sleeps", "leaves_a_child"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "exit0",
+        "sleeps",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("exit_at_once", "interrupt", "own", "leaves_a_child")),
+    ],
+)
 def test_every_command_works_beside_such_a_file(cli: Commands, actions: Path, name: str, lab: Path, nothing_left: None) -> None:
     text, words = BAD[name]
     (actions / "mine.py").write_text(text)

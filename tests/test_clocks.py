@@ -77,7 +77,10 @@ def with_steps(landed: Landed, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "kind"),
-    [("{stall_minutes: 0.05, on_stall: stop}", "stalled"), ("{limit_minutes: 0.05}", "limit")],
+    [
+        ("{stall_minutes: 0.05, on_stall: stop}", "stalled"),
+        pytest.param("{limit_minutes: 0.05}", "limit", marks=pytest.mark.slow),
+    ],
 )
 async def test_a_step_that_hangs_is_ended_as_the_profile_says(landed: Landed, limits: str, kind: str) -> None:
     """It hangs in its second training step, stopped by a signal on top: only a kill or a continue ends such a process."""
@@ -238,7 +241,10 @@ def test_a_clock_that_is_set_changes_no_budget(tmp_path: Path, jump: float) -> N
 # --- damaged records of an attempt -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["outcome.json", "claim.json", "metrics.jsonl", "action.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["outcome.json", *(pytest.param(name, marks=pytest.mark.slow) for name in ("claim.json", "metrics.jsonl", "action.json"))],
+)
 def test_a_damaged_record_of_an_attempt_loses_nothing_and_repeats_nothing(landed: Landed, name: str) -> None:
     """The engine dies right after the step has ended; then the record is damaged."""
     run_dir = landed.runs / "finished"

@@ -291,7 +291,9 @@ async def test_a_step_on_a_full_disk_costs_no_trial(landed: Landed) -> None:
     assert any(problem["where"] == "disk" for problem in read_state(run_dir / "run.db").problems)
 
 
-@pytest.mark.parametrize("point", ["step.before-evaluate=enospc@1", "step.train-step=enospc@2"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("step.before-evaluate=enospc@1", marks=pytest.mark.slow), "step.train-step=enospc@2"]
+)
 async def test_enospc_inside_training_and_evaluation_is_the_disk(landed: Landed, point: str) -> None:
     run_dir = landed.runs / "finished"
     process = asyncio.create_task(asyncio.to_thread(landed.go_on, "finished", 4, LAMDATUI_FAULTS=point))

@@ -296,7 +296,7 @@ def test_what_is_recorded_can_be_replayed(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert record(path, seconds=0.05, every=0.02) >= 2
     gpus, _ = load_recording(path)()
     assert gpus[0]["name"] == "Test GPU" and gpus[0]["processes"][0]["name"]
-    assert json.loads(path.read_text().splitlines()[0])["at"] == 0
+    assert json.loads(path.read_text().splitlines()[0])["at"] < 0.05
     with pytest.raises(FileExistsError):
         record(path, seconds=0.05, every=0.02)
 

@@ -211,7 +211,9 @@ def test_a_full_disk_makes_nothing_lost(landed: Landed) -> None:
     assert found["lost"] == {} and found["trials"][-1]["status"] == "done"
 
 
-@pytest.mark.parametrize("how", ["truncated", "deleted", "another score", "flipped"])
+@pytest.mark.parametrize(
+    "how", ["flipped", *(pytest.param(how, marks=pytest.mark.slow) for how in ("truncated", "deleted", "another score"))]
+)
 def test_a_damaged_evaluation_is_made_again(landed: Landed, how: str) -> None:
     """A run whose evaluation was damaged died at every start."""
     before = landed.show("finished")

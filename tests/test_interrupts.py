@@ -42,7 +42,7 @@ def words(lab_profile) -> list[str]:
     return ["run", str(lab_profile(TRAINING)), "--name", "x", "--headless", "--mode", "auto", "--max-trials", "1"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_storm_stops_the_trial_as_one_ctrl_c_does(cli: Commands, words: list[str], number: signal.Signals) -> None:
     process = cli.popen(*words)
     wait_for(cli, "x", is_training)
@@ -61,7 +61,7 @@ def test_a_storm_stops_the_trial_as_one_ctrl_c_does(cli: Commands, words: list[s
 
 
 @pytest.mark.parametrize("made", ["engine.log", "lock", "socket"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_storm_while_the_engine_starts_leaves_no_engine(
     cli: Commands, words: list[str], number: signal.Signals, made: str
 ) -> None:

@@ -53,7 +53,7 @@ def test_a_host_that_is_still_starting_ends_with_its_engine(lab_profile, cli: Co
     assert psutil.wait_procs([host], timeout=10)[1] == []
 
 
-@pytest.mark.parametrize("kind", ["fork", "spare"])
+@pytest.mark.parametrize("kind", ["fork", pytest.param("spare", marks=pytest.mark.slow)])
 def test_a_step_outlives_its_engine_and_the_next_engine_takes_it_over(lab_profile, cli: Commands, kind: str) -> None:
     words = ["run", str(lab_profile(TRAINING)), "--name", "x", "--headless", "--mode", "auto", "--max-trials", "1"]
     first = cli.popen(*words, LAMDATUI_STEP_HOST=kind)

@@ -47,7 +47,7 @@ def assert_nothing_lost_or_repeated(cli: Commands, run: str, trials: int) -> Non
     assert set(counts) == {trial["action"]["digest"] for trial in found["trials"]}
 
 
-@pytest.mark.parametrize("point", ENGINE_POINTS[::4])
+@pytest.mark.parametrize("point", ENGINE_POINTS[::6])
 def test_a_killed_engine_loses_and_repeats_nothing(lab_profile, cli: Commands, point: str) -> None:
     kill_and_resume(lab_profile, cli, point)
 

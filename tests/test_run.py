@@ -186,6 +186,7 @@ def test_ctrl_c_stops_the_step_cleanly_and_the_run_goes_on_later(lab_profile, cl
     assert [trial["status"] for trial in cli.show("cut")["trials"]] == ["stopped", "done"]
 
 
+@pytest.mark.slow
 def test_a_spare_host_does_the_same_work_as_a_fork(lab_profile, cli: Commands) -> None:
     words = ["--headless", "--mode", "auto", "--max-trials", "2"]
     for kind in ("fork", "spare"):

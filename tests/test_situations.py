@@ -81,6 +81,7 @@ def test_few_situations_make_a_wide_interval():
     assert few.right_interval[1] - few.right_interval[0] > many.right_interval[1] - many.right_interval[0]
 
 
+@pytest.mark.slow
 def test_the_shipped_adapter_is_small_and_goes_with_the_quickstart(cli: Commands) -> None:
     adapter = locate("builtin:smollm2-135m-decisions.gguf")
     assert adapter.stat().st_size <= 8 * 2**20
