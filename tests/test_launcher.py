@@ -65,7 +65,7 @@ def local_modes(terminal: pexpect.spawn) -> list:
 # The time is long here, so that a busy machine writes within it; then what the shell would read is what has leaked.
 IN_FLIGHT = """
 import os, select, sys, tty
-from lamdatui import launcher
+from lamdatui.cli import launcher
 launcher.SETTLE_SECONDS = 3.0
 launcher.run([sys.executable, '-c', {child!r}, 'wait'])
 tty.setraw(0)

@@ -16,9 +16,11 @@ import pytest
 
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.inputs.profile import load_profile
-from lamdatui.planner import process as host_module
+from lamdatui.planner import guarded
 from lamdatui.planner.client import PlannerClient, PlannerError, probe_grammar
-from lamdatui.planner.process import PlannerHost, llama_cpp_command, llama_cpp_environment
+from lamdatui.planner.guarded import llama_cpp_command, llama_cpp_environment
+from lamdatui.planner.server import PlannerServer
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 
 PYTHON_VARIABLE = "LAMDATUI_TEST_LLAMA_CPP_PYTHON"
@@ -112,8 +114,8 @@ def test_a_model_of_vllm_is_a_folder_or_a_name(lab_profile, tmp_path: Path) -> N
 
 
 @contextlib.asynccontextmanager
-async def embedded(settings: PlannerSettings, folder: Path) -> AsyncIterator[tuple[PlannerHost, PlannerClient]]:
-    host = PlannerHost(settings, folder / "planner.log")
+async def embedded(settings: PlannerSettings, folder: Path) -> AsyncIterator[tuple[PlannerServer, PlannerClient]]:
+    host = planner_server(settings, folder / "planner.log")
     await host.start()
     client = PlannerClient(settings, host.url, model=host.model, key=host.key)
     try:
@@ -128,7 +130,7 @@ def other_python(gguf: Path, **changes: Any) -> PlannerSettings:
     return PlannerSettings(backend="llama-cpp-python", model=str(gguf), context=1024, executable=executable, **changes)
 
 
-async def check_rest(host: PlannerHost, settings: PlannerSettings) -> None:
+async def check_rest(host: PlannerServer, settings: PlannerSettings) -> None:
     assert host.identity is not None
     process = psutil.Process(host.identity[0])
     assert host.memory_bytes() > 50 << 20
@@ -198,15 +200,15 @@ def test_llama_cpp_python_answers_under_a_grammar_with_logprobs(
 def test_a_broken_file_is_reported_by_llama_cpp_python_too(tmp_path: Path) -> None:
     model = tmp_path / "broken.gguf"
     model.write_text("junk")
-    host = PlannerHost(other_python(model), tmp_path / "log")
+    host = planner_server(other_python(model), tmp_path / "log")
     with pytest.raises(LamdatuiError, match=r"ended with exit code 1.*broken\.gguf") as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER
 
 
 def test_llama_cpp_python_is_missed_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_module.importlib.util, "find_spec", lambda name: None)
-    host = PlannerHost(PlannerSettings(backend="llama-cpp-python", model="m.gguf"), tmp_path / "log")
+    monkeypatch.setattr(guarded.importlib.util, "find_spec", lambda name: None)
+    host = planner_server(PlannerSettings(backend="llama-cpp-python", model="m.gguf"), tmp_path / "log")
     with pytest.raises(LamdatuiError, match="llama-cpp-python is not installed") as caught:
         asyncio.run(host.start())
     assert "lamdatui[llama-cpp-python]" in caught.value.fix
@@ -238,7 +240,7 @@ def test_a_llama_server_of_somebody_else_is_held_to_grammars_once_probed(
         async with embedded(PlannerSettings(model=str(gguf), context=1024), tmp_path) as (own, _):
             monkeypatch.setenv("PLANNER_KEY", own.key)
             settings = PlannerSettings(backend="openai", url=own.url, api_key_env="PLANNER_KEY")
-            host = PlannerHost(settings, tmp_path / "other.log")
+            host = planner_server(settings, tmp_path / "other.log")
             await host.start()
             assert host.model
             client = PlannerClient(settings, host.url, model=host.model, key=host.key)

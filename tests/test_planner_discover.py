@@ -17,7 +17,7 @@ import pytest
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.planner import discover
 from lamdatui.planner.discover import FoundServer
-from lamdatui.planner.process import PlannerHost
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 
 
@@ -89,7 +89,7 @@ def test_servers_are_told_apart_and_none_is_forgotten() -> None:
 
 def test_a_real_llama_cpp_is_found(gguf: Path, tmp_path: Path) -> None:
     async def body() -> None:
-        host = PlannerHost(PlannerSettings(model=str(gguf), context=512), tmp_path / "log")
+        host = planner_server(PlannerSettings(model=str(gguf), context=512), tmp_path / "log")
         await host.start()
         try:
             (found,) = await discover.discover([int(host.url.rpartition(":")[2])])

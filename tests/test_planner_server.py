@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.planner import grammar
 from lamdatui.planner.client import PlannerClient, PlannerError
-from lamdatui.planner.process import PlannerHost
+from lamdatui.planner.server import PlannerServer
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 from tests.conftest import Commands
 
@@ -303,7 +304,7 @@ def test_an_external_server_is_only_looked_at(tmp_path):
 
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        host = PlannerHost(PlannerSettings(backend="openai", url=url), tmp_path / "log")
+        host = planner_server(PlannerSettings(backend="openai", url=url), tmp_path / "log")
         await host.start()
         assert (host.model, host.identity, host.alive) == ("qwen", None, True)
         await host.close()
@@ -313,7 +314,7 @@ def test_an_external_server_is_only_looked_at(tmp_path):
 
 
 def test_an_unreachable_server_exits_with_the_planner_code(tmp_path):
-    host = PlannerHost(PlannerSettings(backend="openai", url="http://127.0.0.1:1"), tmp_path / "log")
+    host = planner_server(PlannerSettings(backend="openai", url="http://127.0.0.1:1"), tmp_path / "log")
     with pytest.raises(LamdatuiError, match="no planner answers") as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER
@@ -322,19 +323,19 @@ def test_an_unreachable_server_exits_with_the_planner_code(tmp_path):
 def test_a_broken_model_file_is_reported_with_the_log(tmp_path):
     model = tmp_path / "broken.gguf"
     model.write_text("junk")
-    host = PlannerHost(PlannerSettings(model=str(model)), tmp_path / "log")
+    host = planner_server(PlannerSettings(model=str(model)), tmp_path / "log")
     with pytest.raises(LamdatuiError, match=r"exit code 1.*could not serve") as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER
     assert not host.alive
     with pytest.raises(LamdatuiError, match="not there"):
-        asyncio.run(PlannerHost(PlannerSettings(model=str(tmp_path / "none")), tmp_path / "log").start())
+        asyncio.run(planner_server(PlannerSettings(model=str(tmp_path / "none")), tmp_path / "log").start())
 
 
 @contextlib.asynccontextmanager
-async def llama(gguf, tmp_path, **changes) -> AsyncIterator[tuple[PlannerHost, PlannerClient]]:
+async def llama(gguf, tmp_path, **changes) -> AsyncIterator[tuple[PlannerServer, PlannerClient]]:
     settings_ = PlannerSettings(model=str(gguf), context=1024, **changes)
-    host = PlannerHost(settings_, tmp_path / "planner.log")
+    host = planner_server(settings_, tmp_path / "planner.log")
     await host.start()
     client = PlannerClient(settings_, host.url, model=host.model, key=host.key)
     try:
@@ -448,11 +449,12 @@ def test_closing_reaps_the_process(gguf, tmp_path):
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
-from lamdatui.planner.process import PlannerHost
+from lamdatui.planner.server import PlannerServer
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 
 async def main():
-    host = PlannerHost(PlannerSettings(model=sys.argv[1], context=512), Path(sys.argv[2]))
+    host = planner_server(PlannerSettings(model=sys.argv[1], context=512), Path(sys.argv[2]))
     await host.start()
     print(json.dumps(host.identity), flush=True)
     await asyncio.sleep(600)

@@ -25,7 +25,8 @@ import pytest
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.planner import vllm
 from lamdatui.planner.client import PlannerClient, PlannerError
-from lamdatui.planner.process import PlannerHost
+from lamdatui.planner.server import PlannerServer
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 from tests.conftest import CHECKOUT, REAL_CATALOGUE
 
@@ -118,8 +119,8 @@ def settings_for(executable: Path, **changes: Any) -> PlannerSettings:
 
 
 @contextlib.asynccontextmanager
-async def started(executable: Path, **changes: Any) -> AsyncIterator[PlannerHost]:
-    host = PlannerHost(settings_for(executable, **changes), executable.parent / "planner.log")
+async def started(executable: Path, **changes: Any) -> AsyncIterator[PlannerServer]:
+    host = planner_server(settings_for(executable, **changes), executable.parent / "planner.log")
     await host.start()
     try:
         yield host
@@ -127,7 +128,7 @@ async def started(executable: Path, **changes: Any) -> AsyncIterator[PlannerHost
         await host.close()
 
 
-def tree_of(host: PlannerHost) -> list[psutil.Process]:
+def tree_of(host: PlannerServer) -> list[psutil.Process]:
     assert host.identity is not None
     root = psutil.Process(host.identity[0])
     return [root, *root.children(recursive=True)]
@@ -176,7 +177,7 @@ def test_vllm_gets_no_trace_of_our_own_environment() -> None:
 
 def test_without_vllm_it_is_told_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    host = PlannerHost(PlannerSettings(backend="vllm", model="/m"), tmp_path / "log")
+    host = planner_server(PlannerSettings(backend="vllm", model="/m"), tmp_path / "log")
     with pytest.raises(LamdatuiError, match="there is no vLLM") as caught:
         asyncio.run(host.start())
     assert f"pip install vllm=={vllm.VERSION}" in caught.value.fix
@@ -289,7 +290,7 @@ def test_the_gpu_share_is_counted(executable: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_a_failed_start_tells_the_log_and_leaves_nothing(executable: Path, obstacle: str, said: str) -> None:
     (executable.parent / obstacle).touch()
-    host = PlannerHost(settings_for(executable, ready_timeout=1.5), executable.parent / "log")
+    host = planner_server(settings_for(executable, ready_timeout=1.5), executable.parent / "log")
     with pytest.raises(LamdatuiError, match=said) as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER
@@ -329,14 +330,15 @@ def test_a_killed_vllm_is_noticed_and_its_worker_ends(executable: Path, blow: Ca
 ENGINE = """
 import asyncio, json, sys
 from pathlib import Path
-from lamdatui.planner import guard
-from lamdatui.planner.process import PlannerHost
+from lamdatui.planner import reaper
+from lamdatui.planner.server import PlannerServer
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 
-guard.GRACE_SECONDS = 0.3
+reaper.GRACE_SECONDS = 0.3
 
 async def main():
-    host = PlannerHost(PlannerSettings(backend="vllm", model="/m", executable=sys.argv[1]), Path(sys.argv[2]))
+    host = planner_server(PlannerSettings(backend="vllm", model="/m", executable=sys.argv[1]), Path(sys.argv[2]))
     await host.start()
     print(host.identity[0], flush=True)
     await asyncio.sleep(600)
@@ -366,7 +368,7 @@ def test_a_running_vllm_in_developer_mode_sleeps_too_and_is_left_awake(
     async def body() -> None:
         async with started(executable) as own:
             monkeypatch.setenv("PLANNER_KEY", own.key)
-            host = PlannerHost(external(f"{own.url}/v1", api_key_env="PLANNER_KEY"), tmp_path / "log")
+            host = planner_server(external(f"{own.url}/v1", api_key_env="PLANNER_KEY"), tmp_path / "log")
             await host.start()
             assert (host.model, host.key) == ("Qwen3-4B", own.key)
             assert await host.rest()
@@ -392,7 +394,7 @@ def test_the_key_of_a_running_server_comes_from_the_environment(
                 ("PLANNER_KEY", "wrong", "refuses the key"),
             ):
                 monkeypatch.setenv("PLANNER_KEY", value)
-                host = PlannerHost(external(own.url, api_key_env=name), tmp_path / "log")
+                host = planner_server(external(own.url, api_key_env=name), tmp_path / "log")
                 with pytest.raises(LamdatuiError, match=said) as caught:
                     await host.start()
                 assert caught.value.where == "planner.api_key_env"
@@ -405,8 +407,8 @@ def test_somebody_else_on_the_port_is_not_taken_for_vllm(executable: Path, monke
     async def body() -> None:
         async with started(executable, model="/models/other") as other:
             port = httpx.URL(other.url).port
-            monkeypatch.setattr("lamdatui.planner.process.free_port", lambda: port)
-            host = PlannerHost(settings_for(executable), executable.parent / "log")
+            monkeypatch.setattr("lamdatui.planner.guarded.free_port", lambda: port)
+            host = planner_server(settings_for(executable), executable.parent / "log")
             began = time.monotonic()
             with pytest.raises(LamdatuiError, match=r"is not the planner that was started|ended with exit code"):
                 await host.start()

@@ -15,8 +15,8 @@ from lamdatui.domain.state import Trial
 from lamdatui.planner import answers, brief, grammar
 from lamdatui.planner.choose import Choice, Chooser, Style, parameters_in, style_for
 from lamdatui.planner.client import Answer, PlannerClient, PlannerError, probe_grammar
-from lamdatui.planner.process import PlannerHost
 from lamdatui.planner.prompts import Load, PromptBook
+from lamdatui.planner.servers import planner_server
 from lamdatui.planner.settings import PlannerSettings
 
 MEMORY_TOKENS = 110
@@ -33,7 +33,7 @@ class PlannerSession:
     def __init__(self, settings: PlannerSettings, load_prompt: Load, log_path: Path) -> None:
         self.calls: list[PlannerCall] = []
         self.settings = settings
-        self.host = PlannerHost(settings, log_path)
+        self.host = planner_server(settings, log_path)
         self._prompts = PromptBook(load_prompt)
         self._client: PlannerClient | None = None
         self._parameters = 0

@@ -21,10 +21,9 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Footer, Input, Static
 
-from lamdatui.base.errors import EXIT_FAILED
+from lamdatui.base.errors import CONFIRM_TITLE, EXIT_FAILED, UNCONFIRMED
 from lamdatui.base.paths import config_dir, state_dir
 from lamdatui.cli.launcher import start_command
-from lamdatui.inputs.trust import TITLE, UNCONFIRMED
 from lamdatui.ui.app.consoleapp import ConsoleApp
 from lamdatui.ui.app.help import HelpScreen
 from lamdatui.ui.app.shell import ShellApp
@@ -429,7 +428,7 @@ sys.exit(__main__.main(sys.argv[1:]))
     assert "for_something_that_never_comes" in report.read_text()
 
 
-ASKED = (TITLE, '  planner.executable: "/x/evil.sh" (sha256 ab)', "    This program is run as you.")
+ASKED = (CONFIRM_TITLE, '  planner.executable: "/x/evil.sh" (sha256 ab)', "    This program is run as you.")
 UNASKED = Ended(2, "", (*ASKED, f"error: {UNCONFIRMED}: planner.executable", "  where: /x", "  fix:   look at it"))
 
 
