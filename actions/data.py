@@ -182,7 +182,7 @@ class Filter(ActionType):
         return Estimate(seconds, (judged.memory_bytes or 0) + (text.memory_bytes or 0), text.disk_bytes)
 
     def run(self, step: StepContext) -> None:
-        from lamdatui.step.errors import StepError
+        from lamdatui.step.context import StepError
 
         p = step.params
         rows = step.rows("dataset")

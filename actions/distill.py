@@ -109,7 +109,7 @@ class Distill(ActionType):
 
 def _teacher(step: StepContext, student: Any) -> Any:
     """The frozen teacher. Rows of its vocabulary beyond the student's only fill it up: they are cut off."""
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     teacher = step.load_model("teacher")
     wanted, there = (model.config.get_text_config().vocab_size for model in (student, teacher))

@@ -342,7 +342,7 @@ def _run_mergekit(step: StepContext, config: Mapping[str, Any]) -> None:
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     small = bool(step.request["small"])
     # Memory stays bounded: safetensors are mapped and read tensor by tensor whatever `lazy_unpickle` says (that is for
@@ -370,7 +370,7 @@ def _run_mergekit(step: StepContext, config: Mapping[str, Any]) -> None:
 def _check_tensors(step: StepContext, inputs: list[Path]) -> None:
     """Raises StepError(data) when the result is not whole: files, names and shapes as those of the models."""
     from lamdatui.jsonio import read_json
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     made, given = _shapes(step.staged), [_shapes(path) for path in inputs]
     # A tied output layer is stored by some libraries and left out by others.
@@ -391,7 +391,7 @@ def _check_merged(step: StepContext, inputs: Mapping[str, Path]) -> None:
 
     Distances are Euclidean over all weights, the models rounded to the result's dtype.
     """
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     found = {}
     for name, path in inputs.items():

@@ -123,7 +123,7 @@ def _shares(first: float, count: int) -> list[float]:
 def _adapter_configs(step: StepContext, folders: list[Path], kind: str) -> list[dict[str, Any]]:
     """The adapters' configurations. Raises StepError(data) with the reason when they can't be merged."""
     from lamdatui.jsonio import read_json
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     configs = [read_json(folder / "adapter_config.json") for folder in folders]
     for model, config in zip(step.request["models"]["models"], configs, strict=True):
@@ -181,7 +181,7 @@ def _check_factors(model: Any) -> None:
     """Raises StepError when a merged factor is not finite (nan) or all of them are zero (data)."""
     import torch
 
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     factors = {name: weight for name, weight in model.named_parameters() if f".{NAME}." in name}
     for name, weight in factors.items():

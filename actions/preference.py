@@ -299,7 +299,7 @@ def judged_rows(step: StepContext) -> list[Row]:
     has its wanted rows first would train on these alone, and the two rows of a pair side by side would spoil the estimate.
     So both kinds are shuffled, spread evenly, and rows of one prompt are kept apart.
     """
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     rows = step.rows("dataset")
     if "chosen" in rows[0]:
@@ -343,7 +343,7 @@ def _reference(step: StepContext) -> Any:
 
 def _require_together(step: StepContext, config: Any) -> None:
     """A loss over a batch needs two rows in memory at once. Raises StepError(oom-train) when there is room for one only."""
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     if config.per_device_train_batch_size < 2:
         raise StepError("oom-train", "this loss compares rows of a batch, but only one row at a time fits in memory")
@@ -353,7 +353,7 @@ def _require_together(step: StepContext, config: Any) -> None:
 
 def _train(step: StepContext, trainer: Any, tokenizer: Any, length: int, least: int = 1) -> None:
     """Train and finish. Raises StepError(data) when cutting left fewer than `least` rows."""
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     if len(trainer.train_dataset) < least:
         raise StepError("data", f"{len(trainer.train_dataset)} rows have an answer within {length} tokens; raise max_length")

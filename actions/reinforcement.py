@@ -119,7 +119,7 @@ def _arguments(step: StepContext) -> dict[str, Any]:
 
 
 def _run(step: StepContext, trainer_class: Any, config: Any) -> None:
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     p = step.params
     tokenizer = step.load_tokenizer("model")

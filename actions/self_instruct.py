@@ -68,7 +68,7 @@ class SelfInstruct(ActionType):
         return generation(call, "model", rows=count, new_tokens=tokens)
 
     def run(self, step: StepContext) -> None:
-        from lamdatui.step.errors import StepError
+        from lamdatui.step.context import StepError
 
         p = step.params
         seeds = _seeds(step.rows("dataset"))

@@ -185,7 +185,7 @@ def require_separate_rows(step: StepContext, model: Any, tokenizer: Any, rows: l
     """
     import torch
 
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     first, second = (_ids(tokenizer, row)[:64] for row in (rows[0], rows[-1]))
 
@@ -207,7 +207,7 @@ def require_separate_rows(step: StepContext, model: Any, tokenizer: Any, rows: l
 
 def require_rows(trainer: Any, length: int) -> None:
     """Raises StepError(data) when cutting at `length` tokens left no row with an answer."""
-    from lamdatui.step.errors import StepError
+    from lamdatui.step.context import StepError
 
     if len(trainer.train_dataset) == 0:
         raise StepError("data", f"no row has its answer within {length} tokens; raise max_length")
