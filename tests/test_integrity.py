@@ -153,6 +153,7 @@ def test_a_damaged_parent_is_put_aside_and_made_again(landed: Landed) -> None:
     told = " ".join(problem["message"] for problem in found["problems"])
     assert "m3 (trial 3) is damaged in the store: model.safetensors; it is made again" in told
     assert "not the same to the bit" not in told
+    assert [trial["status"] for trial in found["trials"]] == ["done"] * 4, "what is made again opens no closed trial"
     # What trial 4 learned from was whole: it has the digest and the score that it has without damage.
     whole = json.loads((landed.folder / "expected" / "resumed" / "finished.json").read_text())["trials"][3]
     assert (found["trials"][3]["action"]["digest"], found["trials"][3]["objective"]) == (

@@ -347,8 +347,8 @@ def _trial_closed(state: RunState, data: Json, _: Event) -> None:
 def _step_intended(state: RunState, data: Json, _: Event) -> None:
     state.steps[data["step"]] = StepRecord(data["step"], data["purpose"], data["trial"], data["digest"])
     state.touched.add(("step", data["step"]))
-    if data["trial"] is not None:
-        trial = state.trial(data["trial"])
+    # A trial that is closed stays so: its action may be done again because the store has lost what it made.
+    if data["trial"] is not None and (trial := state.trial(data["trial"])).is_open:
         trial.step, trial.status = data["step"], "running"
 
 
