@@ -77,6 +77,40 @@ async def test_the_log_follows_only_at_the_bottom(engine: FakeEngine, log: Path)
         await console.until(lambda: view.scroll_y == view.max_scroll_y and "one more" in console.text())
 
 
+@pytest.mark.parametrize("lines", [0, 3, 300])
+async def test_another_log_is_followed_from_its_end_whatever_was_shown_before(
+    engine: FakeEngine, log: Path, tmp_path: Path, lines: int
+) -> None:
+    """From the second step on nothing was followed: the old log's length said where the new one's end was."""
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"row {number}\n" for number in range(lines)))
+    async with opened(engine) as console:
+        view = await loaded(console, 82)
+        view.open(other)
+        await loaded(console, lines)
+        assert view.following
+        add(other, *(f"more {number}" for number in range(100)))
+        await loaded(console, lines + 100)
+        await console.until(lambda: view.scroll_y == view.max_scroll_y > 0 and "more 99" in console.text())
+        assert view.following and view.behind == 0 and "new" not in says(console)
+
+
+async def test_what_the_view_does_itself_changes_nothing_of_what_is_followed(engine: FakeEngine, log: Path) -> None:
+    async with opened(engine) as console:
+        view = await loaded(console, 82)
+        await console.pilot.press("3")
+        for keys in (("w",), ("w",), ("f",), ("f",), ("t",)):
+            await console.pilot.press(*keys)
+            await console.pilot.pause()
+            assert view.following, keys
+        await console.pilot.press("home")
+        await console.until(lambda: not view.following)
+        await console.pilot.resize_terminal(120, 400)
+        await console.until(
+            lambda: view.following and view.max_scroll_y == 0, "all of it is on the screen: nothing is left below"
+        )
+
+
 async def test_scrolling_up_by_a_line_stays_put_while_lines_arrive(engine: FakeEngine, log: Path) -> None:
     async with opened(engine) as console:
         view = await loaded(console, 82)

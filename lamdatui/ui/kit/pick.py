@@ -92,14 +92,14 @@ class PickScreen(ModalScreen[tuple[str, ...] | None]):
         self._fill(name)
 
     def _fill(self, at: str = "") -> None:
-        words = self.query_one(Input).value.lower().split()
-        lines = {name: self._line(name) for name in self._names} if words else {}
-        matching = [name for name in self._names if all(word in _text(lines[name]) for word in words)]
+        typed = self.query_one(Input).value.lower().strip()
+        matching = self._matching(typed) if typed else self._names
         self._rows = matching[:SHOWN]
         rows = self.query_one(OptionList)
         if self._rows:
             rows.set_options([Option(paint((self._sign(name), *self._line(name)))) for name in self._rows])
-            wanted = at or (self._picked[0] if self._picked else "")
+            # What was typed decides, not what is picked already: the same keys lead to the same row.
+            wanted = at or (self._picked[0] if self._picked and not typed else "")
             rows.highlighted = self._rows.index(wanted) if wanted in self._rows else 0
         else:
             rows.set_options([Option(paint([("Nothing matches.", "dim")]), disabled=True)])
@@ -108,6 +108,22 @@ class PickScreen(ModalScreen[tuple[str, ...] | None]):
         if self._most > 1:
             parts.insert(0, f"picked: {'+'.join(self._picked) or 'none'}")
         self.query_one("#pick-verdict", Static).update(" · ".join(parts))
+
+    def _matching(self, typed: str) -> list[str]:
+        """Names whose rows have every word that was typed: first the name itself, then what begins with it, then the rest."""
+        words = typed.split()
+        lines = {name: self._line(name) for name in self._names}
+        matching = [name for name, line in lines.items() if all(word in _text(line) for word in words)]
+
+        def rank(name: str) -> int:
+            heads = [name.lower(), *(text.strip().lower() for text, _ in lines[name])]
+            if typed in heads:
+                return 0
+            if any(head.startswith(typed) for head in heads):
+                return 1
+            return 2 if typed in _text(lines[name]) else 3
+
+        return sorted(matching, key=rank)
 
     def _sign(self, name: str) -> Span:
         if name not in self._picked:

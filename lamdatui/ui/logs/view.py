@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,8 @@ class LogView(ScrollView, can_focus=True):
         self._known = 0
         self._opened = False
         self._pumping = False
+        self._placing = False
+        """While the view itself moves: that says nothing about where the reader wants to be."""
         self._awaited: int | None = None
         """A search jumps to its first hit from this line on."""
         self._wants_error = False
@@ -96,7 +100,10 @@ class LogView(ScrollView, can_focus=True):
         if self.model:
             self.model.wrap, self.model.only_problems = self._wrap, self._only_problems
         self.screen.clear_selection()
-        self.scroll_to(x=0, y=0, force=True)
+        # The extent first: the old log's would say whether this one's end is on the screen.
+        with self._place():
+            self._set_extent(0)
+            self._scroll_to(x=0, y=0, animate=False, force=True)
         self.poll()
         self._sync()
 
@@ -141,16 +148,26 @@ class LogView(ScrollView, can_focus=True):
         if model and model.index.file_size - model.index.size > AHEAD_BYTES and self.following:
             self.post_message(self.Changed(came))
             return
-        self._set_extent(rows)
-        if self.following:
-            self.behind = 0
-            self._to_end()
-        else:
-            self.behind += came
+        with self._place():
+            self._set_extent(rows)
+            if self.following:
+                self.behind = 0
+                self._to_end()
+            else:
+                self.behind += came
         if self.scroll_y > self.max_scroll_y:
             self.scroll_to(y=self.max_scroll_y)
         self.refresh()
         self.post_message(self.Changed(came))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Move the view without leaving or reaching the end for the reader: `following` stays what it is."""
+        before, self._placing = self._placing, True
+        try:
+            yield
+        finally:
+            self._placing = before
 
     def _set_extent(self, rows: int) -> None:
         height = self._height
@@ -173,6 +190,8 @@ class LogView(ScrollView, can_focus=True):
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         super().watch_scroll_y(old_value, new_value)
+        if self._placing:
+            return
         before = self.following
         self.following = new_value >= self.max_scroll_y
         if self.following:
@@ -181,11 +200,14 @@ class LogView(ScrollView, can_focus=True):
             self.post_message(self.Changed())
 
     def on_resize(self, event: Resize) -> None:
-        following = self.following
-        self._set_extent(self.model.rows if self.model else 0)
-        if following:
-            self.following = True
-            self._to_end()
+        with self._place():
+            self._set_extent(self.model.rows if self.model else 0)
+            if self.following:
+                self._to_end()
+        if not self.following and self.scroll_y >= self.max_scroll_y:
+            # Every line is on the screen now: nothing is left to follow to.
+            self.following, self.behind = True, 0
+            self.post_message(self.Changed())
 
     # --- painting ------------------------------------------------------------------------------------------------
 
@@ -335,7 +357,8 @@ class LogView(ScrollView, can_focus=True):
         row, on_screen = model.row(number), {piece.number for piece in self.page()}
         if number not in on_screen:
             self.following = False
-            self._scroll_to(y=max(0, min(row - self._height // 3, self.max_scroll_y)), animate=False, force=True)
+            with self._place():
+                self._scroll_to(y=max(0, min(row - self._height // 3, self.max_scroll_y)), animate=False, force=True)
         self._page_key = ()
         self.refresh()
         self.post_message(self.Changed())
@@ -412,27 +435,25 @@ class LogView(ScrollView, can_focus=True):
         place, following = self.place, self.following
         self._only_problems = self.model.only_problems = not self._only_problems
         self.screen.clear_selection()
-        self._set_extent(self.model.rows)
-        self.poll()
-        if following:
-            self.following = True
-        elif not self._only_problems:
+        with self._place():
+            self._set_extent(self.model.rows)
+            self.poll()
+            if not following and self._only_problems:
+                self._scroll_to(y=self.model.row(place), animate=False, force=True)
+        if not following and not self._only_problems:
             self.model.mark = place
             self.go_to(place)
-        else:
-            self._scroll_to(y=self.model.row(place), animate=False, force=True)
         self._sync()
 
     def action_wrap(self) -> None:
         """Fold long lines, or scroll sideways."""
-        following = self.following
         top = page[0].row if (page := self.page()) else 0
         self._wrap = not self._wrap
         if self.model:
             self.model.wrap = self._wrap
-        self._set_extent(self.model.rows if self.model else 0)
-        self._scroll_to(x=0, y=self.max_scroll_y if following else top, animate=False, force=True)
-        self.following = following
+        with self._place():
+            self._set_extent(self.model.rows if self.model else 0)
+            self._scroll_to(x=0, y=self.max_scroll_y if self.following else top, animate=False, force=True)
         self._sync()
 
     def action_times(self) -> None:
