@@ -11,7 +11,7 @@ from lamdatui.domain.actions import make_action
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import Machine
+from lamdatui.engine.machine import Machine
 from tests.test_candidates import TYPES, model, pool
 
 MACHINE = Machine("cpu", "float32", 2**34)
@@ -42,14 +42,42 @@ async def test_a_decision_about_something_else_is_refused() -> None:
 
 async def test_an_edit_is_validated_again_and_changes_what_runs() -> None:
     state = pool(model("base"))
-    edited = await decided(state, verdict="edit", params={"learning_rate": "0.002"})
+    wanted = {"type": "sft", "inputs": {"model": ["base"], "dataset": ["calls"]}}
+    edited = await decided(state, verdict="edit", action=wanted | {"params": {"learning_rate": "0.002"}})
     assert edited.verdict == "edit"
     assert edited.action.params["learning_rate"] == 0.002
     assert edited.action.digest != proposal(state).action.digest
-    assert (await decided(state, verdict="edit", params={})).verdict == "edit"
+    assert (await decided(state, verdict="edit", action=wanted)).verdict == "approve", "what was proposed is no edit"
     for params, words in (({"learning_rate": -1}, "at least"), ({"lerning_rate": 1}, "did you mean 'learning_rate'")):
         with pytest.raises(LamdatuiError, match=words):
-            await decided(state, verdict="edit", params=params)
+            await decided(state, verdict="edit", action=wanted | {"params": params})
+
+
+async def test_an_edit_is_held_against_memory_disk_and_constraints_whichever_client_sends_it() -> None:
+    """Hyperparameters alone were taken as they came: only the console asked first whether they fit."""
+    state = pool(model("base", parameters=10**9))
+    shown = proposal(state).action
+    large = Machine("cpu", "float32", 2**40)
+    tiny = Machine("cpu", "float32", 2**28)
+    for machine, words in ((tiny, "of memory; there are"), (large, "a constraint forbids it: never")):
+        if machine is large:
+            state.constraints["c1"] = {
+                "id": "c1",
+                "text": "never",
+                "match": {"type": "sft", "inputs": shown.to_json()["inputs"]},
+            }
+        approvals = Approvals(TYPES, machine)
+        asking = asyncio.create_task(approvals.ask(3, proposal(state)))
+        await asyncio.sleep(0)
+        args = {
+            "number": 3,
+            "digest": shown.digest,
+            "verdict": "edit",
+            "action": shown.to_json() | {"params": {"batch_size": 64}, "seed": None},
+        }
+        with pytest.raises(LamdatuiError, match=words):
+            approvals.read(state, args, "person")
+        asking.cancel()
 
 
 async def test_nobody_there_means_no() -> None:
@@ -98,5 +126,5 @@ def test_a_veto_becomes_a_constraint_with_its_reason() -> None:
     assert data["text"] == "never sft on base, calls: too early"
     state.constraints[data["id"]] = data
     with pytest.raises(LamdatuiError, match="too early"):
-        approvals.edited(state, shown.action, {"learning_rate": 0.01})
+        approvals.other(state, shown.action, shown.action.to_json() | {"params": {"learning_rate": 0.01}})
     assert approvals.consequences(state, 4, Decision("skip", "person", "", shown.action)) == []

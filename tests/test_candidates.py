@@ -8,7 +8,9 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.candidates import LIMIT, Machine, enumerate_all, opening, tried_digests
+from lamdatui.engine.candidates import LIMIT, enumerate_all, opening
+from lamdatui.engine.judging import tried_digests
+from lamdatui.engine.machine import Machine
 
 MACHINE = Machine("cpu", "float32", 16 * 2**30)
 TYPES = {name: load_registry().get(name) for name in ("sft", "dpo", "merge_ties", "merge_linear")}

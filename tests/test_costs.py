@@ -11,7 +11,9 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import Call, Estimate
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
-from lamdatui.engine.candidates import Known, Machine, enumerate_type
+from lamdatui.engine.candidates import enumerate_type
+from lamdatui.engine.judging import Known
+from lamdatui.engine.machine import Machine
 
 SFT = load_registry().get("sft")
 

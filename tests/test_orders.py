@@ -11,8 +11,10 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import Machine, enumerate_all, tried_digests
-from lamdatui.engine.orders import MOST_SEED, fresh, judge, read_order, waiting
+from lamdatui.engine.candidates import enumerate_all
+from lamdatui.engine.judging import tried_digests
+from lamdatui.engine.machine import Machine
+from lamdatui.engine.orders import MOST_SEED, fresh, judge_order, read_order, waiting
 from lamdatui.engine.people import more_trials, types_json
 from tests.test_approval import proposal
 from tests.test_candidates import MACHINE, TYPES, model, pool
@@ -61,7 +63,7 @@ def test_an_order_is_the_action_that_a_policy_would_have_made() -> None:
     assert action["params"]["learning_rate"] == 0.002
     assert action["params"] == TYPES["sft"].fill({"learning_rate": 0.002})
     assert action["seed"] == state.seed
-    judged = judge(TYPES, read_order(SFT), state, MACHINE)
+    judged = judge_order(TYPES, read_order(SFT), state, MACHINE)
     assert judged.problems == ()
     assert judged.estimate is not None
     assert judged.action is not None
@@ -82,23 +84,23 @@ def test_an_order_is_the_action_that_a_policy_would_have_made() -> None:
 )
 def test_an_illegal_order_is_refused_in_plain_words(changes: Json, said: str) -> None:
     state = pool(model("base"))
-    assert said in "; ".join(judge(TYPES, read_order(SFT | changes), state, MACHINE).problems)
+    assert said in "; ".join(judge_order(TYPES, read_order(SFT | changes), state, MACHINE).problems)
     with pytest.raises(LamdatuiError, match=said.replace("?", r"\?")):
         order(state, **changes)
 
 
 def test_all_wrong_hyperparameters_are_told_at_once() -> None:
     wrong = SFT | {"params": {"learning_rate": -1, "max_steps": "many", "batch_size": 8}}
-    assert len(judge(TYPES, read_order(wrong), pool(model("base")), MACHINE).problems) == 2
+    assert len(judge_order(TYPES, read_order(wrong), pool(model("base")), MACHINE).problems) == 2
 
 
 def test_what_does_not_fit_or_is_forbidden_is_refused_with_the_reason() -> None:
     state = pool(model("base", parameters=10**9))
     tiny = Machine("cpu", "float32", 2**28)
-    assert "of memory; there are" in judge(TYPES, read_order(SFT), state, tiny).problems[0]
+    assert "of memory; there are" in judge_order(TYPES, read_order(SFT), state, tiny).problems[0]
     match = {"type": "sft", "inputs": order(state)["inputs"]}
     state.constraints["c1"] = {"text": "never sft on base, calls", "match": match}
-    judged = judge(TYPES, read_order(SFT), state, MACHINE)
+    judged = judge_order(TYPES, read_order(SFT), state, MACHINE)
     assert judged.problems == ("a constraint forbids it: never sft on base, calls",)
     with pytest.raises(LamdatuiError, match="a constraint forbids it"):
         order(state)

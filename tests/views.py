@@ -16,7 +16,9 @@ from lamdatui.domain.actions import Action, BoundType, Estimate, Value
 from lamdatui.domain.choice import Candidate, View, parents_of
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.candidates import Known, Machine, enumerate_all, enumerate_type, legal
+from lamdatui.engine.candidates import enumerate_all, enumerate_type, legal
+from lamdatui.engine.judging import Known
+from lamdatui.engine.machine import Machine
 from lamdatui.planner.client import Answer, TokenChoice
 from lamdatui.planner.prompts import folder_loader
 from lamdatui.planner.settings import PlannerSettings

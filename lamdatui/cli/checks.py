@@ -26,7 +26,7 @@ from lamdatui.wire.rundir import check_name
 
 if TYPE_CHECKING:
     from lamdatui.domain.state import RunState
-    from lamdatui.engine.candidates import Machine
+    from lamdatui.engine.machine import Machine
 
 Status = Literal["ok", "warn", "bad"]
 
@@ -147,7 +147,7 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
 
 def _machine(profile: Profile, folder: Path) -> Machine:
     """What steps would run on, as far as can be told without torch."""
-    from lamdatui.engine.candidates import Machine
+    from lamdatui.engine.machine import Machine
     from lamdatui.hardware.gpu import read_gpus
     from lamdatui.hardware.system import has_fast_bfloat16
 
@@ -163,7 +163,9 @@ def _machine(profile: Profile, folder: Path) -> Machine:
 
 def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: bool) -> Finding:
     """What of an action type can be proposed when the run starts, what it costs, and why there is nothing."""
-    from lamdatui.engine.candidates import Known, enumerate_type, size_of
+    from lamdatui.engine.candidates import enumerate_type
+    from lamdatui.engine.judging import Known
+    from lamdatui.engine.machine import size_of
 
     subject = f"action {bound.name}"
     for slot in bound.type.slots:

@@ -28,9 +28,9 @@ from lamdatui.config.resources import load_prompt, untrusted
 from lamdatui.domain.events import MODES
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
-from lamdatui.engine.candidates import Machine
 from lamdatui.engine.integrity import check_promises
 from lamdatui.engine.loop import Loop
+from lamdatui.engine.machine import Machine
 from lamdatui.engine.people import People, more_trials, types_json
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server

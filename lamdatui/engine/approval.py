@@ -11,8 +11,9 @@ from lamdatui.domain.actions import Action, BoundType
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.events import VERDICTS, by_person
 from lamdatui.domain.state import RunState
-from lamdatui.engine.candidates import Known, Machine, blocked, matches
-from lamdatui.engine.orders import OWN, fresh, judge, read_order
+from lamdatui.engine.judging import matches
+from lamdatui.engine.machine import Machine
+from lamdatui.engine.orders import OWN, fresh, judge_order, read_order
 
 PERSON = "person"
 """Who gives commands, and who proposes what was queued."""
@@ -89,10 +90,8 @@ class Approvals:
         verdict = args["verdict"]
         if verdict not in VERDICTS[:-1]:
             raise LamdatuiError(f"a decision is one of {', '.join(VERDICTS[:-1])}, not {verdict!r}")
-        if verdict in ("approve", "edit") and (args.get("action") or args.get("params")):
-            action = (
-                self.other(state, action, args["action"]) if args.get("action") else self.edited(state, action, args["params"])
-            )
+        if verdict in ("approve", "edit") and args.get("action"):
+            action = self.other(state, action, args["action"])
             verdict = "edit" if action.digest != self._pending[1].digest else "approve"
         return number, Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember")))
 
@@ -101,23 +100,10 @@ class Approvals:
         if self._pending and not self._pending[2].done():
             self._pending[2].set_result(decision)
 
-    def edited(self, state: RunState, action: Action, params: dict[str, Any]) -> Action:
-        """The action with other hyperparameters, validated again. Raises LamdatuiError."""
-        bound = self._types[action.type]
-        merged = {**action.params, **params}
-        known, dtype = Known.of(state, self._machine), self._machine.dtype
-        changed = known.action(bound, action.inputs, merged, state.pool, seed=action.seed, dtype=dtype)
-        problems = bound.problems(changed.inputs, changed.params, state.pool, self._machine.device)
-        if problems:
-            raise LamdatuiError("; ".join(problems), where=f"action {action.type}")
-        if reason := blocked(changed, state.constraints):
-            raise LamdatuiError(f"a constraint forbids it: {reason}")
-        return changed
-
     def other(self, state: RunState, proposed: Action, wanted: Any) -> Action:
         """The action that a person wants in place of the proposed one. Raises LamdatuiError when it can't be run."""
         order = read_order(wanted)
-        judged = judge(self._types, order, state, self._machine)
+        judged = judge_order(self._types, order, state, self._machine)
         if judged.action is not None and judged.action.digest == proposed.digest and not judged.problems:
             return proposed
         return fresh(self._types, order, state, self._machine)

@@ -18,9 +18,10 @@ from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import Machine, enumerate_all, opening
+from lamdatui.engine.candidates import enumerate_all, opening
 from lamdatui.engine.forecasts import Forecasts
 from lamdatui.engine.integrity import Lost, inputs_of, opening_facts
+from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests

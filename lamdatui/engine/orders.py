@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs
+from lamdatui.domain.actions import Action, BoundType, Inputs
 from lamdatui.domain.state import RunState
-from lamdatui.engine.candidates import Known, Machine, blocked, done_by
+from lamdatui.engine.judging import Judged, Known, done_by, judge
+from lamdatui.engine.machine import Machine
 
 OWN = "their own action"
 """The reason of a decision that nobody has to be asked for: who wants the action is who approves it."""
@@ -26,15 +27,6 @@ class Order:
     inputs: Inputs
     params: dict[str, Any]
     seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """An order and why it can't be run (`problems`); what it would be and cost, where that can be told."""
-
-    problems: tuple[str, ...]
-    action: Action | None = None
-    estimate: Estimate | None = None
 
 
 def read_order(data: Any) -> Order:
@@ -55,8 +47,8 @@ def read_order(data: Any) -> Order:
     return Order(data["type"], named, dict(params), seed)
 
 
-def judge(types: Mapping[str, BoundType], order: Order, state: RunState, machine: Machine) -> Judged:
-    """Whether an order can be run now: every reason why not, from its slots to memory and constraints."""
+def judge_order(types: Mapping[str, BoundType], order: Order, state: RunState, machine: Machine) -> Judged:
+    """Whether an order can be run now: every reason why not, those of its own form first."""
     bound = types.get(order.type)
     if bound is None:
         close = difflib.get_close_matches(order.type, types, n=1)
@@ -67,19 +59,8 @@ def judge(types: Mapping[str, BoundType], order: Order, state: RunState, machine
     problems += _wrong_params(bound, order.params)
     if problems:
         return Judged(tuple(problems))
-    params = bound.fill(order.params)
-    lost = [f"{name} is lost: {state.lost[name]}" for ids in order.inputs.values() for name in ids if name in state.lost]
-    problems = lost or bound.problems(order.inputs, params, state.pool, machine.device)
-    if problems:
-        return Judged(tuple(problems))
     seed = state.seed if order.seed is None else order.seed
-    action = Known.of(state, machine).action(bound, order.inputs, params, state.pool, seed=seed, dtype=machine.dtype)
-    estimate = machine.estimate(bound, bound.call(order.inputs, params, state.pool, machine.device))
-    if lacking := machine.lacks(estimate):
-        problems.append(lacking)
-    if text := blocked(action, state.constraints):
-        problems.append(f"a constraint forbids it: {text}")
-    return Judged(tuple(problems), action, estimate)
+    return judge(bound, order.inputs, bound.fill(order.params), state, machine, Known.of(state, machine), seed=seed)
 
 
 def _wrong_params(bound: BoundType, params: Mapping[str, Any]) -> Iterator[str]:
@@ -95,7 +76,7 @@ def fresh(types: Mapping[str, BoundType], order: Order, state: RunState, machine
 
     Raises LamdatuiError when it can't be run, or when the seed that it names is taken.
     """
-    judged = judge(types, order, state, machine)
+    judged = judge_order(types, order, state, machine)
     if judged.problems or judged.action is None:
         raise LamdatuiError("; ".join(judged.problems), where=f"action {order.type}")
     taken = done_by(state) | {item["action"]["digest"]: item["id"] for item in state.queue.values()}
@@ -113,7 +94,7 @@ def fresh(types: Mapping[str, BoundType], order: Order, state: RunState, machine
 def waiting(types: Mapping[str, BoundType], item: Mapping[str, Any], state: RunState, machine: Machine) -> Action:
     """The action of a queued order whose turn has come, judged again. Raises LamdatuiError when it can't be run any more."""
     order = replace(read_order(item["action"]), seed=item["action"]["seed"])
-    judged = judge(types, order, state, machine)
+    judged = judge_order(types, order, state, machine)
     if judged.problems or judged.action is None:
         raise LamdatuiError("; ".join(judged.problems))
     if (trial := done_by(state).get(judged.action.digest)) is not None:

@@ -12,10 +12,10 @@ from lamdatui.domain.choice import Candidate
 from lamdatui.domain.events import MODES
 from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import PERSON
-from lamdatui.engine.candidates import done_by
 from lamdatui.engine.forecasts import numbers
+from lamdatui.engine.judging import Judged, done_by
 from lamdatui.engine.loop import Loop
-from lamdatui.engine.orders import NOTE_CHARS, Judged, fresh, judge, read_order
+from lamdatui.engine.orders import NOTE_CHARS, fresh, judge_order, read_order
 from lamdatui.engine.proposals import cost_json, params_json
 from lamdatui.planner.answers import plain as one_line
 from lamdatui.planner.grammar import MEMORY_CHARS
@@ -114,7 +114,7 @@ class People:
     async def _try(self, args: Json) -> Json:
         """What an action would be, cost and bring; nothing is recorded."""
         loop, state = self._loop, self._state
-        judged = judge(loop.workspace.types, read_order(args), state, loop.machine)
+        judged = judge_order(loop.workspace.types, read_order(args), state, loop.machine)
         told: Json = {"problems": list(judged.problems), "estimate": self._cost(judged), "expected": None, "std": None}
         told |= {"digest": "", "seed": None, "trial": None, "cached": False}
         action = judged.action

@@ -8,7 +8,7 @@ from lamdatui.domain.actions import Action, BoundType
 from lamdatui.domain.budget import evaluation_seconds
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.state import RunState
-from lamdatui.engine.candidates import Machine, size_of
+from lamdatui.engine.machine import Machine, size_of
 
 
 def proposal_json(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lamdatui.domain.objects import ModelObject, ObjectPool, object_to_json
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.candidates import Machine
+from lamdatui.engine.machine import Machine
 from lamdatui.engine.scoring import Scoring
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.step.request import StepRequest, reference

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from lamdatui.domain.choice import Candidate, View
 from lamdatui.domain.state import RunState
-from lamdatui.engine.candidates import Machine, legal
+from lamdatui.engine.candidates import legal
+from lamdatui.engine.machine import Machine
 from lamdatui.inputs.workspace import Workspace
 
 Candidates = Mapping[str, tuple[Candidate, ...]]

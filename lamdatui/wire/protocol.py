@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "attach": ("role", "name", "after", "snapshot"),
     "trial": ("number",),
     "worth": (),
-    "decide": ("number", "digest", "verdict", "params", "action", "reason", "remember"),
+    "decide": ("number", "digest", "verdict", "action", "reason", "remember"),
     "actions": (),
     "try_action": ("type", "inputs", "params", "seed"),
     "propose": ("type", "inputs", "params", "note", "seed"),

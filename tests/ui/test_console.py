@@ -42,9 +42,7 @@ async def test_one_key_decides_about_the_action_that_is_shown(waiting: FakeEngin
         await console.answer()
         await console.pilot.press(key)
         await console.until(lambda: waiting.sent("decide"))
-        assert waiting.sent("decide") == [
-            {"number": 7, "digest": digest, "verdict": verdict, "params": None, "reason": "", "remember": False}
-        ]
+        assert waiting.sent("decide") == [{"number": 7, "digest": digest, "verdict": verdict, "reason": "", "remember": False}]
 
 
 async def test_a_veto_carries_its_reason(waiting: FakeEngine) -> None:
@@ -55,7 +53,7 @@ async def test_a_veto_carries_its_reason(waiting: FakeEngine) -> None:
         await console.pilot.press("enter")
         await console.until(lambda: waiting.sent("decide"))
         [args] = waiting.sent("decide")
-        assert (args["verdict"], args["reason"], args["params"]) == ("veto", "too slow", None)
+        assert (args["verdict"], args["reason"], "action" in args) == ("veto", "too slow", False)
 
 
 async def test_a_veto_needs_no_reason(waiting: FakeEngine) -> None:
@@ -119,7 +117,7 @@ async def test_an_edit_is_shown_on_the_card_and_runs_only_when_approved(waiting:
         await console.until(lambda: waiting.sent("decide"))
         [args] = waiting.sent("decide")
         assert args["verdict"] == "edit"
-        assert args["params"] == {
+        assert args["action"]["params"] == {
             "learning_rate": 0.005, "epochs": 1, "rank": 16, "schedule": "cosine", "packing": False,
         }  # fmt: skip
 
@@ -146,7 +144,7 @@ async def test_an_edit_that_changes_nothing_is_no_edit(waiting: FakeEngine) -> N
         console.now += 1
         await console.pilot.press("a")
         await console.until(lambda: waiting.sent("decide"))
-        assert (waiting.sent("decide")[0]["verdict"], waiting.sent("decide")[0]["params"]) == ("approve", None)
+        assert (waiting.sent("decide")[0]["verdict"], "action" in waiting.sent("decide")[0]) == ("approve", False)
 
 
 async def test_a_refused_decision_leaves_the_card_and_shows_the_reason(waiting: FakeEngine) -> None:

@@ -169,7 +169,7 @@ async def test_an_alternative_comes_onto_the_card_and_runs_only_when_approved(wa
         console.now += 1
         await press(console, "a")
         [args] = waiting.sent("decide")
-        assert (args["verdict"], args["params"]) == ("edit", None)
+        assert args["verdict"] == "edit"
         assert args["action"] == {name: DPO[name] for name in ("type", "inputs", "params")}
 
 
@@ -342,7 +342,7 @@ async def test_what_the_editor_leaves_comes_back_to_the_card(waiting: FakeEngine
         console.now += 1
         await press(console, "a")
         [args] = waiting.sent("decide")
-        assert args["params"]["epochs"] == 3 and "action" not in args
+        assert args["action"]["params"]["epochs"] == 3 and args["action"]["type"] == "sft"
 
 
 async def test_errors_have_lines_and_the_text_is_not_lost(waiting: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:

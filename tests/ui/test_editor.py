@@ -109,7 +109,7 @@ def test_an_action_is_changed_in_an_editor_and_the_terminal_comes_back(console: 
     console.child.send("a")
     console.until(lambda: engine.sent("decide"), "the decision")
     [args] = engine.sent("decide")
-    assert args["verdict"] == "edit" and args["params"]["epochs"] == 3
+    assert args["verdict"] == "edit" and args["action"]["params"]["epochs"] == 3
     console.child.send("\x11")
     console.until(lambda: "Quit the console?" in console.text, "the question")
     console.child.send("\r")

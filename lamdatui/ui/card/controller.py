@@ -88,11 +88,7 @@ class Deciding(Container):
     @work(group="decide")
     async def _decide(self, message: ApprovalCard.Decided) -> None:
         args: Json = {name: getattr(message, name) for name in ("number", "digest", "verdict", "reason", "remember")}
-        args["params"] = None
-        action, proposed = message.action, (self.card.proposal or {}).get("action", {})
-        if action and all(action[name] == proposed.get(name) for name in ("type", "inputs")):
-            args["params"] = action["params"]
-        elif action:
+        if action := message.action:
             args["action"] = {name: action[name] for name in ("type", "inputs", "params")}
         kind = "constraints" if message.verdict == "veto" else "rules" if message.remember else ""
         self._decided = (message.number, kind) if kind else None
