@@ -15,11 +15,12 @@ from textual.events import Click, DescendantFocus, Resize
 from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
-from textual.widgets import Footer, OptionList
+from textual.widgets import OptionList
 
 from lamdatui.ui.console.activity import ActivityPane
 from lamdatui.ui.hardware.pane import HardwarePane
 from lamdatui.ui.keys.table import bindings
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.stack import LiveScreen, TrialAsked, attempt, open_over
 from lamdatui.ui.kit.status import StatusRow
 from lamdatui.ui.kit.tabs import PANES, Tab, TabStrip
@@ -100,7 +101,7 @@ class ConsoleScreen(Screen[None]):
         """What the first paint does without: it comes a third sooner so. Nothing where the console was left already."""
         if not self.is_attached:
             return
-        await self.mount(self._deciding, Footer(compact=True))
+        await self.mount(self._deciding, KeyFooter())
         await self.query_one(LogsPane).fill()
         # A footer that comes late has missed the signal that fills it.
         self.refresh_bindings()

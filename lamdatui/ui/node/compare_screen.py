@@ -8,9 +8,10 @@ from pathlib import Path
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from lamdatui.ui.keys.table import bindings
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.section import Curves, Section
 from lamdatui.ui.kit.stack import TrialAsked, leave
@@ -47,7 +48,7 @@ class CompareScreen(Screen[str]):
             yield Section("compare-made", "How they were made", LABEL)
             yield Section("compare-costs", "Cost", LABEL)
             yield Curves("compare-loss", "Loss")
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.update_view()

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from lamdatui.ui.keys.table import bindings
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.section import Curves, Section
 from lamdatui.ui.kit.stack import OverConsole, open_over
@@ -80,7 +81,7 @@ class NodeScreen(OverConsole):
         with VerticalScroll(id="node-body"):
             for name in SECTIONS:
                 yield Curves("node-loss", TITLES[name]) if name == "loss" else Section(f"node-{name}", TITLES[name], LABEL)
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self.update_view()

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
 from textual.content import Content
 from textual.events import DescendantFocus
-from textual.widgets import Footer, OptionList
+from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
 from lamdatui.base.errors import LamdatuiError
@@ -20,6 +20,7 @@ from lamdatui.domain.planner_report import worth
 from lamdatui.domain.policies import SUMMARIES
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.dialogs import ChoiceScreen, TextScreen
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.hanging import Hanging
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.stack import OverConsole, attempt, open_over, send
@@ -136,7 +137,7 @@ class PlannerScreen(OverConsole):
             yield self._memory
             yield self._worth
             yield self._exchanges
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self._choice.add_class("-active")

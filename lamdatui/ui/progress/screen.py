@@ -11,11 +11,12 @@ from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, VerticalScroll
 from textual.events import DescendantFocus, Resize
 from textual.message import Message
-from textual.widgets import Footer, Static
+from textual.widgets import Static
 
 from lamdatui.base.clock import SystemClock
 from lamdatui.domain.budget import ledgers
 from lamdatui.ui.keys.table import bindings
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.sheet import Sheet
 from lamdatui.ui.kit.stack import OverConsole, attempt
 from lamdatui.ui.kit.status import StatusRow
@@ -124,7 +125,7 @@ class ProgressScreen(OverConsole):
         with Container(id="progress-panes"):
             yield self._overview
             yield from self._panels.values()
-        yield Footer(compact=True)
+        yield KeyFooter()
 
     def on_mount(self) -> None:
         self._load_last_step()

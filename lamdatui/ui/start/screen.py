@@ -13,7 +13,7 @@ from textual.containers import Container, Vertical
 from textual.content import Content
 from textual.events import Resize
 from textual.screen import Screen
-from textual.widgets import Footer, OptionList, Static
+from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
 
 from lamdatui.base.errors import LamdatuiError
@@ -21,6 +21,7 @@ from lamdatui.base.text import one_line
 from lamdatui.config.resources import files, profile_summary, replaced, untrusted
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit import commandline
+from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.paint import paint_lines
 from lamdatui.ui.kit.stack import open_over
 from lamdatui.ui.start.text import (
@@ -115,7 +116,7 @@ class StartScreen(Screen[None]):
         """What the first paint does without; nothing where that came too late: the screen was left already."""
         if not self.is_attached:
             return
-        await self.mount(Footer(compact=True))
+        await self.mount(KeyFooter())
         self.refresh_bindings()
         self.action_refresh()
 
