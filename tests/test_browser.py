@@ -37,7 +37,8 @@ async def test_a_run_is_watched_and_a_proposal_approved_in_a_browser(lab_profile
             await page.until("Approve trial 1")
             assert await page.run("location.href") == base, "the token has left the address bar"
             assert await page.run("document.cookie") == "", "scripts can't read the cookie"
-            await page.run("document.querySelector('.xterm-helper-textarea').focus()")
+            # Nobody clicked: the keyboard is the terminal's from the start.
+            await until(page, "document.activeElement.className", "xterm-helper-textarea")
             await page.press("F2")
             await page.until("a approve")
             # The card's grace period is part of the product.

@@ -30,7 +30,7 @@ from tests.ui.fake_engine import FakeEngine, in_thread
 from tests.ui.script import add_history, add_waiting
 
 TOKEN = "t" * 43
-ROUTES = ("/", "/ws", "/static/js/textual.js", "/static/css/xterm.css", "/download/x", "/nothing-here")
+ROUTES = ("/", "/ws", "/page.js", "/static/js/textual.js", "/static/css/xterm.css", "/download/x", "/nothing-here")
 LOCAL = Guard(TOKEN)
 
 

@@ -38,6 +38,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CELLS = (1, 1000)
 FONT_PIXELS = (6, 48)
 _PAGE = Path(__file__).parent / "page.html"
+_SCRIPT = Path(__file__).parent / "page.js"
 # A page of ours instead of a redirect: a cookie that is strict would not be sent along when a link elsewhere led here.
 _ENTER = '<!DOCTYPE html><meta http-equiv="refresh" content="0;url=/"><title>lamdatui</title>'
 
@@ -105,6 +106,7 @@ class ConsoleServer(Server):
         app.add_routes(
             [
                 web.get("/", self.page),
+                web.get("/page.js", self.script),
                 web.get("/ws", self.open_tab),
                 web.get("/download/{key}", self.handle_download),
                 web.static("/static", self.statics_path),
@@ -140,6 +142,10 @@ class ConsoleServer(Server):
             "font_size": str(_within(request.query.get("fontsize"), FONT_PIXELS, 16)),
         }
         return web.Response(text=Template(_PAGE.read_text(encoding="utf-8")).substitute(values), content_type="text/html")
+
+    async def script(self, request: web.Request) -> web.Response:
+        """What the page runs of our own: the content policy lets no script stand in the page itself."""
+        return web.Response(text=_SCRIPT.read_text(encoding="utf-8"), content_type="text/javascript")
 
     async def open_tab(self, request: web.Request) -> web.StreamResponse:
         """One tab, from its opening to its end."""
