@@ -104,6 +104,22 @@ def test_modes_answer_only_what_they_may() -> None:
     assert verdict("ask-risky", None) is None
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_ask_risky_asks_on_a_gpu_however_short_the_work_is(device: str) -> None:
+    state = pool(model("base"))
+    state.mode = "ask-risky"
+    approvals = Approvals(TYPES, Machine(device, "bfloat16", 2**34))
+    assert [approvals.standing(state, proposal(state), seconds) for seconds in (0.0, 5.0, 500.0, None)] == [None] * 4
+
+
+def test_ask_risky_goes_ahead_up_to_a_minute() -> None:
+    state = pool(model("base"))
+    state.mode = "ask-risky"
+    decision = Approvals(TYPES, MACHINE).standing(state, proposal(state), 60.0)
+    assert decision is not None and (decision.by, decision.reason) == ("mode ask-risky", "about 60 s on the CPU")
+    assert Approvals(TYPES, MACHINE).standing(state, proposal(state), 60.1) is None
+
+
 def test_a_rule_covers_exactly_what_it_says() -> None:
     state = pool(model("base"), model("m1", trial=1))
     approvals, shown = Approvals(TYPES, MACHINE), proposal(state)

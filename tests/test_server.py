@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,57 @@ async def test_a_viewer_may_look_at_a_trial_and_at_the_planners_worth(served) ->
 async def test_only_this_user_may_open_the_socket(served) -> None:
     folder = served[0]
     assert socket_path(folder).stat().st_mode & 0o077 == 0
+
+
+CALLER = """
+import json, os, socket, sys
+path, user = sys.argv[1], int(sys.argv[2])
+if user != os.getuid():
+    os.setuid(user)
+connection = socket.socket(socket.AF_UNIX)
+connection.settimeout(10)
+connection.connect(path)
+try:
+    connection.sendall(json.dumps({"type": "command", "id": 1, "command": "stop", "args": {"when": "now"}}).encode() + b"\\n")
+    lines = connection.makefile("rb")
+    # The greeting, then the answer; nothing where the engine hangs up.
+    heard = [json.loads(line)["type"] for line in (lines.readline(), lines.readline()) if line]
+except (BrokenPipeError, ConnectionResetError):
+    heard = []
+print(json.dumps(heard))
+"""
+
+
+async def called(path: Path, user: int) -> list[str]:
+    """What a process of that user hears from a socket that everybody may open; it sends a command."""
+    path.chmod(0o777)
+    line = [sys.executable, "-c", CALLER, str(path), str(user)]
+    process = await asyncio.create_subprocess_exec(*line, stdout=asyncio.subprocess.PIPE)
+    output, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode == 0
+    return json.loads(output)
+
+
+async def test_another_user_is_not_answered_even_where_the_socket_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="lamdatui-", dir="/tmp") as folder:
+        # pytest's folders are closed to others.
+        Path(folder).chmod(0o711)
+        journal, asked = Journal(tmp_path / "run.db"), Asked()
+        fill(journal)
+        server = Server(Path(folder) / "socket", journal, asked, asyncio.Event())
+        await server.start()
+        assert await called(Path(folder) / "socket", os.getuid()) == ["hello", "reply"]
+        assert asked.commands == [("stop", {"when": "now"}, "viewer")]
+        asked.commands.clear()
+        other = 65534 if os.getuid() == 0 else os.getuid()
+        if os.getuid() != 0:
+            # Nobody but root can become somebody else: then it is the engine that has another user's id.
+            monkeypatch.setattr(os, "getuid", lambda: other + 1)
+        assert await called(Path(folder) / "socket", other) == []
+        assert asked.commands == [] and server.peers == set()
+        await server.close()
 
 
 @pytest.mark.parametrize(

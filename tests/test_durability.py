@@ -1,0 +1,161 @@
+"""What counts as written survives a power cut: data is synced before its name appears, and the name after that."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from lamdatui.base.jsonio import write_atomic, write_json, write_record
+from lamdatui.inputs import trust
+from lamdatui.step.files import claim, write_outcome, write_request
+from lamdatui.store.artifacts import Store
+from lamdatui.store.journal import SCHEMA_VERSION, Journal
+
+
+def state_of(path: Path | int) -> tuple[int, int]:
+    """What changes when a file or a directory is written to: its size and its modification time."""
+    now = os.stat(path)
+    return now.st_size, now.st_mtime_ns
+
+
+class Disk:
+    """Watches the calls that make things durable, in order; they are made all the same.
+
+    When a name appears (rename, replace, link), everything below it has to be synced as it is at that moment.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, looks_at_data: bool = True) -> None:
+        self.looks_at_data = looks_at_data
+        self.calls: list[tuple[str, Path]] = []
+        self._synced: dict[int, tuple[int, int]] = {}
+        self._sync = os.fsync
+        monkeypatch.setattr(os, "fsync", self._fsync)
+        for name in ("rename", "replace", "link"):
+            monkeypatch.setattr(os, name, self._naming(name, getattr(os, name)))
+
+    def _fsync(self, fd: int) -> None:
+        self._sync(fd)
+        self._synced[os.fstat(fd).st_ino] = state_of(fd)
+        self.calls.append(("fsync", Path(os.readlink(f"/proc/self/fd/{fd}"))))
+
+    def _naming(self, name: str, call: Callable[..., None]) -> Callable[..., None]:
+        def called(source: str | Path, target: str | Path) -> None:
+            unsynced = [path for path in [Path(source), *Path(source).rglob("*")] if not self.is_synced(path)]
+            assert not (self.looks_at_data and unsynced), f"{name} to {target} before {unsynced} is on disk"
+            call(source, target)
+            self.calls.append((name, Path(target)))
+
+        return called
+
+    def is_synced(self, path: Path) -> bool:
+        """Whether the file or directory was synced after its last change."""
+        return self._synced.get(path.stat().st_ino) == state_of(path)
+
+    def assert_named(self, path: Path) -> None:
+        """The name appeared, and its directory was synced after that."""
+        names = [index for index, (call, target) in enumerate(self.calls) if target == path and call != "fsync"]
+        assert names, f"{path} did not get its name at once"
+        assert ("fsync", path.parent) in self.calls[names[-1] :]
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("text", lambda path: write_atomic(path, "x" * 9000)),
+        ("json", lambda path: write_json(path, {"a": 1})),
+        ("record", lambda path: write_record(path, {"a": 1})),
+        ("claim.json", lambda path: claim(path.parent, "step")),
+        ("action.json", lambda path: write_request(path.parent, {"step": "1/1"})),
+        ("outcome.json", lambda path: write_outcome(path.parent, {"status": "ok"})),
+    ],
+)
+def test_a_file_is_on_disk_before_its_name_is_and_the_name_after_that(
+    tmp_path: Path, disk: Disk, name: str, write: Callable[[Path], object]
+) -> None:
+    write(tmp_path / name)
+    disk.assert_named(tmp_path / name)
+    assert disk.is_synced(tmp_path / name)
+
+
+def test_a_file_that_is_written_again_is_replaced_by_a_whole_one(tmp_path: Path, disk: Disk) -> None:
+    path = tmp_path / "record.json"
+    for value in (1, 2):
+        write_record(path, {"a": value})
+    disk.assert_named(path)
+    assert [call for call, target in disk.calls if target == path] == ["replace", "replace"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("old")
+    for broken in ("fsync", "replace"):
+        with monkeypatch.context() as patched:
+
+            def fail(*_: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            patched.setattr(os, broken, fail)
+            with pytest.raises(OSError, match="No space left"):
+                write_atomic(path, "new")
+        assert (path.read_text(), list(tmp_path.glob(".record*"))) == ("old", [])
+
+
+def test_an_object_is_on_disk_with_its_manifest_and_folders_before_it_is_published(tmp_path: Path, disk: Disk) -> None:
+    store = Store(tmp_path / "store")
+    with store.staging() as staged:
+        (staged / "sub").mkdir()
+        (staged / "sub" / "weights").write_bytes(b"x" * 9000)
+        (staged / "config.json").write_text("{}")
+        target = store.publish(staged, "d1", {"kind": "full"})
+    disk.assert_named(target)
+    assert disk.is_synced(target / "sub" / "weights") and disk.is_synced(target / "config.json")
+
+
+def test_an_evaluation_is_on_disk(tmp_path: Path, disk: Disk) -> None:
+    store = Store(tmp_path / "store")
+    store.record_evaluation("k", {"key": "k", "rows": [1]})
+    disk.assert_named(store.root / "evaluations" / "k.json")
+
+
+def test_the_space_of_an_outcome_is_taken_on_disk_and_is_there_when_it_is_written(tmp_path: Path, disk: Disk) -> None:
+    write_request(tmp_path, {"step": "1/1"})
+    (room,) = (path for path in tmp_path.iterdir() if path.name.startswith(".room"))
+    assert disk.is_synced(room) and room.stat().st_blocks * 512 >= 64 * 1024
+    write_outcome(tmp_path, {"status": "ok"})
+    assert not room.exists()
+
+
+def test_a_confirmation_is_on_disk_and_private(home: Path, disk: Disk) -> None:
+    trust.confirm({"url": "https://example.org"})
+    file = trust.confirmed_file()
+    assert disk.is_synced(file) and disk.calls[-1] == ("fsync", file.parent)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_journal_gets_its_name_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions: list[int] = []
+    rename = os.rename
+
+    def watched(source: Path, target: Path) -> None:
+        # SQLite syncs the file itself; closed and checkpointed, it has nothing beside it that the rename would leave behind.
+        assert [path.name for path in Path(source).parent.iterdir()] == [target.name]
+        db = apsw.Connection(str(source), flags=apsw.SQLITE_OPEN_READONLY)
+        versions.append(next(iter(db.execute("PRAGMA user_version")))[0])
+        db.close()
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", watched)
+    disk = Disk(monkeypatch, looks_at_data=False)
+    Journal(tmp_path / "run.db").close()
+    disk.assert_named(tmp_path / "run.db")
+    assert versions == [SCHEMA_VERSION]
