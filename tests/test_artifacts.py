@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lamdatui.store.artifacts import Store
+from lamdatui.base.fingerprint import DamagedObject
+from lamdatui.base.jsonio import Damaged, read_json, write_json, write_record
+from lamdatui.store.artifacts import MANIFEST, Store
 
 PUBLISH = (
     "import sys; from pathlib import Path; from lamdatui.store.artifacts import Store\n"
@@ -75,3 +78,73 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "objects" / "d1" / "sub" / "w").write_bytes(b"x" * 999 + b"y")
     assert Store(tmp_path).verify("d1") == ["sub/w"]
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A store with the object `d1`."""
+    found = Store(tmp_path / "store")
+    with found.staging() as staged:
+        (staged / "weights").write_bytes(b"x" * 100)
+        found.publish(staged, "d1", {"kind": "full"})
+    return found
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"digest": "d2"},
+        {"kind": "folder"},
+        {"files": []},
+        {"files": {}},
+        {"files": {"weights": {"size": 100}}},
+        {"files": {"weights": "100"}},
+    ],
+)
+def test_a_manifest_that_says_something_else_is_none(store: Store, change: dict[str, Any]) -> None:
+    write_record(store.root / "objects" / "d1" / MANIFEST, {**store.manifest("d1"), **change})
+    with pytest.raises(Damaged, match="the manifest of d1 is not one"):
+        store.manifest("d1")
+    assert store.find("d1") is None and store.problem("d1") == [MANIFEST]
+    with pytest.raises(DamagedObject, match=r"is damaged: manifest\.json"):
+        store.resolve("store:d1")
+
+
+def test_an_object_that_is_not_there_can_not_be_used(store: Store) -> None:
+    assert store.problem("d2") == [] and store.find("d2") is None and store.put_aside("d2") is None
+    with pytest.raises(DamagedObject, match="is not there"):
+        store.resolve("store:d2")
+    assert store.resolve("store:d1") == store.root / "objects" / "d1"
+    assert store.resolve("/somewhere") == Path("/somewhere")
+
+
+def test_an_evaluation_of_another_key_or_without_rows_is_put_aside(store: Store) -> None:
+    for value in ({"key": "other", "rows": [1]}, {"key": "k", "rows": []}, {"key": "k", "rows": "1"}, {"key": "k"}):
+        store.record_evaluation("k", value)
+        assert store.evaluation("k") is None
+        assert not (store.root / "evaluations" / "k.json").exists()
+    store.record_evaluation("k", {"key": "k", "rows": [1]})
+    assert store.evaluation("k", lambda _: False) == {"key": "k", "rows": [1]}
+    assert len(list((store.root / "damaged").iterdir())) == 4
+
+
+def test_an_evaluation_of_the_first_version_is_taken_when_it_is_sound_and_gets_its_seal(store: Store) -> None:
+    place, value = store.root / "evaluations" / "k.json", {"key": "k", "rows": [1]}
+    write_json(place, value)
+    assert store.evaluation("k", lambda found: found["rows"] == [1]) == value
+    assert set(read_json(place)) == {"key", "rows", "seal"}
+    write_json(place, value)
+    assert store.evaluation("k", lambda _: False) is None and not place.exists()
+
+
+def test_an_object_that_is_damaged_is_published_again_and_kept_aside(store: Store) -> None:
+    (store.root / "objects" / "d1" / "weights").write_bytes(b"short")
+    with store.staging() as staged:
+        (staged / "weights").write_bytes(b"x" * 100)
+        store.publish(staged, "d1", {"kind": "full"})
+    assert store.verify("d1") == []
+    (aside,) = (store.root / "damaged").iterdir()
+    assert (aside / "weights").read_bytes() == b"short" and aside.name.startswith("d1-")

@@ -13,6 +13,7 @@ import apsw
 import pytest
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.state import RunState
 from lamdatui.store.journal import Journal, read_run, read_state
 
 CREATED = {
@@ -183,3 +184,56 @@ def test_lines_are_the_events_as_they_are_sent(tmp_path: Path) -> None:
     events = [event.to_json() for event in journal.events()]
     assert [json.loads(text) for _, _, text in journal.lines()] == events
     assert [seq for seq, _, _ in journal.lines(2, 4)] == [3, 4]
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_sqlite_that_can_corrupt_a_journal_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apsw, "sqlitelibversion", lambda: "3.51.2")
+    with pytest.raises(LamdatuiError, match=r"SQLite 3\.51\.2 can corrupt") as refused:
+        Journal(tmp_path / "run.db")
+    assert refused.value.exit_code == 1 and list(tmp_path.glob("run.db*")) == []
+    monkeypatch.setattr(apsw, "sqlitelibversion", lambda: "3.51.3")
+    Journal(tmp_path / "run.db").close()
+
+
+def test_a_run_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LamdatuiError, match="must be UTF-8"):
+        read_state(tmp_path / os.fsdecode(b"\xff") / "run.db")
+
+
+def test_a_database_that_was_emptied_is_no_new_run(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    path.touch()
+    for read in (read_state, read_run):
+        with pytest.raises(LamdatuiError, match="the run's database is empty") as refused:
+            read(path)
+        assert refused.value.where == str(path) and refused.value.exit_code == 1
+    # A header without a schema is a new run only as long as nothing was done in it.
+    apsw.Connection(str(path)).execute("PRAGMA journal_mode=WAL").fetchall()
+    assert read_run(path) == (RunState(), 0)
+    (tmp_path / "steps" / "1" / "1").mkdir(parents=True)
+    for read in (Journal, read_state, read_run):
+        with pytest.raises(LamdatuiError, match="the run's database is empty"):
+            read(path)
+
+
+def test_a_long_run_is_read_to_its_end_and_damage_is_told_by_its_event(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = Journal(path)
+    journal.append(*(("trial.opened", {"number": number}) for number in range(1, 201)))
+    assert [seq for seq, _, _ in journal.lines(197)] == [198, 199, 200] == [event.seq for event in journal.events(197)]
+    journal.close()
+    assert len(read_state(path).trials) == 200
+    for change, event in (
+        ("DELETE FROM events WHERE seq = 200", 200),
+        ("DELETE FROM events WHERE seq > 190", 191),
+        ("UPDATE events SET wall = wall + 1 WHERE seq = 7", 7),
+        ("UPDATE events SET kind = 'run.resumed' WHERE seq = 5", 5),
+    ):
+        db = apsw.Connection(str(path))
+        db.execute(change)
+        db.close()
+        with pytest.raises(LamdatuiError, match=f"damaged: event {event} is not what was written"):
+            read_state(path)

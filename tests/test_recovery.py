@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lamdatui.step.files import Identity, claim, read_claim
+from lamdatui.step.files import Identity
 from lamdatui.wire.client import Client
 from lamdatui.wire.rundir import StartOptions, is_alive, start_engine, wait_for_end
 from tests.conftest import Commands
@@ -197,18 +197,3 @@ def test_only_one_engine_has_a_run(lab_profile, cli: Commands) -> None:
         start_engine(run_dir, StartOptions(mode="ask"))
     assert wait_for(cli, "one", lambda s: True).engine_pid == state.engine_pid
     assert wait_for(cli, "one", lambda s: True).epoch == 1
-
-
-def test_exactly_one_claims_an_attempt(tmp_path: Path) -> None:
-    assert claim(tmp_path, "step") is True
-    assert claim(tmp_path, "engine") is False
-    found = read_claim(tmp_path)
-    assert found is not None and found[0] == "step"
-    assert found[1].process() is not None
-
-
-def test_a_reused_pid_is_not_taken_for_the_step() -> None:
-    own = Identity.of(os.getpid())
-    assert own.process() is not None
-    assert Identity(own.pid, own.start_time - 5, own.boot_id).process() is None
-    assert Identity(own.pid, own.start_time, "another boot").process() is None

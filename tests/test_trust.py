@@ -372,6 +372,61 @@ def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile
         trust.ask(profile, "p", trust=True, can_ask=False)
 
 
+@pytest.mark.parametrize(
+    ("typed", "yes"), [("y", True), (" YES ", True), ("n", False), ("", False), ("yess", False), ("\x04", False)]
+)
+def test_only_a_yes_at_a_terminal_confirms(
+    home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch, typed: str, yes: bool
+) -> None:
+    profile = load_profile(lab_profile(planner("backend: openai, url: 'http://planner.example', model: m")))
+    ours, theirs = os.openpty()
+    os.write(ours, f"{typed}\n".encode())
+    with open(theirs, encoding="utf-8") as terminal, monkeypatch.context() as patched:
+        patched.setattr(sys, "stdin", terminal)
+        patched.setattr(sys.stderr, "isatty", lambda: True)
+        if yes:
+            trust.ask(profile, "p", trust=False, can_ask=True)
+            trust.require(profile, "p")
+        else:
+            with pytest.raises(LamdatuiError, match="not confirmed: nothing was started"):
+                trust.ask(profile, "p", trust=False, can_ask=True)
+            assert not trust.confirmed_file().exists()
+    os.close(ours)
+
+
+@pytest.mark.parametrize("missing", ["stdin", "stderr", "console"])
+def test_without_a_terminal_nothing_is_asked_and_nothing_confirmed(
+    home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    profile = load_profile(lab_profile(planner("backend: openai, url: 'http://planner.example', model: m")))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: missing != "stdin")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: missing != "stderr")
+    with pytest.raises(LamdatuiError, match=f"{UNCONFIRMED}: planner.url"):
+        trust.ask(profile, "p", trust=False, can_ask=missing != "console")
+    assert not trust.confirmed_file().exists()
+    trust.ask(profile, "p", trust=True, can_ask=False)
+    trust.require(profile, "p")
+    assert len(trust.confirmed_file().read_text().splitlines()) == 1
+    # A second --trust tells again and keeps one line.
+    trust.ask(profile, "p", trust=True, can_ask=False)
+    assert len(trust.confirmed_file().read_text().splitlines()) == 1
+
+
+def test_a_confirmation_after_a_line_that_was_cut_off_has_its_own(home: Path) -> None:
+    found = {"url": "https://planner.example"}
+    trust.confirm({"url": "https://other.example"})
+    whole = trust.confirmed_file().read_bytes()
+    trust.confirmed_file().write_bytes(whole[:-5])
+    assert not trust.is_confirmed(found)
+    trust.confirm(found)
+    assert trust.is_confirmed(found) and trust.is_confirmed({"url": "https://other.example"})
+    assert not trust.is_confirmed({**found, "backend": "openai"}) and trust.is_confirmed({})
+    trust.confirmed_file().unlink()
+    trust.confirmed_file().mkdir()
+    with pytest.raises(LamdatuiError, match="can't read what was confirmed"):
+        trust.is_confirmed(found)
+
+
 async def test_the_start_screen_opens_a_prepared_run_only_after_a_yes(
     cli: Commands, evil: Path, program: Path, canary: Path
 ) -> None:
