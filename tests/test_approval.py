@@ -120,6 +120,20 @@ def test_ask_risky_goes_ahead_up_to_a_minute() -> None:
     assert Approvals(TYPES, MACHINE).standing(state, proposal(state), 60.1) is None
 
 
+@pytest.mark.parametrize(("by", "verdict"), [("mode auto", "approve"), ("stop", "stop"), ("mode read-only", "stop")])
+async def test_a_question_that_nobody_answers_ends_with_the_mode_or_the_run(by: str, verdict: str) -> None:
+    state = pool(model("base"))
+    approvals, shown = Approvals(TYPES, MACHINE), proposal(state)
+    approvals.release(by)
+    asking = asyncio.create_task(approvals.ask(3, shown))
+    await asyncio.sleep(0)
+    approvals.release(by)
+    approvals.release("again")
+    assert await asking == Decision(verdict, by, "", shown.action)
+    with pytest.raises(LamdatuiError, match="no proposal is waiting"):
+        approvals.read(state, {"number": 3, "digest": shown.action.digest, "verdict": "approve"}, "person")
+
+
 def test_a_rule_covers_exactly_what_it_says() -> None:
     state = pool(model("base"), model("m1", trial=1))
     approvals, shown = Approvals(TYPES, MACHINE), proposal(state)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from lamdatui.base.fingerprint import DamagedObject
 from lamdatui.base.jsonio import Damaged, read_json, write_json, write_record
-from lamdatui.store.artifacts import MANIFEST, Store
+from lamdatui.store.artifacts import MANIFEST, Store, file_hash
 
 PUBLISH = (
     "import sys; from pathlib import Path; from lamdatui.store.artifacts import Store\n"
@@ -111,6 +113,32 @@ def test_a_manifest_that_says_something_else_is_none(store: Store, change: dict[
     assert store.find("d1") is None and store.problem("d1") == [MANIFEST]
     with pytest.raises(DamagedObject, match=r"is damaged: manifest\.json"):
         store.resolve("store:d1")
+
+
+def test_a_manifest_has_the_size_and_the_hash_of_every_file(store: Store) -> None:
+    entry = {"size": 100, "blake2b": blake2b(b"x" * 100, digest_size=32).hexdigest()}
+    assert store.manifest("d1") == {"digest": "d1", "files": {"weights": entry}, "kind": "full"}
+    large = store.root / "large"
+    large.write_bytes(b"y" * (2**20 + 5))
+    assert file_hash(large) == blake2b(b"y" * (2**20 + 5), digest_size=32).hexdigest()
+    # A later version may say more of a file.
+    place = store.root / "objects" / "d1" / MANIFEST
+    write_record(place, {**store.manifest("d1"), "files": {"weights": {**entry, "mode": 1}}})
+    assert store.verify("d1") == []
+
+
+def test_the_work_of_a_digest_is_done_by_one_at_a_time(store: Store) -> None:
+    def is_held() -> bool:
+        with (store.root / "locks" / "d1").open("w") as other:
+            try:
+                fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    with store.lock("d1"), store.lock("d2"):
+        assert is_held()
+    assert not is_held()
 
 
 def test_an_object_that_is_not_there_can_not_be_used(store: Store) -> None:

@@ -103,6 +103,19 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest
     assert 3 in again.state.trials
 
 
+def test_a_journal_is_read_where_nothing_can_be_written(disk: Path) -> None:
+    journal = Journal(disk / "run.db")
+    fill(journal)
+    # Not closed: what is in the log beside the file counts too.
+    state, run = read_state(disk / "run.db"), read_run(disk / "run.db")
+    shutil.copytree(disk, disk.parent / "copy")
+    journal.close()
+    shutil.copytree(disk.parent / "copy", disk, dirs_exist_ok=True)
+    (disk / "run.db-shm").unlink(missing_ok=True)
+    resize(disk, "ro")
+    assert (read_state(disk / "run.db"), read_run(disk / "run.db")) == (state, run)
+
+
 def test_a_fact_of_the_wrong_shape_is_no_failure_of_the_disk(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run.db")
     fill(journal)

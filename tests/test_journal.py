@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.state import RunState
-from lamdatui.store.journal import Journal, read_run, read_state
+from lamdatui.store.journal import Journal, JournalFailed, read_run, read_state
 
 CREATED = {
     "name": "r",
@@ -217,6 +219,31 @@ def test_a_database_that_was_emptied_is_no_new_run(tmp_path: Path) -> None:
     for read in (Journal, read_state, read_run):
         with pytest.raises(LamdatuiError, match="the run's database is empty"):
             read(path)
+
+
+def test_a_full_disk_is_told_with_what_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9 * 2**20, 6 * 2**20, 3 * 2**20))
+    path = tmp_path / "run.db"
+    for error in (OSError(errno.ENOSPC, "x"), OSError(errno.EDQUOT, "x"), apsw.FullError("x")):
+        assert JournalFailed(path, error).what.endswith("the disk is full (3.0 MiB free)")
+    failed = JournalFailed(path, apsw.IOError("disk I/O error"))
+    assert failed.what.endswith("IOError: disk I/O error") and (failed.where, failed.exit_code) == (str(path), 1)
+
+
+def test_an_event_that_is_no_json_is_told_where_nothing_is_chained(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = Journal(path)
+    fill(journal)
+    journal.close()
+    db = apsw.Connection(str(path))
+    db.execute("DROP TABLE chain")
+    assert read_state(path).last_seq > 5
+    db.execute("UPDATE events SET data = '{' WHERE seq = 5")
+    db.close()
+    with pytest.raises(LamdatuiError, match=r"no readable run: it is damaged \(JSONDecodeError"):
+        read_state(path)
+    with pytest.raises(LamdatuiError, match=r"can't be read: it is damaged \(JSONDecodeError"):
+        Journal(path)
 
 
 def test_a_long_run_is_read_to_its_end_and_damage_is_told_by_its_event(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ def test_a_file_that_can_not_be_loaded_is_told_and_the_rest_is_there(
     (own / "actions" / "good.py").write_text(ACTION.format(name="good", declared="ACTION = Mine()"))
     registry = resources.load_registry()
     assert {"good", "sft", "merge_ties"} <= set(registry.types)
-    assert registry.get("good").origin == "user: good.py" and not registry.get("good").replaces
+    assert registry.get("good").origin == "user: good.py" and registry.get("sft").origin == "builtin: sft.py"
+    assert not registry.get("good").replaces and not registry.get("sft").replaces
     assert [told in problem for problem in registry.problems if "bad.py" in problem] == [True]
     assert "bad" not in registry.types
     assert capfd.readouterr() == ("", "")

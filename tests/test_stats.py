@@ -32,6 +32,31 @@ def test_pairing_makes_the_interval_of_a_constant_difference_narrow() -> None:
     assert gain["interval"] == pytest.approx([0.2, 0.2])
 
 
+def test_every_row_counts_alike_wherever_it_stands() -> None:
+    values = [0.0] * 9 + [1.0]
+    there, back = np.array(interval(values)), np.array(interval(values[::-1]))
+    assert np.abs(there - back).max() <= 0.1
+    rows = {f"{i:02}": value for i, value in enumerate(values)}
+    mirrored = {f"{9 - i:02}": value for i, value in enumerate(values)}
+    base = dict.fromkeys(rows, 0.0)
+    gains = [np.array(paired_gain({"t": each}, {"t": base}, {"t": 1.0}, seed=3)["interval"]) for each in (rows, mirrored)]
+    assert np.abs(gains[0] - gains[1]).max() <= 0.1
+    draws = [np.mean([interval(each, seed) for seed in range(20)]) for each in (values, values[::-1])]
+    assert abs(draws[0] - draws[1]) < 0.02
+
+
+def test_an_interval_is_as_wide_as_the_confidence_says() -> None:
+    values = list(np.random.default_rng(2).normal(size=400))
+    error = float(np.std(values)) / 20
+    for confidence, width in ((0.95, 1.96), (0.68, 0.994)):
+        low, high = interval(values, confidence=confidence)
+        assert (high - low) / 2 == pytest.approx(width * error, rel=0.1)
+        assert (high + low) / 2 == pytest.approx(float(np.mean(values)), abs=0.1 * error)
+    assert summary(values)["interval"] == pytest.approx(interval(values), abs=1e-6)
+    gain = paired_gain({"t": dict(enumerate(values))}, {"t": dict.fromkeys(range(400), 0.0)}, {"t": 1.0})["interval"]
+    assert gain == pytest.approx(interval(values), abs=0.1 * error)
+
+
 def test_rows_that_differ_are_refused() -> None:
     with pytest.raises(KeyError, match="differ"):
         paired_gain({"t": {"a": 1.0}}, {"t": {"b": 1.0}}, {"t": 1.0})

@@ -420,6 +420,8 @@ def test_a_confirmation_after_a_line_that_was_cut_off_has_its_own(home: Path) ->
     assert not trust.is_confirmed(found)
     trust.confirm(found)
     assert trust.is_confirmed(found) and trust.is_confirmed({"url": "https://other.example"})
+    trust.confirm({"url": "https://third.example"})
+    assert [line[:1] != "" for line in trust.confirmed_file().read_text().splitlines()] == [True] * 3
     assert not trust.is_confirmed({**found, "backend": "openai"}) and trust.is_confirmed({})
     trust.confirmed_file().unlink()
     trust.confirmed_file().mkdir()
