@@ -6,13 +6,14 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 STAMP  := $(VENV)/.installed
 LAMDATUI := $(BIN)/lamdatui
 
-.PHONY: help install install-dev models test-models run test test-slow lint format clean
+.PHONY: help install install-dev models test-models run test test-slow mutants mutants-named lint format clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make run        install, fetch the embedded model, open the console on the quickstart"
 	@echo "make test       install what tests need, then lint, types, import contracts and tests"
 	@echo "make test-slow  the long proofs: kills at every fault point, the whole quickstart"
+	@echo "make mutants    small faults in the modules that guard data: do their tests notice? (20 minutes)"
 	@echo "make lint       ruff, basedpyright, import-linter"
 
 $(BIN)/python:
@@ -72,6 +73,13 @@ test: lint test-models
 
 test-slow: $(VENV)/.installed-dev test-models
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 3600
+
+# Each fault is put into a copy of the checkout, which is removed afterwards; tests/mutants.toml explains the ones that may survive.
+mutants: $(VENV)/.installed-dev test-models mutants-named
+	$(BIN)/python -m tests.mutants
+
+mutants-named: $(VENV)/.installed-dev test-models
+	$(BIN)/python -m tests.mutants --named
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .
