@@ -80,7 +80,7 @@ def opened(number: int) -> tuple[str, dict[str, Any]]:
 def test_a_commit_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / "run.db")
     fill(journal)
-    before, events, heard = journal.state.projection("run", "run"), journal.state.last_seq, []
+    before, events, heard = journal.state.run_json(), journal.state.last_seq, []
     journal.on_failure = heard.append
 
     def full(point: str) -> None:
@@ -91,14 +91,14 @@ def test_a_commit_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest
         patched.setattr(journals, "fault", full)
         with pytest.raises(JournalFailed, match="the disk is full"):
             journal.append(opened(3), opened(4))
-    assert journal.state.projection("run", "run") == before and 3 not in journal.state.trials
+    assert journal.state.run_json() == before and 3 not in journal.state.trials
     # The space comes back, and still nothing is recorded by this engine: a gap can't come to be.
     with pytest.raises(JournalFailed):
         journal.append(opened(3))
     assert len(heard) == 1
     journal.close()
     again = Journal(tmp_path / "run.db")
-    assert again.state.last_seq == events and again.state.projection("run", "run") == before
+    assert again.state.last_seq == events and again.state.run_json() == before
     again.append(opened(3))
     assert 3 in again.state.trials
 

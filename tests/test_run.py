@@ -35,6 +35,11 @@ def test_a_run_trains_prefers_merges_and_reports(finished, lab_profile, cli: Com
     events = [json.loads(line) for line in finished.stdout.splitlines()]
     assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
     assert events[-1]["kind"] == "run.ended"
+    # The declared hyperparameters come once, not with each proposal.
+    (started,) = [event["data"] for event in events if event["kind"] == "engine.started"]
+    assert set(started["types"]["sft"]) == {"summary", "output", "params"}
+    proposals = [event["data"]["proposal"] for event in events if event["kind"] == "trial.proposed"]
+    assert all("declaration" not in proposal and len(json.dumps(proposal)) < 2500 for proposal in proposals)
 
     found = cli.show("first")
     assert found["status"] == "done"

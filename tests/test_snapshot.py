@@ -47,9 +47,21 @@ def recorded(folder: Path) -> list[Event]:
     return engine.events
 
 
-@pytest.fixture(scope="module")
-def events(tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
-    return recorded(tmp_path_factory.mktemp("run"))
+def declared_once(events: list[Event]) -> list[Event]:
+    """The same run as newer engines record it: the declared types once, with the engine's start."""
+    events, types = deepcopy(events), dict[str, Json]()
+    for event in events:
+        if event.kind == "trial.proposed":
+            proposal = event.data["proposal"]
+            types[proposal["action"]["type"]] = proposal.pop("declaration")
+    next(event for event in events if event.kind == "engine.started").data["types"] = types
+    return events
+
+
+@pytest.fixture(scope="module", params=["in each proposal", "once"])
+def events(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Event]:
+    found = recorded(tmp_path_factory.mktemp("run"))
+    return declared_once(found) if request.param == "once" else found
 
 
 def state_of(events: list[Event]) -> RunState:
@@ -136,7 +148,23 @@ def test_the_newest_trials_are_whole_and_older_ones_brief(events: list[Event]) -
     found = restored(list(source.write(source.take(state_of(events), set()))))
     assert 50 not in found.brief and found.state.trials[50].proposal["alternatives"]
     assert 49 not in found.brief and found.state.trials[49].proposal["declaration"]
-    assert 1 in found.brief and "declaration" not in found.state.trials[1].proposal
+    assert 1 in found.brief and "alternatives" not in found.state.trials[1].proposal
+    # What costs nothing is not left out.
+    assert ("declaration" in found.state.trials[1].proposal) == bool(found.state.types)
+
+
+def test_the_declared_types_are_sent_once(events: list[Event], tmp_path: Path) -> None:
+    state = state_of(events)
+    if not state.types:
+        return
+    lines = list(Snapshots().write(Snapshots().take(state, set())))
+    declaration = json.dumps(next(iter(state.types.values())), separators=(",", ":"))
+    assert sum(line.decode().count(declaration) for line in lines) == 1
+    older = restored(list(Snapshots().write(Snapshots().take(state_of(recorded(tmp_path)), set()))))
+    newer = restored(lines)
+    for number, trial in newer.state.trials.items():
+        whole = older.state.trials[number].proposal if number not in older.brief else None
+        assert whole is None or trial.proposal == whole
 
 
 def test_fields_of_another_version_are_skipped(events: list[Event]) -> None:

@@ -56,7 +56,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 LATER: dict[str, tuple[str, ...]] = {
     "run.created": ("scheme",),
-    "engine.started": ("clock",),
+    "engine.started": ("clock", "types"),
     "run.paused": ("reason",),
 }
 """Fields that events of the first version don't have."""

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from lamdatui.domain.events import Event
-from lamdatui.domain.objects import ObjectPool, object_from_json, object_to_json
+from lamdatui.domain.objects import ObjectPool, object_from_json
 from lamdatui.domain.schemes import SCHEME
 
 Json = dict[str, Any]
 
 OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
 """Statuses of a trial that is not over: the engine goes on with it after a restart."""
-_PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "touched"))
-"""Of a state: what is not in the projection of the run itself."""
+_PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched"))
+"""Of a state: what is not in the JSON of the run itself."""
 
 
 @dataclass(slots=True)
@@ -127,8 +127,10 @@ class RunState:
     problems: list[Json] = field(default_factory=list)
     planner_tokens: int = 0
     planner_seconds: float = 0.0
+    types: dict[str, Json] = field(default_factory=dict)
+    """The declared action types by name, as `declaration` of a proposal has them."""
     touched: set[tuple[str, str]] = field(default_factory=set)
-    """(projection table, id) of what the last event changed."""
+    """(part, id) of what the last event changed; the parts are run, trial, step, object and score."""
 
     def apply(self, event: Event) -> None:
         """Take one event in. Unknown kinds are ignored, so that an older console can watch a newer run."""
@@ -172,20 +174,16 @@ class RunState:
         newest = next(reversed(self.trials.values()), None)
         return newest if newest and newest.is_open else None
 
-    def projection(self, table: str, key: str) -> Any:
-        """The JSON that the journal stores for a touched entity."""
-        match table:
-            case "run":
-                return {name: getattr(self, name) for name in self.__slots__ if name not in _PARTS}
-            case "trial":
-                return asdict(self.trials[int(key)])
-            case "step":
-                return asdict(self.steps[key])
-            case "object":
-                return object_to_json(self.pool.items[key])
-            case "score":
-                return {"scores": self.scores[key], "keys": self.keys[key]}
-        raise ValueError(f"no projection {table!r}")
+    def run_json(self) -> Json:
+        """The run without its trials, steps, objects and scores, as JSON."""
+        return {name: getattr(self, name) for name in self.__slots__ if name not in _PARTS}
+
+
+def declared(proposal: Json, types: Mapping[str, Json]) -> Json:
+    """A proposal with the declaration of its action's type. Older versions wrote it into each proposal; now it comes once, with the engine's start."""
+    if "declaration" in proposal or (declaration := types.get(proposal["action"]["type"])) is None:
+        return proposal
+    return {**proposal, "declaration": declaration}
 
 
 def details_of(proposal: Mapping[str, Any]) -> Json:
@@ -195,7 +193,7 @@ def details_of(proposal: Mapping[str, Any]) -> Json:
 
 
 def run_from_json(data: Mapping[str, Any]) -> RunState:
-    """A state without trials, steps, objects and scores from the projection of the run; unknown fields are left out."""
+    """A state without trials, steps, objects and scores from `run_json`; unknown fields are left out."""
     state = RunState()
     for name in state.__slots__:
         if name in data and name not in _PARTS:
@@ -226,6 +224,7 @@ def _engine_started(state: RunState, data: Json, event: Event) -> None:
         # The engine before this one was killed: it worked at least until its last event.
         state.used_seconds += max(0.0, state.metered_until - state.engine_since)
     state.meter = data.get("clock", "wall")
+    state.types = data.get("types") or state.types
     state.engine_since = _metered(state, event)
     if state.status == "interrupted":
         state.status = "running"
@@ -314,7 +313,7 @@ def _trial_opened(state: RunState, data: Json, event: Event) -> None:
 
 
 def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
-    trial, proposal = state.trial(data["number"]), data["proposal"]
+    trial, proposal = state.trial(data["number"]), declared(data["proposal"], state.types)
     trial.stamps = {**trial.stamps, "proposed": event.mono}
     trial.proposal, trial.action = proposal, proposal["action"]
     trial.proposed_by, trial.reason, trial.status = proposal["proposed_by"], proposal["reason"], "awaiting"

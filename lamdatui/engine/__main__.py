@@ -32,6 +32,7 @@ from lamdatui.engine.integrity import check_promises
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.people import People, more_trials, types_json
+from lamdatui.engine.proposals import declarations
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
 from lamdatui.engine.steps import Slots, StepRunner
@@ -138,6 +139,8 @@ class Engine:
             }
             facts.append(("run.created", created))
         started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__, "clock": "mono"}
+        if (types := declarations(self.workspace.types)) != state.types:
+            started["types"] = types
         facts.append(("engine.started", {**started, "device": {"device": machine.device, "dtype": machine.dtype}}))
         if state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
             facts.append(("run.resumed", {"max_trials": trials}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.domain.actions import Action, BoundType
@@ -30,7 +31,6 @@ def proposal_json(
         "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
         "alternatives": list(proposal.alternatives),
         "estimate": cost_json(action, bound, state, machine),
-        "declaration": {"summary": bound.type.summary, "output": bound.type.output, "params": params_json(bound)},
         "opening": proposal.proposed_by == "opening",
         "fallback": fallback,
         "seconds": round(seconds, 3),
@@ -50,6 +50,14 @@ def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machin
         "memory_bytes": estimate.memory_bytes,
         "disk_bytes": estimate.disk_bytes,
         "measured": machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call)),
+    }
+
+
+def declarations(types: Mapping[str, BoundType]) -> dict[str, dict[str, Any]]:
+    """What a screen has to know of the run's action types in order to show a proposal: recorded once, when an engine starts."""
+    return {
+        name: {"summary": bound.type.summary, "output": bound.type.output, "params": params_json(bound)}
+        for name, bound in types.items()
     }
 
 

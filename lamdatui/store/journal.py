@@ -139,8 +139,8 @@ class Journal:
                     self._db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
                     self._db.execute("INSERT INTO chain VALUES (?,?)", (event.seq, last))
                     self.state.apply(event)
-                    self._project()
                     touched |= self.state.touched
+                self._project()
                 fault("journal.before-commit")
         except BaseException as error:
             self._undo(error)
@@ -162,13 +162,9 @@ class Journal:
             raise self.failure from error
 
     def _project(self) -> None:
-        for name, key in self.state.touched:
-            found = self.state.projection(name, key)
-            if name == "run":
-                # Read without the events by whoever lists runs.
-                found = sealed({**found, "trial_count": len(self.state.trials)})
-            body = canonical(found)
-            self._db.execute("INSERT OR REPLACE INTO projections VALUES (?,?,?)", (name, key, body))
+        # Read without the events by whoever lists runs.
+        body = canonical(sealed({**self.state.run_json(), "trial_count": len(self.state.trials)}))
+        self._db.execute("INSERT OR REPLACE INTO projections VALUES ('run', 'run', ?)", (body,))
 
     def rebuild(self) -> None:
         """Throw the projections away and make them again from the events."""
@@ -177,7 +173,7 @@ class Journal:
             self._db.execute("DELETE FROM projections")
             for row, _ in _chained(self._db):
                 self.state.apply(_event(row))
-                self._project()
+            self._project()
 
     def projections(self) -> list[tuple[str, str, str]]:
         """All (name, id, body) rows, sorted."""
@@ -196,7 +192,7 @@ class Journal:
             yield seq, kind, f'{{"seq":{seq},"kind":"{kind}","wall":{wall!r},"mono":{mono!r},"data":{data}}}'
 
     def take_touched(self) -> set[tuple[str, str]]:
-        """(projection table, id) of what was changed since this was last asked."""
+        """(part, id) of what was changed since this was last asked."""
         touched, self._touched = self._touched, set()
         return touched
 

@@ -1,10 +1,10 @@
 """A run's state in a few frames instead of all its events: for a console that opens a long run. Pure.
 
-What is heavy and rarely looked at is left out of trials that are over, but for the newest ones: the proposal's declaration and alternatives, the surrogate's
-rival, the shadows. Such a trial is *brief*; the command `trial` brings the whole one. Evaluation keys are left out too, because only
+What is heavy and rarely looked at is left out of trials that are over, but for the newest ones: the proposal's alternatives, the
+surrogate's rival, the shadows. Such a trial is *brief*; the command `trial` brings the whole one. Evaluation keys are left out too, because only
 the engine needs them. Everything else is what a replay of the events up to `seq` gives; a test compares the two.
 
-The frames, in order: `{"type": "snapshot", "part": "run", "seq", "run", "fields", "objects", "steps", "scores"}` with what no trial
+The frames, in order: `{"type": "snapshot", "part": "run", "seq", "run", "types", "fields", "objects", "steps", "scores"}` with what no trial
 made, `{"type": "snapshot", "part": "trials", "trials": [...]}` as often as it takes, `{"type": "snapshot", "part": "end"}`. A trial is
 `[values, steps, objects, scores, brief]`; values stand in the order that `fields` names. A step that belongs to no trial has its place
 among all steps before its values.
@@ -20,13 +20,13 @@ from typing import Any
 
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject
-from lamdatui.domain.state import RunState, StepRecord, Trial, run_from_json
+from lamdatui.domain.state import RunState, StepRecord, Trial, declared, run_from_json
 
 Json = dict[str, Any]
 Row = list[Any]
 
 LEFT_OUT = ("declaration", "alternatives")
-"""Of the proposal of a brief trial."""
+"""Of the proposal of a brief trial. The declaration is put back where the run has its types once, as newer engines record them."""
 WHOLE = 20
 """As many of the newest trials are whole."""
 SHARED = ("architecture", "layout", "weights", "tokenizer", "kind")
@@ -57,7 +57,7 @@ class Snapshots:
         self._newest: Taken | None = None
 
     def take(self, state: RunState, touched: Iterable[tuple[str, str]]) -> Taken:
-        """The state as it is now. `touched`: what changed since the last time, as (projection table, id)."""
+        """The state as it is now. `touched`: what changed since the last time, as (part, id)."""
         for table, key in touched:
             self._known.pop(_owner(state, table, key), None)
         steps: dict[int, list[Row]] = {}
@@ -75,7 +75,8 @@ class Snapshots:
             "type": "snapshot",
             "part": "run",
             "seq": state.last_seq,
-            "run": state.projection("run", "run"),
+            "run": state.run_json(),
+            "types": state.types,
             "fields": _NAMES,
             "objects": [_object_row(item) for item in state.pool.items.values() if item.trial is None],
             "steps": others,
@@ -108,7 +109,7 @@ class Snapshots:
 
 
 def _owner(state: RunState, table: str, key: str) -> int:
-    """The trial that a projection belongs to; -1 where it is no trial's."""
+    """The trial that a part belongs to; -1 where it is no trial's."""
     found: int | None = None
     if table == "trial":
         found = int(key)
@@ -126,15 +127,19 @@ def _row(state: RunState, trial: Trial, steps: Sequence[Row], objects: Sequence[
         values[_SCORES] = None
     if brief:
         values[_SHADOWS] = []
-        values[_PROPOSAL] = _brief(trial)
+    if trial.proposal is not None:
+        values[_PROPOSAL] = _proposal(trial, state.types, brief)
     return [values, steps, [_object_row(item) for item in objects], scores, brief]
 
 
-def _brief(trial: Trial) -> Json | None:
-    proposal = trial.proposal
-    if proposal is None:
-        return None
-    kept = {name: value for name, value in proposal.items() if name not in LEFT_OUT}
+def _proposal(trial: Trial, types: Mapping[str, Json], brief: bool) -> Json:
+    """A trial's proposal without the declaration that all proposals of its type share, and of a brief trial without what is heavy."""
+    proposal = trial.proposal or {}
+    kept = {name: value for name, value in proposal.items() if not (brief and name in LEFT_OUT)}
+    if "declaration" in kept and kept["declaration"] == types.get(proposal["action"]["type"]):
+        del kept["declaration"]
+    if not brief:
+        return kept
     # What the trial says too is put back by the reader.
     for name, told in (("action", trial.action), ("reason", trial.reason), ("proposed_by", trial.proposed_by)):
         if kept.get(name) == told:
@@ -164,6 +169,7 @@ class Restored:
 
     def __init__(self, head: Mapping[str, Any]) -> None:
         self.state = run_from_json(head["run"])
+        self.state.types = dict(head.get("types") or {})
         self.names: Mapping[str, Sequence[str]] = head["fields"]
         self.brief: set[int] = set()
         """Trials of which the heavy parts were left out."""
@@ -192,9 +198,9 @@ class Restored:
                 trial.scores = dict(state.scores[trial.model or ""])
             if brief:
                 self.brief.add(trial.number)
-                if trial.proposal is not None:
-                    told = {"action": trial.action, "reason": trial.reason, "proposed_by": trial.proposed_by}
-                    trial.proposal = {**told, **trial.proposal}
+            if trial.proposal is not None:
+                shared = {"action": trial.action, "reason": trial.reason, "proposed_by": trial.proposed_by} if brief else {}
+                trial.proposal = declared({**shared, **trial.proposal}, state.types)
 
     def end(self) -> RunState:
         """The whole state."""

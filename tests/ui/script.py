@@ -130,7 +130,7 @@ def add_base(engine: FakeEngine) -> None:
         "run.created", name="lab-01", profile=profile, profile_digest="d" * 64, seed=7, mode="ask", policy="lamdagent",
         max_trials=12, wall_seconds=7200.0,
     )  # fmt: skip
-    engine.add("engine.started", pid=4711, epoch=1, boot_id="b", version="0.1.0", device={"kind": "cpu", "name": "CPU"})
+    engine.add("engine.started", pid=4711, epoch=1, boot_id="b", version="0.1.0", device={"device": "cpu", "dtype": "float32"})
     model = {"id": "base", "digest": "a" * 64, "architecture": "LlamaForCausalLM", "layout": "x", "weights": "/w",
              "adapters": [], "parameters": 134_500_000, "trial": None, "kind": "model"}  # fmt: skip
     engine.add("object.added", object=model)

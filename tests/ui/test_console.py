@@ -11,6 +11,7 @@ from textual.events import Key
 from lamdatui.domain.events import MODES
 from lamdatui.ui.card.edit import EditScreen
 from lamdatui.ui.card.grace import GRACE_SECONDS
+from lamdatui.ui.console import screen
 from lamdatui.ui.console.activity import ActivityPane
 from lamdatui.ui.kit.dialogs import ChoiceScreen
 from lamdatui.ui.node.screen import NodeScreen
@@ -323,7 +324,11 @@ async def test_m_goes_through_the_modes_and_auto_needs_a_yes(waiting: FakeEngine
         assert MODES[-1] == "auto"
 
 
-async def test_in_auto_no_card_flashes_for_a_proposal_that_is_decided_at_once(engine: FakeEngine) -> None:
+async def test_in_auto_no_card_flashes_for_a_proposal_that_is_decided_at_once(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Long enough for a busy machine to decide first.
+    monkeypatch.setattr(screen, "AUTO_CARD_SECONDS", 3.0)
     script.add_history(engine)
     engine.add("mode.changed", mode="auto", by="console")
     async with opened(engine) as console:
@@ -332,7 +337,7 @@ async def test_in_auto_no_card_flashes_for_a_proposal_that_is_decided_at_once(en
         await console.settle()
         assert not console.card.display
         engine.emit("trial.decided", number=7, verdict="approve", by="mode auto", reason="", action=act)
-        await console.pilot.pause(1.2)
+        await console.pilot.pause(3.2)
         assert not console.card.display
 
 

@@ -54,8 +54,8 @@ def _created(data: Json, _: RunState) -> list[Row]:
 
 def _engine(data: Json, _: RunState) -> list[Row]:
     word = "engine started" if data["epoch"] <= 1 else "engine started again"
-    kind = data["device"].get("name") or data["device"].get("type") or data["device"].get("kind") or ""
-    return [_row("·", word, f"{kind} (pid {data['pid']})".strip(), "dim")]
+    device = data["device"].get("device") or "an unknown device"
+    return [_row("·", word, f"on {device}, {data['device'].get('dtype') or 'dtype unknown'} (pid {data['pid']})", "dim")]
 
 
 def _engine_stopped(data: Json, _: RunState) -> list[Row]:

@@ -99,6 +99,7 @@ error = maybe(fields(**{"class": text, "message": text}))
 estimate = maybe(fields(seconds=maybe(number), memory_bytes=maybe(number), disk_bytes=maybe(number), measured=maybe(number)))
 alternative = fields(action=text, probability=maybe(number), expected=maybe(number), std=maybe(number))
 parameter = fields(name=text, unit=maybe(text), help=maybe(text))
+declaration = fields(summary=text, output=text, params=several(parameter))
 proposal = fields(
     action=action,
     reason=text,
@@ -106,7 +107,7 @@ proposal = fields(
     alternatives=maybe(several(alternative)),
     estimate=estimate,
     details=maybe(fields(expected=maybe(number), std=maybe(number))),
-    declaration=maybe(fields(summary=text, params=several(parameter))),
+    declaration=maybe(declaration),
 )
 decision = fields(verdict=text, by=text, reason=text)
 shadow = fields(policy=text, action=maybe(text), expected=maybe(number))
@@ -153,6 +154,7 @@ OTHERS: dict[str, dict[str, Shape]] = {
     "step.ended": {"seconds": seconds},
     "planner.answered": {"seconds": number},
     "run.created": {"max_trials": maybe(whole)},
+    "engine.started": {"types": each(declaration)},
     "run.resumed": {"max_trials": maybe(whole)},
 }
 
@@ -216,6 +218,7 @@ HEAD: dict[str, Shape] = {
     "run": fields(**RUN),
     "fields": needed(each(several(text)), *ROWS),
     "scores": each(each(each(score))),
+    "types": each(declaration),
 }
 
 
@@ -249,7 +252,8 @@ def check_link(frame: Json) -> None:
 
 def check_head(frame: Json) -> None:
     """The same for the first frame of a snapshot (`lamdatui.wire.snapshot`)."""
-    _check(HEAD, {name: frame[name] for name in HEAD})
+    # An engine of the version before sends no types.
+    _check(HEAD, {name: ({"types": {}} | frame)[name] for name in HEAD})
     _check_objects(frame["objects"], frame["fields"])
     # Each has its place before its values.
     _check_rows("step", frame["steps"], ["place", *frame["fields"]["step"]])

@@ -59,7 +59,7 @@ class ViewState:
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
     """Steps that failed while this console watched, until the screen has said so."""
     touched: set[tuple[str, str]] = field(default_factory=set)
-    """(projection table, id) of what events changed since the pipeline pane looked."""
+    """(part, id) of what events changed since the pipeline pane looked."""
     exchanges: deque[Exchange] = field(default_factory=lambda: deque(maxlen=EXCHANGES))
     """The newest questions to the planner; the journal and planner.log have all of them."""
     brief: set[int] = field(default_factory=set)
