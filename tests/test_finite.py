@@ -41,14 +41,17 @@ class Spoiled(ActionType):
 
     def run(self, step: Any) -> None:
         model, tokenizer = step.load_model(), step.load_tokenizer()
-        if self.how == "adapter":
+        if self.how in ("adapter", "written"):
             from peft import LoraConfig, get_peft_model
 
             model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]))
             spoil(next(weight for name, weight in model.named_parameters() if "lora_B" in name), self.value)
         else:
             spoil(model.get_input_embeddings().weight, self.value)
-        if self.how == "directory":
+        if self.how == "written":
+            model.save_pretrained(step.staged)
+            step.finish_adapter(0)
+        elif self.how == "directory":
             model.save_pretrained(step.staged)
             tokenizer.save_pretrained(step.staged)
             step.finish_directory()
@@ -67,7 +70,7 @@ def assert_nothing_is_published(steps: Lab, outcome: dict[str, Any], said: str) 
     assert list((steps.store.root / "objects").iterdir()) == [] == list((steps.store.root / "staging").iterdir())
 
 
-@pytest.mark.parametrize("how", ["full", "adapter", "directory"])
+@pytest.mark.parametrize("how", ["full", "adapter", "written", "directory"])
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_weights_that_are_not_finite_are_never_published(steps: Lab, how: str, value: float) -> None:
     kind = Spoiled(how, value)

@@ -21,7 +21,7 @@ from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, r
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
-from lamdatui.step.models import Model, Tokenizer, check_finite, load_model, load_tokenizer, naming, weights_directory
+from lamdatui.step.models import Model, Tokenizer, check_finite, check_tensors, load_model, load_tokenizer, naming, weights_directory
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import MetricsCallback, to_plain, trainer_configuration
 from lamdatui.store.artifacts import Store
@@ -303,6 +303,9 @@ class StepContext:
 
         It stands on the first parent's weights without the last `replaces` of the parent's adapters.
         """
+        from safetensors.torch import load_file
+
+        check_tensors(load_file(self.staged / "adapter_model.safetensors").items())
         self.result, self.model = {"kind": "adapter", "replaces": replaces}, None
 
     def finish_dataset(self, rows: list[dict[str, Any]], form: str, provenance: Mapping[str, Any]) -> None:

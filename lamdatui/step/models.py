@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,12 @@ Tokenizer = Any
 
 def check_finite(model: Any) -> None:
     """Raises StepError(nan) when a weight is NaN or infinite: such a model is never published."""
-    for name, tensor in model.named_parameters():
+    check_tensors(model.named_parameters())
+
+
+def check_tensors(tensors: Iterable[tuple[str, Any]]) -> None:
+    """The same for tensors by their names."""
+    for name, tensor in tensors:
         if not torch.isfinite(tensor.detach().sum(dtype=torch.float32)):
             raise StepError("nan", f"the weight {name} is not finite")
 
