@@ -40,6 +40,49 @@ async def test_a_decision_about_something_else_is_refused() -> None:
         Approvals(TYPES, MACHINE).read(state, {"number": 1, "digest": "d", "verdict": "approve"}, "person")
 
 
+@pytest.mark.parametrize("verdict", ["approve", "edit", "skip", "veto", "stop"])
+async def test_each_verdict_of_a_person_is_taken(verdict: str) -> None:
+    state = pool(model("base"))
+    decision = await decided(state, verdict=verdict, reason="so", remember=1)
+    assert decision == Decision(verdict, "person", "so", proposal(state).action, True)
+    assert await decided(state, verdict=verdict) == Decision(verdict, "person", "", proposal(state).action, False)
+    with pytest.raises(LamdatuiError, match="a decision is one of approve, edit, veto, skip, stop, not 'rejected'"):
+        await decided(state, verdict="rejected")
+
+
+async def test_an_answer_counts_once_and_only_where_something_was_asked() -> None:
+    state = pool(model("base"))
+    approvals, shown = Approvals(TYPES, MACHINE), proposal(state)
+    no, yes = (Decision(verdict, "person", "", shown.action) for verdict in ("skip", "approve"))
+    approvals.answer(yes)
+    asking = asyncio.create_task(approvals.ask(3, shown))
+    await asyncio.sleep(0)
+    approvals.answer(no)
+    approvals.answer(yes)
+    with pytest.raises(LamdatuiError, match="no proposal is waiting"):
+        approvals.read(state, {"number": 3, "digest": shown.action.digest, "verdict": "approve"}, "person")
+    assert await asking == no
+
+
+async def test_another_action_is_the_one_that_was_asked_for_or_the_proposed_one_itself() -> None:
+    state = pool(model("base"))
+    shown = proposal(state).action
+    wanted = {"type": shown.type, "inputs": {slot: list(ids) for slot, ids in shown.inputs.items()}}
+    same = await decided(state, verdict="edit", action={**wanted, "params": dict(shown.params)})
+    assert (same.verdict, same.action) == ("approve", shown)
+    digests = set()
+    for rate in (1e-5, 3e-5, 1e-4, 5e-4, 1e-3, 5e-3):
+        other = await decided(state, verdict="approve", action={**wanted, "params": {"learning_rate": rate}})
+        assert (other.verdict, other.action.params["learning_rate"]) == ("edit", rate)
+        digests.add(other.action.digest)
+    # Some come before the proposed one in the order of digests, and some after it.
+    assert len(digests) == 6 and min(digests) < shown.digest < max(digests)
+    match = {"type": shown.type, "inputs": wanted["inputs"]}
+    state.constraints["c1"] = {"text": "too early", "match": match}
+    with pytest.raises(LamdatuiError, match="too early"):
+        await decided(state, verdict="approve", action={**wanted, "params": dict(shown.params)})
+
+
 async def test_an_edit_is_validated_again_and_changes_what_runs() -> None:
     state = pool(model("base"))
     wanted = {"type": "sft", "inputs": {"model": ["base"], "dataset": ["calls"]}}

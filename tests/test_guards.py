@@ -119,6 +119,22 @@ def test_what_is_above_two_gib_is_hashed_once_until_it_changes(tmp_path: Path, s
     assert hashes([file], hasher) == {file: f"hash {looks + 2}"}
 
 
+def test_a_large_file_is_hashed_each_time_where_nothing_can_be_remembered(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10)
+    (home / "state").write_text("in the way")
+    file = tmp_path / "weights"
+    for content in (b"x" * 11, b"y" * 11):
+        file.write_bytes(content)
+        assert hashes([file]) == {file: file_digest(file)}
+
+
+def test_a_change_is_told_with_a_way_on() -> None:
+    assert Changed("it has changed", where="here").fix == "restore it as it was, or give the new one another name"
+    assert Changed("it has changed", fix="wait").fix == "wait"
+
+
 def test_a_run_goes_on_with_its_own_profile_only(lab_profile, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     run_dir = prepare_run(load_profile(lab_profile()), "r", runs)

@@ -65,6 +65,7 @@ def test_processes_that_were_started_one_after_the_other_are_told_apart() -> Non
         with subprocess.Popen(["sleep", "60"]) as second:
             early, late = Identity.of(first.pid), Identity.of(second.pid)
             assert 0.03 < late.start_time - early.start_time < 30
+            assert 0 <= time.clock_gettime(time.CLOCK_BOOTTIME) - late.start_time < 30
             assert replace(early, pid=second.pid).process() is None
             second.kill()
         first.kill()
