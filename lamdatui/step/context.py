@@ -21,7 +21,16 @@ from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, r
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
-from lamdatui.step.models import Model, Tokenizer, check_finite, check_tensors, load_model, load_tokenizer, naming, weights_directory
+from lamdatui.step.models import (
+    Model,
+    Tokenizer,
+    check_finite,
+    check_tensors,
+    load_model,
+    load_tokenizer,
+    naming,
+    weights_directory,
+)
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import MetricsCallback, to_plain, trainer_configuration
 from lamdatui.store.artifacts import Store
