@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lamdatui.base import fingerprint
@@ -20,6 +21,7 @@ from lamdatui.base.jsonio import Damaged, file_digest, read_record, sealed, writ
 from lamdatui.inputs.modelfiles import inspect_model, model_digest
 from lamdatui.step.files import OLDER_OUTCOME, claim, read_claim, read_outcome, write_outcome
 from lamdatui.store.artifacts import MANIFEST, Store
+from lamdatui.store.journal import read_state
 from tests.landed import Landed
 
 
@@ -186,6 +188,42 @@ def test_what_can_not_be_made_again_is_told_as_lost(landed: Landed) -> None:
     assert "m3" in found["lost"] and "could not make m3 again" in found["lost"]["m3"]
     assert (found["trials"][3]["status"], found["trials"][3]["error"]["class"]) == ("failed", "lost")
     assert found["winner"]["model"] != "m3"
+
+
+def test_a_result_that_is_damaged_before_it_is_scored_is_lost_and_the_run_goes_on(landed: Landed) -> None:
+    """Its evaluation and itself, between the end of its step and the score: no trial of the run has made it yet."""
+    run_dir, store = landed.runs / "finished", landed.runs / "store"
+    damaged: list[str] = []
+
+    def harm() -> None:
+        engine = psutil.Process(wait_for_stopped(run_dir))
+        state = read_state(run_dir / "run.db")
+        damaged.append(state.trials[4].action["digest"])  # type: ignore[index]
+        damage(landed, damaged[0])
+        for file in (store / "evaluations").glob("*.json"):
+            if json.loads(file.read_text())["model"] == damaged[0]:
+                file.unlink()
+        engine.resume()
+
+    thread = threading.Thread(target=harm, daemon=True)
+    thread.start()
+    done = landed.go_on("finished", 5, LAMDATUI_FAULTS="loop.before-score=stop@1")
+    thread.join(60)
+    assert damaged and done.returncode == 0, done.stderr
+    found = landed.show("finished")
+    assert (found["trials"][3]["status"], found["trials"][3]["error"]["class"]) == ("failed", "lost")
+    assert f"the store has lost {damaged[0][:12]}" in found["trials"][3]["error"]["message"]
+    assert "m4" in found["lost"] and found["winner"]["model"] != "m4"
+    assert found["status"] == "done"
+
+
+def wait_for_stopped(run_dir: Path) -> int:
+    """The process of the run's engine, once it is stopped at a fault point."""
+    while True:
+        pid = read_state(run_dir / "run.db").engine_pid
+        if pid and psutil.pid_exists(pid) and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+            return pid
+        threading.Event().wait(0.1)
 
 
 def test_a_full_disk_makes_nothing_lost(landed: Landed) -> None:

@@ -1,6 +1,6 @@
 """Named fault points: `fault("journal.before-commit")` does nothing until the environment arms it.
 
-`LAMDATUI_FAULTS="name=action[@n],…"` arms points; `action` is `kill` (SIGKILL to this process), `exit`, `error`
+`LAMDATUI_FAULTS="name=action[@n],…"` arms points; `action` is `kill` (SIGKILL to this process), `stop` (SIGSTOP), `exit`, `error`
 (raises OSError), `enospc` (OSError ENOSPC) or `sleep:SECONDS`; `@n` means at the n-th hit only (counted per process).
 """
 
@@ -39,6 +39,8 @@ def fault(name: str) -> None:
     match action.partition(":"):
         case ("kill", _, _):
             os.kill(os.getpid(), signal.SIGKILL)
+        case ("stop", _, _):
+            os.kill(os.getpid(), signal.SIGSTOP)
         case ("exit", _, _):
             os._exit(70)
         case ("error", _, _):

@@ -12,23 +12,24 @@ from typing import Any
 from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
-from lamdatui.domain.actions import Action, BoundType, action_from_json
+from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.choice import PolicyError, Proposal, View
-from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json
+from lamdatui.domain.objects import ModelObject, object_to_json
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import enumerate_all, opening
+from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
-from lamdatui.engine.integrity import Lost, inputs_of, opening_facts
+from lamdatui.engine.integrity import Fact, Lost, inputs_of, opening_facts
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import Outcome, Slots, StepRunner, is_out_of_memory
-from lamdatui.engine.upkeep import Ended, Upkeep
+from lamdatui.engine.steps import Slots, StepOutcome, StepRunner, is_out_of_memory
+from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.step.request import StepRequest, result_object
@@ -78,7 +79,7 @@ class Loop:
         """The profile's first model: what gains are measured against."""
         return self.state.pool.model(next(iter(self.workspace.models)))
 
-    def record(self, *facts: tuple[str, dict[str, Any]]) -> None:
+    def record(self, *facts: Fact) -> None:
         """Commit facts, then tell whoever watches."""
         for event in self.journal.append(*facts):
             self.publish({"type": "event", "event": event.to_json()})
@@ -103,7 +104,7 @@ class Loop:
                     await self._may_go_on()
                     trial = self.state.open_trial or self._open()
                     await self._turn(trial)
-            except Ended as end:
+            except SearchEnded as end:
                 if await self._finish(end):
                     return
 
@@ -120,13 +121,15 @@ class Loop:
             self.woken.clear()
             await self.woken.wait()
         if self.state.stopping:
-            raise Ended("stopped", "stopped by a person")
+            raise SearchEnded("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
         now = self.clock.mono() if self.state.meter == "mono" else self.clock.wall()
         for ledger in ledgers(self.state, now):
             if ledger.is_spent:
-                raise Ended("done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None)
+                raise SearchEnded(
+                    "done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None
+                )
 
     def _open(self) -> Trial:
         number = max(self.state.trials, default=0) + 1
@@ -139,7 +142,7 @@ class Loop:
         for model in self.workspace.models.values():
             await self.upkeep.evaluate(model, "search", f"base-{model.id}")
 
-    async def step(self, name: str, request: StepRequest) -> Outcome:
+    async def step(self, name: str, request: StepRequest) -> StepOutcome:
         """Have a step done on the next free device; its outcome."""
         async with self.slots.hold() as device:
             self.forecasts.warm()
@@ -171,11 +174,7 @@ class Loop:
 
     def view(self, number: int = 0, candidates: Candidates = MappingProxyType({})) -> View:
         """What policies see before trial `number` (0: of all trials so far)."""
-        return view_of(self.state, self.workspace, self.machine, self._objectives(), number, candidates)
-
-    def _objectives(self) -> dict[str, float]:
-        found = {model: self.scoring.objective(self.state, model) for model in self.state.scores}
-        return {model: value for model, value in found.items() if value is not None}
+        return view_of(self.state, self.workspace, self.machine, self.scoring.objectives(self.state), number, candidates)
 
     async def _propose(self, number: int) -> None:
         began = self.clock.mono()
@@ -212,7 +211,7 @@ class Loop:
     async def _choose(self, number: int) -> tuple[View, Proposal, str | None]:
         """The opening's next action or the policy's, with what it was chosen from and why a fallback had to choose."""
         opens = self.workspace.profile.policy.opening
-        first = opening(self.workspace.types, self.state, self.machine, self._objectives()) if opens else None
+        first = opening(self.workspace.types, self.state, self.machine, self.scoring.objectives(self.state)) if opens else None
         if first is not None:
             reason = f"the opening tries each kind of action once, at its defaults; this is the first {first.action.type}"
             return self.view(number), Proposal(first.action, reason, "opening"), None
@@ -237,7 +236,7 @@ class Loop:
         told = "; ".join(reason for reason, _ in refused.most_common(3) if not reason.endswith(": tried already"))
         why = "no legal action is left that was not tried" + (f" ({told})" if told else "")
         # Where nothing was ever possible, the search has not been done.
-        raise Ended("done" if self.state.counted > 1 else "refused", why)
+        raise SearchEnded("done" if self.state.counted > 1 else "refused", why)
 
     def _bound(self, action: Action) -> BoundType:
         return self.workspace.types[action.type]
@@ -247,7 +246,7 @@ class Loop:
         try:
             return await self.selection.select(view)
         except PolicyError as error:
-            raise Ended("done" if error.over else "failed", str(error)) from error
+            raise SearchEnded("done" if error.over else "failed", str(error)) from error
         finally:
             self._take_calls(number)
 
@@ -303,11 +302,11 @@ class Loop:
 
     def _close_undone(self, number: int, decision: Decision) -> None:
         status = {"veto": "vetoed", "skip": "skipped", "stop": "stopped", "rejected": "rejected"}[decision.verdict]
-        self._close(number, status)
+        self._close(number, Closing(status))
         if decision.verdict == "stop":
-            raise Ended("stopped", "stopped by a person")
+            raise SearchEnded("stopped", "stopped by a person")
         if decision.by == "nobody":
-            raise Ended("refused", "a decision was needed and no approver is attached")
+            raise SearchEnded("refused", "a decision was needed and no approver is attached")
 
     def is_done(self, action: Action) -> bool:
         """Whether the store has the result of an action, with its scores where it makes a model."""
@@ -318,7 +317,6 @@ class Loop:
     async def _execute(self, number: int) -> None:
         trial = self.state.trials[number]
         assert trial.action is not None
-        digest = trial.action["digest"]
         bound = self.workspace.types[trial.action["type"]]
         cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
         if trial.status == "running" or not await self.upkeep.has_result(action_from_json(trial.action)):
@@ -326,8 +324,8 @@ class Loop:
             await self._make_room(trial.action, bound)
             try:
                 await self.upkeep.restore(inputs_of(trial))
-            except Lost as lost:
-                self._close(number, "failed", error={"class": "lost", "message": str(lost)})
+            except Lost as reason:
+                self._close(number, lost(reason))
                 return
             request = self.requests.trial(trial, self.state)
             outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
@@ -338,24 +336,46 @@ class Loop:
             self._measure(trial.action, bound, outcome)
         else:
             await self._shadows(number)
-        made = result_object(self.state, number, bound.type, self.store.manifest(digest))
-        fault("loop.before-score")
-        if isinstance(made, ModelObject) and not self.scoring.complete(digest, "search"):
-            # Its evaluation was damaged meanwhile.
-            self.record(("object.added", {"object": object_to_json(made)}))
-            await self.upkeep.evaluate(made, "search", f"search-{made.id}")
-        scores = self.scoring.facts(made, "search") if isinstance(made, ModelObject) else []
-        self.record(("object.added", {"object": object_to_json(made)}), *scores)
-        await self._remember(number, made, cached, seconds)
+        try:
+            await self._score(number, bound.type, cached, seconds)
+        except Lost as reason:
+            self._close(number, lost(reason))
 
-    async def _failed(self, number: int, outcome: Outcome) -> None:
+    async def _score(self, number: int, action_type: ActionType, cached: bool, seconds: Mapping[str, float]) -> None:
+        """Take a trial's result into the pool with its scores, and close the trial. Raises Lost when its evaluation and it are damaged."""
+        action = self.state.trials[number].action
+        assert action is not None
+        digest = action["digest"]
+        result = result_object(self.state, number, action_type, self.store.manifest(digest))
+        fault("loop.before-score")
+        if isinstance(result, ModelObject) and not self.scoring.complete(digest, "search"):
+            # Its evaluation was damaged meanwhile.
+            self.record(("object.added", {"object": object_to_json(result)}))
+            await self.upkeep.evaluate(result, "search", f"search-{result.id}")
+        scores = self.scoring.facts(result, "search") if isinstance(result, ModelObject) else []
+        self.record(("object.added", {"object": object_to_json(result)}), *scores)
+        closing = Closing("done", dataset=result.id, cached=cached, seconds=seconds)
+        if isinstance(result, ModelObject):
+            await self.upkeep.evaluate(self.base, "search", f"base-{self.base.id}")
+            closing = replace(
+                closing,
+                model=result.id,
+                dataset=None,
+                scores=self.state.scores[result.id],
+                objective=self.scoring.objective(self.state, result.id),
+                gain=self.scoring.gain(result.digest, self.base.digest, "search"),
+            )
+        await self._remember(number, closing)
+
+    async def _failed(self, number: int, outcome: StepOutcome) -> None:
         """A trial's step has failed. What is no fault of the action does not count: the trial may come again."""
         error = outcome["error"]
         stopped = self.state.stopping and error["class"] == "killed"
         again = self.upkeep.may_come_again(number, error["class"])
-        self._close(number, "stopped" if stopped or again else "failed", error=error, seconds=outcome.get("seconds", {}))
+        status = "stopped" if stopped or again else "failed"
+        self._close(number, Closing(status, error=error, seconds=outcome.get("seconds", {})))
         if error["class"] == "changed":
-            raise Ended("failed", await self.upkeep.what_changed(error["message"]))
+            raise SearchEnded("failed", await self.upkeep.what_changed(error["message"]))
         if error["class"] == "disk":
             await self.upkeep.out_of_room(f"trial {number}: {error['message']}")
 
@@ -368,31 +388,22 @@ class Loop:
         except LamdatuiError as error:
             self.problem("planner", f"it could not be put to sleep: {error.what}")
 
-    def _measure(self, action: dict[str, Any], bound: BoundType, outcome: Outcome) -> None:
+    def _measure(self, action: dict[str, Any], bound: BoundType, outcome: StepOutcome) -> None:
         """Let this machine's ledger learn from a step that did its work."""
         if outcome["cached"] or outcome["seconds"].get("execute", 0.0) <= 0:
             return
         call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
         self.machine.measured(bound, call, outcome)
 
-    async def _remember(self, number: int, made: PoolObject, cached: bool, seconds: dict[str, float]) -> None:
-        closing: dict[str, Any] = {"dataset": made.id}
-        if isinstance(made, ModelObject):
-            await self.upkeep.evaluate(self.base, "search", f"base-{self.base.id}")
-            closing = {
-                "model": made.id,
-                "scores": self.state.scores[made.id],
-                "objective": self.scoring.objective(self.state, made.id),
-                "gain": self.scoring.gain(made.digest, self.base.digest, "search"),
-            }
+    async def _remember(self, number: int, closing: Closing) -> None:
+        """Let the policy learn from a trial that is done, and close it."""
         self.phase("remembering", f"trial {number}")
         began = self.clock.mono()
-        preview = replace(self.state.trials[number], status="done", **closing)
-        facts = await self._observe(number, preview)
-        remembering = self.clock.mono() - began
-        self._close(number, "done", facts=facts, cached=cached, seconds=seconds, remembering=remembering, **closing)
+        result = {name: getattr(closing, name) for name in ("status", "model", "dataset", "scores", "objective", "gain")}
+        facts = await self._observe(number, replace(self.state.trials[number], **result))
+        self._close(number, replace(closing, remembering=self.clock.mono() - began), *facts)
 
-    async def _observe(self, number: int, trial: Trial) -> list[tuple[str, dict[str, Any]]]:
+    async def _observe(self, number: int, trial: Trial) -> list[Fact]:
         view = self.view(number)
         try:
             outcome = await self.selection.observe(view, trial)
@@ -403,98 +414,21 @@ class Loop:
             self._take_calls(number)
         return [("memory.updated", {"text": outcome.memory, "by": outcome.by})] if outcome.memory is not None else []
 
-    def _close(
-        self,
-        number: int,
-        status: str,
-        *,
-        facts: list[tuple[str, dict[str, Any]]] | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        scores: dict[str, Any] | None = None,
-        objective: float | None = None,
-        gain: dict[str, Any] | None = None,
-        cached: bool = False,
-        seconds: dict[str, float] | None = None,
-        remembering: float = 0.0,
-        error: dict[str, Any] | None = None,
-    ) -> None:
-        data = {
-            "number": number,
-            "status": status,
-            "model": model,
-            "dataset": dataset,
-            "scores": scores or {},
-            "objective": objective,
-            "gain": gain,
-            "cached": cached,
-            "seconds": self._seconds(number, seconds or {}, remembering),
-            "error": error,
-        }
+    def _close(self, number: int, closing: Closing, *facts: Fact) -> None:
         fault("loop.before-close")
-        self.record(*(facts or []), ("trial.closed", data))
+        self.record(*facts, ("trial.closed", closing.to_json(self.state.trials[number], self.clock.mono())))
         fault("loop.after-close")
-
-    def _seconds(self, number: int, measured: dict[str, float], remembering: float) -> dict[str, float]:
-        """Where the trial's time went: `overhead` is what neither planning, waiting, executing nor evaluating explains."""
-        trial = self.state.trials[number]
-        stamps = trial.stamps
-        total = max(0.0, self.clock.mono() - stamps["opened"])
-        plan = (trial.proposal or {}).get("seconds", 0.0) + remembering
-        wait = max(0.0, stamps.get("decided", 0.0) - stamps.get("proposed", 0.0)) if "decided" in stamps else 0.0
-        execute, evaluate = measured.get("execute", 0.0), measured.get("evaluate", 0.0)
-        overhead = max(0.0, total - plan - wait - execute - evaluate)
-        parts = {"total": total, "plan": plan, "wait": wait, "execute": execute, "evaluate": evaluate, "overhead": overhead}
-        return {key: round(value, 3) for key, value in parts.items()}
 
     # --- the end -------------------------------------------------------------------------------------------------
 
-    async def _finish(self, end: Ended) -> bool:
+    async def _finish(self, end: SearchEnded) -> bool:
         """Choose and report the winner; False when more trials were asked for meanwhile: then the run has not ended."""
         open_trial = self.state.open_trial
         if open_trial is not None and open_trial.status != "running":
-            self._close(open_trial.number, "stopped")
-        data: dict[str, Any] = {"status": end.status, "reason": end.reason, "winner": None, "beats_base": None, "gain": None}
-        while (winner := self._winner()) is not None:
-            data["winner"] = winner
-            try:
-                data["gain"] = await self._report(self.state.pool.model(winner), sealed=end.status == "done")
-                best = data["gain"].get("sealed") or data["gain"]["search"]
-                data["beats_base"] = best["objective"]["interval"][0] > 0
-            except Lost:
-                data["winner"] = None
-                continue
-            except Ended as failure:
-                data["status"], data["reason"] = failure.status, failure.reason
-            break
-        if (
-            data["status"] == "done"
-            and end.trials is not None
-            and end.trials < self.state.max_trials
-            and not self.state.stopping
-        ):
+            self._close(open_trial.number, Closing("stopped"))
+        ended = await ending(end, self.state, self.base, self.scoring, self.upkeep)
+        more = end.trials is not None and end.trials < self.state.max_trials
+        if more and ended["status"] == "done" and not self.state.stopping:
             return False
-        self.record(("run.ended", data))
+        self.record(("run.ended", ended))
         return True
-
-    def _winner(self) -> str | None:
-        """The model with the best objective, the older one of equals; not one that is lost."""
-        objectives = self._objectives()
-        done = [
-            t
-            for t in self.state.trials.values()
-            if t.status == "done" and t.model in objectives and t.model not in self.state.lost
-        ]
-        best = max(done, key=lambda t: (objectives[t.model or ""], -t.number), default=None)
-        return best.model if best else None
-
-    async def _report(self, winner: ModelObject, *, sealed: bool) -> dict[str, Any]:
-        """The winner's gain on the search split and, when the search ran to its end, on the sealed one."""
-        for model in (self.base, winner):
-            await self.upkeep.evaluate(model, "search", f"search-{model.id}")
-        report = {"search": self.scoring.report(winner.digest, self.base.digest, "search")}
-        if sealed:
-            for model in (self.base, winner):
-                await self.upkeep.evaluate(model, "sealed", f"sealed-{model.id}")
-            report["sealed"] = self.scoring.report(winner.digest, self.base.digest, "sealed")
-        return report

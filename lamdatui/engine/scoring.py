@@ -63,6 +63,11 @@ class Scoring:
             return None
         return round(sum(weight * scores[task][split]["mean"] for task, weight in self.weights.items()), 6)
 
+    def objectives(self, state: RunState) -> dict[str, float]:
+        """The objective on the search split of each model that has all its scores."""
+        values = {model: self.objective(state, model) for model in state.scores}
+        return {model: value for model, value in values.items() if value is not None}
+
     def _rows(self, digest: str, task: str, split: str) -> dict[str, float]:
         asked = self.tasks[task]
         value = self._sound(asked, self._key(asked, digest, split), split)

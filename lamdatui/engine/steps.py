@@ -28,10 +28,10 @@ from lamdatui.wire.lastwords import LOW_BYTES
 POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0
 EXIT_POLLS = 100
-Outcome = dict[str, Any]
+StepOutcome = dict[str, Any]
 
 
-def _failed(kind: str, message: str) -> Outcome:
+def _failed(kind: str, message: str) -> StepOutcome:
     return {"status": "failed", "error": {"class": kind, "message": message}}
 
 
@@ -39,7 +39,7 @@ UNREADABLE = _failed("damaged", f"its {OUTCOME} can't be read")
 """The outcome of an attempt whose file is damaged."""
 
 
-def is_out_of_memory(outcome: Outcome) -> bool:
+def is_out_of_memory(outcome: StepOutcome) -> bool:
     """Whether an attempt failed for want of memory, whatever it was doing."""
     error = outcome.get("error")
     return outcome["status"] == "failed" and bool(error) and error["class"].startswith("oom-")
@@ -91,7 +91,7 @@ class StepRunner:
         used = [int(key.rpartition("/")[2]) for key in self.journal.state.steps if key.rpartition("/")[0] == name]
         return f"{name}/{max(used, default=0) + 1}"
 
-    async def ensure(self, name: str, request: StepRequest) -> Outcome:
+    async def ensure(self, name: str, request: StepRequest) -> StepOutcome:
         """The outcome of step `name`: of an attempt that is still open, or else of a new one."""
         open_records = [r for r in self.journal.state.steps.values() if r.status in ("intended", "running")]
         record = next((r for r in open_records if r.key.rpartition("/")[0] == name), None)
@@ -103,9 +103,9 @@ class StepRunner:
                 return outcome
         return await self.run(name, request)
 
-    async def run(self, name: str, request: StepRequest) -> Outcome:
+    async def run(self, name: str, request: StepRequest) -> StepOutcome:
         """Run a step to its outcome. An attempt that provably never began, or whose outcome can't be read, is tried again, once per call."""
-        outcome: Outcome = {}
+        outcome: StepOutcome = {}
         for _ in range(2):
             key = self.next_key(name)
             request["step"] = key
@@ -127,7 +127,7 @@ class StepRunner:
                 break
         return outcome
 
-    def _outcome(self, key: str) -> Outcome | None:
+    def _outcome(self, key: str) -> StepOutcome | None:
         """The outcome that an attempt left: None where there is none, UNREADABLE where it is damaged."""
         try:
             return read_outcome(self.directory(key))
@@ -139,7 +139,7 @@ class StepRunner:
         records = [r for r in self.journal.state.steps.values() if r.key.rpartition("/")[0] == name]
         return sum(is_out_of_memory({"status": r.status, "error": r.error}) for r in records)
 
-    async def follow(self, record: StepRecord, *, pid: int | None = None) -> Outcome:
+    async def follow(self, record: StepRecord, *, pid: int | None = None) -> StepOutcome:
         """Wait for an attempt that this engine (then `pid` is its process) or one before it intended; journal its end."""
         directory = self.directory(record.key)
         identity = await self._claimed(directory, pid)
@@ -219,7 +219,7 @@ class StepRunner:
             # Should it still work: the store's lock keeps anybody else from the same work until it has ended.
             return "step", Identity(0, 0.0, "")
 
-    async def _killed(self, identity: Identity, *, ours: bool) -> Outcome:
+    async def _killed(self, identity: Identity, *, ours: bool) -> StepOutcome:
         """A process that is gone without an outcome; the host of our own step is about to tell how it ended."""
         for _ in range(EXIT_POLLS if ours else 0):
             if identity.pid in self.host.exits:
@@ -233,7 +233,7 @@ class StepRunner:
             return _failed("disk", f"the step's process ended: the disk is full ({free / 2**20:.1f} MiB free)")
         return _failed("killed", f"the step's process ended: {how}")
 
-    def _end(self, record: StepRecord, outcome: Outcome) -> Outcome:
+    def _end(self, record: StepRecord, outcome: StepOutcome) -> StepOutcome:
         fault("step.before-end")
         self._record(
             "step.ended",

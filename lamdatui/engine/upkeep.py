@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.integrity import SPARE_BYTES, Lost, check_promises, damaged, free_bytes, inputs_of, maker
-from lamdatui.inputs.workspace import open_workspace
-
-if TYPE_CHECKING:
-    from lamdatui.engine.loop import Loop
+from lamdatui.engine.integrity import SPARE_BYTES, Fact, Lost, check_promises, damaged, free_bytes, inputs_of, maker
+from lamdatui.engine.requests import Requests
+from lamdatui.engine.scoring import Scoring
+from lamdatui.engine.steps import StepOutcome
+from lamdatui.inputs.workspace import Workspace, open_workspace
+from lamdatui.step.request import StepRequest
+from lamdatui.store.artifacts import Store
+from lamdatui.store.journal import Journal
 
 ROOM_SECONDS = 5.0
 """How often a run that waits for room on the disk looks again."""
@@ -23,7 +26,7 @@ TRIES = 100
 """Work is tried again as often while its disk is full or what it stands on was damaged."""
 
 
-class Ended(Exception):
+class SearchEnded(Exception):
     """The search is over; carries status and reason, and the budget of trials where that was the reason."""
 
     def __init__(self, status: str, reason: str, *, trials: int | None = None) -> None:
@@ -33,70 +36,103 @@ class Ended(Exception):
         self.trials = trials
 
 
-class Upkeep:
-    """Of one loop's run."""
+class Run(Protocol):
+    """What upkeep needs of a run: the engine's loop has it."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+    workspace: Workspace
+    journal: Journal
+    store: Store
+    scoring: Scoring
+    requests: Requests
+    woken: asyncio.Event
+
+    @property
+    def state(self) -> RunState:
+        """What the journal adds up to."""
+        ...
+
+    def record(self, *facts: Fact) -> None:
+        """Commit facts, then tell whoever watches."""
+
+    def phase(self, phase: str, detail: str = "") -> None:
+        """Say what the engine is doing now."""
+
+    def problem(self, where: str, message: str) -> None:
+        """Make a failure visible that the run survives."""
+
+    def is_done(self, action: Action) -> bool:
+        """Whether the store has the result of an action."""
+        ...
+
+    async def step(self, name: str, request: StepRequest) -> StepOutcome:
+        """Have a step done; its outcome."""
+        ...
+
+
+class Upkeep:
+    """Of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
         self._room_wanted = 0
         """Free bytes below which work is not tried: more than there were when a disk was full."""
 
     @property
     def _state(self) -> RunState:
-        return self._loop.state
+        return self._run.state
 
     async def have_room(self) -> None:
         """Pause, with the reason, while the disk has less free than the run keeps free; go on by itself when there is room."""
-        folder = self._loop.journal.path.parent
-        keep = int(self._loop.workspace.profile.budget.keep_free_mib * 2**20)
+        folder = self._run.journal.path.parent
+        keep = int(self._run.workspace.profile.budget.keep_free_mib * 2**20)
         while (free := free_bytes(folder)) < max(keep, self._room_wanted) and not self._state.stopping:
             reason = f"{free / 2**20:.0f} MiB are free on the disk of {folder}; {max(keep, self._room_wanted) / 2**20:.0f} MiB are needed"
             if not self._state.paused:
-                self._loop.record(("run.paused", {"by": "engine", "reason": reason}))
-            self._loop.phase("paused", self._state.paused_reason or reason)
-            self._loop.woken.clear()
+                self._run.record(("run.paused", {"by": "engine", "reason": reason}))
+            self._run.phase("paused", self._state.paused_reason or reason)
+            self._run.woken.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._loop.woken.wait(), ROOM_SECONDS)
+                await asyncio.wait_for(self._run.woken.wait(), ROOM_SECONDS)
                 # A person says that it should be tried.
                 self._room_wanted = 0
         self._room_wanted = 0
         if self._state.paused and self._state.paused_by == "engine":
-            self._loop.record(("run.unpaused", {"by": "engine"}))
+            self._run.record(("run.unpaused", {"by": "engine"}))
 
     async def out_of_room(self, why: str) -> None:
         """The disk was full: wait until it has more room than it had."""
-        self._loop.problem("disk", why)
-        self._room_wanted = free_bytes(self._loop.journal.path.parent) + SPARE_BYTES
+        self._run.problem("disk", why)
+        self._room_wanted = free_bytes(self._run.journal.path.parent) + SPARE_BYTES
         await self.have_room()
         if self._state.stopping:
-            raise Ended("stopped", "stopped by a person")
+            raise SearchEnded("stopped", "stopped by a person")
 
     async def evaluate(self, model: ModelObject, split: str, name: str) -> None:
-        """Have a model's scores on a split: from the store, or by a step of their own. Raises Ended when it fails, Lost."""
-        loop = self._loop
-        known = all(split in self._state.scores.get(model.id, {}).get(task, {}) for task in loop.workspace.tasks)
+        """Have a model's scores on a split: from the store, or by a step of their own. Raises SearchEnded when it fails, Lost."""
+        run = self._run
+        known = all(split in self._state.scores.get(model.id, {}).get(task, {}) for task in run.workspace.tasks)
         for _ in range(TRIES):
-            if loop.scoring.complete(model.digest, split):
+            if run.scoring.complete(model.digest, split):
                 break
             known = False
             await self.restore([model.id])
-            loop.phase("evaluating", f"{model.id} on {split}")
-            outcome = await loop.step(name, loop.requests.evaluation(name, model, split, self._state.pool))
+            run.phase("evaluating", f"{model.id} on {split}")
+            outcome = await run.step(name, run.requests.evaluation(name, model, split, self._state.pool))
             if self._state.stopping and outcome["status"] != "ok":
-                raise Ended("stopped", "stopped by a person")
+                raise SearchEnded("stopped", "stopped by a person")
             if outcome["status"] != "ok":
                 await self._not_evaluated(model.id, outcome["error"])
         if not known:
-            loop.record(*loop.scoring.facts(model, split))
+            run.record(*run.scoring.facts(model, split))
 
     async def _not_evaluated(self, name: str, error: dict[str, Any]) -> None:
-        """Wait for what can pass; raises Ended for what can't."""
+        """Wait for what can pass; raises SearchEnded for what can't."""
         if error["class"] == "disk":
             await self.out_of_room(f"{name} could not be evaluated: {error['message']}")
         elif error["class"] == "changed":
-            raise Ended("failed", await self.what_changed(error["message"]))
+            raise SearchEnded("failed", await self.what_changed(error["message"]))
         elif error["class"] != "damaged":
-            raise Ended("failed", f"{name} could not be evaluated: {error['message']}")
+            raise SearchEnded("failed", f"{name} could not be evaluated: {error['message']}")
 
     def may_come_again(self, number: int, kind: str) -> bool:
         """Whether a trial that failed of this does not count: its action is not to blame. Damage twice in a row does: it would go on for ever."""
@@ -106,18 +142,18 @@ class Upkeep:
 
     async def has_result(self, action: Action) -> bool:
         """Whether an action's result is in the store and undamaged: what is damaged is put aside and made again by its step."""
-        if not self._loop.is_done(action):
+        if not self._run.is_done(action):
             return False
-        wrong = await asyncio.to_thread(self._loop.store.problem, action.digest)
+        wrong = await asyncio.to_thread(self._run.store.problem, action.digest)
         if wrong:
             told = f"the result of {action.type} is damaged in the store: {', '.join(wrong)}; it is made again"
-            self._loop.problem("store", told)
+            self._run.problem("store", told)
         return not wrong
 
     async def restore(self, names: Iterable[str]) -> None:
         """See to it that the store has what these objects consist of: what is damaged is put aside and made again. Raises Lost."""
         names = list(names)
-        wrong = await asyncio.to_thread(damaged, self._loop.store, [self._state.pool.items[name] for name in names])
+        wrong = await asyncio.to_thread(damaged, self._run.store, [self._state.pool.items[name] for name in names])
         for digest, files in wrong.items():
             trial = maker(self._state, digest)
             if trial is None:
@@ -128,7 +164,7 @@ class Upkeep:
                 if files
                 else f"{made} is not in the store"
             )
-            self._loop.problem("store", f"{told}; it is made again")
+            self._run.problem("store", f"{told}; it is made again")
             try:
                 await self.restore(inputs_of(trial))
             except Lost as lost:
@@ -136,7 +172,7 @@ class Upkeep:
             before = self._content(digest)
             await self._remake(trial, made)
             if before and before != self._content(digest):
-                self._loop.problem(
+                self._run.problem(
                     "store", f"{made} was made again and is not the same to the bit: its scores are those of the lost one"
                 )
 
@@ -144,15 +180,15 @@ class Upkeep:
         """Do a trial's action again. Raises Lost when that can't be done; a full disk is waited for, a changed input ends the run."""
         name = f"remake-{trial.number}"
         for _ in range(TRIES):
-            outcome = await self._loop.step(name, self._loop.requests.remake(name, trial, self._state))
+            outcome = await self._run.step(name, self._run.requests.remake(name, trial, self._state))
             if outcome["status"] == "ok":
                 return
             if self._state.stopping:
-                raise Ended("stopped", "stopped by a person")
+                raise SearchEnded("stopped", "stopped by a person")
             error = outcome["error"]
             told = f"trial {trial.number} could not make {made} again: {error['message']}"
             if error["class"] == "changed":
-                raise Ended("failed", await self.what_changed(told))
+                raise SearchEnded("failed", await self.what_changed(told))
             if error["class"] != "disk":
                 raise self._lost(made, told)
             await self.out_of_room(told)
@@ -160,21 +196,21 @@ class Upkeep:
     def _content(self, digest: str) -> dict[str, Any]:
         """Weights or rows of an object, by their hashes; nothing where it has no readable manifest."""
         try:
-            files = self._loop.store.manifest(digest)["files"]
+            files = self._run.store.manifest(digest)["files"]
         except (OSError, ValueError):
             return {}
         return {name: entry["blake2b"] for name, entry in files.items() if name.endswith((".safetensors", ".jsonl"))}
 
     def _lost(self, name: str, reason: str) -> Lost:
         if name not in self._state.lost:
-            self._loop.record(("object.lost", {"id": name, "reason": reason}))
-            self._loop.problem("store", f"{name} is lost: {reason}")
+            self._run.record(("object.lost", {"id": name, "reason": reason}))
+            self._run.problem("store", f"{name} is lost: {reason}")
         return Lost(name, reason)
 
     async def what_changed(self, message: str) -> str:
         """The step's words, with since when and the ways on where an input can be named."""
         try:
-            opened = await asyncio.to_thread(open_workspace, self._loop.workspace.profile)
+            opened = await asyncio.to_thread(open_workspace, self._run.workspace.profile)
             check_promises(opened, self._state)
         except LamdatuiError as error:
             return f"{error.what} ({error.where}); {error.fix}"

@@ -172,6 +172,28 @@ async def test_a_refusal_keeps_the_form_open_with_its_reason(offering: FakeEngin
         assert console.app.screen is screen and closed == []
 
 
+def test_a_slot_for_a_base_takes_only_what_the_profile_names(engine: FakeEngine) -> None:
+    """A merge's base was offered produced models, which the engine refuses."""
+    script.add_history(engine)
+    state = RunState()
+    for event in engine.events:
+        state.apply(event)
+    said = {
+        "name": "base",
+        "kind": "model",
+        "formats": [],
+        "min": 1,
+        "max": 1,
+        "base_only": True,
+        "help": "what all descend from",
+    }
+    (slot,) = type_specs({"types": [{"name": "t", "slots": [said]}]})["t"].slots
+    assert fitting(state, slot) == ["base"]
+    assert (slot.text, slot.help) == ("one base model", "what all descend from")
+    (other,) = type_specs({"types": [{"name": "t", "slots": [{**said, "base_only": False}]}]})["t"].slots
+    assert len(fitting(state, other)) > 1
+
+
 async def test_another_dataset_and_another_type_are_picked_from_lists(offering: FakeEngine) -> None:
     async with opened(offering) as console:
         screen, used, _ = await open_form(console, draft_of(script.sft("m2", learning_rate=0.003)))

@@ -169,7 +169,7 @@ class ActionScreen(ModalScreen[Draft | None]):
                 self.run_worker(self._show(replace(self._read()[0], inputs=inputs), slot.name), group="form")
 
         run, now = self._view.run, self._draft.inputs.get(slot.name, ())
-        title = f"{slot.name}: {slot.text}"
+        title = f"{slot.name}: {slot.text}" + (f" · {slot.help}" if slot.help else "")
         open_over(self, PickScreen(title, fitting(run, slot), lambda name: object_line(run, name), now, slot.most), picked)
 
     def _type_line(self, name: str) -> Line:

@@ -29,6 +29,9 @@ class SlotSpec:
     formats: tuple[str, ...] = ()
     least: int = 1
     most: int = 1
+    base_only: bool = False
+    """Only models that the profile names: a merge's common base."""
+    help: str = ""
 
     @property
     def takes_models(self) -> bool:
@@ -38,7 +41,7 @@ class SlotSpec:
     @property
     def text(self) -> str:
         """`one model`, `2 to 4 models`, `one dataset of format sft or preference`."""
-        noun = "model" if self.takes_models else "dataset"
+        noun = ("base model" if self.base_only else "model") if self.takes_models else "dataset"
         if self.most == 1:
             amount = f"one {noun}" if self.least else f"one {noun} or none"
         else:
@@ -116,6 +119,8 @@ def _slot(item: Mapping[str, Any]) -> SlotSpec:
         tuple(map(str, item.get("formats") or ())),
         1 if least is None else int(least),
         MANY if most is None else int(most),
+        item.get("base_only") is True,
+        str(item.get("help") or ""),
     )
 
 
@@ -129,7 +134,8 @@ def fitting(state: RunState, slot: SlotSpec) -> list[str]:
         objective = trial.objective if trial else None
         return (-objective if objective is not None else float("inf"), -(model.trial or 0))
 
-    return [model.id for model in sorted(state.pool.models, key=rank)]
+    models = [model for model in state.pool.models if model.trial is None or not slot.base_only]
+    return [model.id for model in sorted(models, key=rank)]
 
 
 def object_line(state: RunState, name: str) -> Line:
