@@ -148,4 +148,4 @@ def test_screens_are_opened_in_one_way() -> None:
         if ".push_screen(" in path.read_text() or "self.dismiss(" in path.read_text()
     }
     # The app itself is asked by keys, one after the other; a text that was refused comes back wherever the person is.
-    assert found == {"app.py", "shell.py", "screens/planner.py", "screens/stack.py"}
+    assert found == {"app/consoleapp.py", "app/shell.py", "planner/screen.py", "kit/stack.py"}

@@ -77,9 +77,6 @@ class TrialAsked(Message):
     number: int
     then: Callable[[], object]
 
-    def __post_init__(self) -> None:
-        super().__init__()
-
 
 def send(
     app: App[Any],
