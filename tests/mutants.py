@@ -115,7 +115,7 @@ def difference(before: str, after: str) -> tuple[int, str, str]:
     last = 0
     while last < min(len(old), len(new)) - first and old[-1 - last] == new[-1 - last]:
         last += 1
-    cut = [" ".join(line.strip() for line in lines[first : len(lines) - last]) for lines in (old, new)]
+    cut = [" ".join(line.strip() for line in lines[first : len(lines) - last] if line.strip()) for lines in (old, new)]
     return first + 1, cut[0], cut[1]
 
 

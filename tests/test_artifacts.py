@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from lamdatui.base import fingerprint
 from lamdatui.base.fingerprint import DamagedObject
 from lamdatui.base.jsonio import Damaged, read_json, write_json, write_record
 from lamdatui.store.artifacts import MANIFEST, Store, file_hash
@@ -60,6 +62,27 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(tmp_path: Pat
             [alive.name, f"{alive.name}-parent", f"{alive.name}.lock"]
         )
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_sweep_takes_all_that_is_dead_and_nothing_that_lives(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with contextlib.ExitStack() as stack:
+        living = {stack.enter_context(store.staging()).name for _ in range(12)}
+        for number in range(12):
+            (tmp_path / "staging" / f"dead{number}").mkdir()
+            (tmp_path / "staging" / f"dead{number}.lock").touch()
+        assert store.sweep() == 12
+        assert {path.name for path in (tmp_path / "staging").iterdir() if path.is_dir()} == living
+
+
+def test_only_what_is_small_is_hashed_at_each_look_unless_always(
+    store: Store, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10)
+    assert Store(store.root, always=True).verify("d1") == []
+    assert not (home / "state" / "fingerprints").exists()
+    assert Store(store.root).verify("d1") == []
+    assert len(list((home / "state" / "fingerprints").iterdir())) == 1
 
 
 def test_publishing_the_same_digest_again_keeps_the_first(tmp_path: Path) -> None:
@@ -164,6 +187,8 @@ def test_an_evaluation_of_the_first_version_is_taken_when_it_is_sound_and_gets_i
     write_json(place, value)
     assert store.evaluation("k", lambda found: found["rows"] == [1]) == value
     assert set(read_json(place)) == {"key", "rows", "seal"}
+    write_json(place, value)
+    assert store.evaluation("k") == value
     write_json(place, value)
     assert store.evaluation("k", lambda _: False) is None and not place.exists()
 

@@ -77,6 +77,7 @@ def test_rebuilding_projections_from_events_gives_the_same_bytes(tmp_path: Path)
     fill(journal)
     before = journal.projections()
     assert {name for name, _, _ in before} == {"run"}
+    journal._db.execute("INSERT INTO projections VALUES ('trial', '99', '{}')")
     journal.rebuild()
     assert journal.projections() == before
 
@@ -148,10 +149,11 @@ def test_a_kill_around_the_commit_leaves_all_or_nothing_of_it(tmp_path: Path, po
     assert sorted(read_state(path).trials) == list(range(1, survivors + 1))
 
 
-def test_a_database_of_a_newer_version_is_refused_with_a_reason(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [99, -1])
+def test_a_database_of_another_version_is_refused_with_a_reason(tmp_path: Path, version: int) -> None:
     Journal(tmp_path / "run.db").close()
     db = apsw.Connection(str(tmp_path / "run.db"))
-    db.execute("PRAGMA user_version=99")
+    db.execute(f"PRAGMA user_version={version}")
     db.close()
     with pytest.raises(LamdatuiError, match="another version"):
         Journal(tmp_path / "run.db")
@@ -167,6 +169,9 @@ def test_the_database_is_durable_by_its_settings(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run.db")
     assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)
     assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert journal._db.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    assert journal._db.execute("PRAGMA cell_size_check").fetchone() == (1,)
+    assert journal._db.execute("PRAGMA busy_timeout").fetchone() == (5000,)
 
 
 def test_a_run_is_known_without_its_history(tmp_path: Path) -> None:
@@ -216,6 +221,13 @@ def test_a_database_that_was_emptied_is_no_new_run(tmp_path: Path) -> None:
     # A header without a schema is a new run only as long as nothing was done in it.
     apsw.Connection(str(path)).execute("PRAGMA journal_mode=WAL").fetchall()
     assert read_run(path) == (RunState(), 0)
+    made = tmp_path / "made" / "run.db"
+    made.parent.mkdir()
+    shutil.copyfile(path, made)
+    journal = Journal(made)
+    fill(journal)
+    assert read_state(made).last_seq == journal.state.last_seq
+    journal.close()
     (tmp_path / "steps" / "1" / "1").mkdir(parents=True)
     for read in (Journal, read_state, read_run):
         with pytest.raises(LamdatuiError, match="the run's database is empty"):
@@ -245,6 +257,58 @@ def test_an_event_that_is_no_json_is_told_where_nothing_is_chained(tmp_path: Pat
         read_state(path)
     with pytest.raises(LamdatuiError, match=r"can't be read: it is damaged \(JSONDecodeError"):
         Journal(path)
+
+
+def test_no_number_that_is_none_is_recorded(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run.db")
+    fill(journal)
+    answered = {"number": 1, "call": "c", "answer": "a", "tokens": 1, "seconds": float("nan")}
+    # The second one is in no projection.
+    for fact in (("planner.answered", answered), ("candidates.listed", {"number": 1, "types": {"sft": float("inf")}})):
+        with pytest.raises(ValueError, match="Out of range"):
+            journal.append(fact)
+    assert len(list(journal.events())) == journal.state.last_seq
+
+
+def test_what_lists_runs_is_sealed(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = Journal(path)
+    fill(journal)
+    journal.close()
+    whole, trials = read_run(path)
+    db = apsw.Connection(str(path))
+    ((body,),) = db.execute("SELECT body FROM projections WHERE name = 'run'")
+    # The first version had neither the count nor the seal.
+    first = {name: value for name, value in json.loads(body).items() if name not in ("seal", "trial_count")}
+    for text in (json.dumps({**first, "trial_count": 2}), body.replace('"seed":1', '"seed":2')):
+        db.execute("UPDATE projections SET body = ? WHERE name = 'run'", (text,))
+        with pytest.raises(LamdatuiError, match="seal"):
+            read_run(path)
+    db.execute("UPDATE projections SET body = ? WHERE name = 'run'", (json.dumps(first),))
+    assert read_run(path) == (whole, trials)
+
+
+def test_what_the_first_version_appends_is_read_and_chained_at_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    journal = Journal(path)
+    fill(journal)
+    last = journal.state.last_seq
+    journal.close()
+    db = apsw.Connection(str(path))
+    for number in (1, 2):
+        row = (last + number, "trial.opened", 1.0, 1.0, json.dumps({"number": 10 + number}))
+        db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
+    assert {11, 12} <= set(read_state(path).trials)
+    journal = Journal(path)
+    assert {11, 12} <= set(journal.state.trials)
+    journal.append(("trial.opened", {"number": 13}))
+    journal.close()
+    assert read_state(path).last_seq == last + 3
+    # Once the events after it have hashes, one without is damage.
+    db.execute("DELETE FROM chain WHERE seq = ?", (last + 1,))
+    db.close()
+    with pytest.raises(LamdatuiError, match=f"event {last + 2} is not what was written"):
+        read_state(path)
 
 
 def test_a_long_run_is_read_to_its_end_and_damage_is_told_by_its_event(tmp_path: Path) -> None:

@@ -74,6 +74,9 @@ def test_depth_ends_at_its_limit(shape: str) -> None:
     assert parse_json(text)
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json(shape.format(text))
+    for opening in "[", '{"a":':
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_json(opening * 100_000)
     # Many brackets are no depth, and brackets in text are none.
     assert len(parse_json("[" + "[],{}," * MOST_NESTED + "1]")) == 2 * MOST_NESTED + 1
     assert parse_json(json.dumps("[" * 200)) == "[" * 200
@@ -104,7 +107,7 @@ def test_a_record_is_what_was_written_or_damage(tmp_path: Path) -> None:
     write_record(path, record)
     assert read_record(path) == record
     assert list(read_json(path)) == ["a", "b", "seal"] and path.read_text(encoding="utf-8").endswith('"\n}\n')
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600 and "ü" in path.read_text(encoding="utf-8")
     for damaged in ({**sealed(record), "a": 2}, {**sealed(record), "c": 1}, {"a": 1, "seal": sealed(record)["seal"]}):
         with pytest.raises(Damaged, match="seal does not fit"):
             unsealed(damaged, frozenset("abc"))

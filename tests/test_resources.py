@@ -154,8 +154,10 @@ def test_a_file_in_a_builtins_place_is_marked_and_what_it_lacks_is_told(own: Pat
 def test_a_file_that_was_tried_and_failed_is_never_imported(own: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = own / "actions" / "evil.py"
     file.write_text(f"open({str(tmp_path / 'canary')!r}, 'w')\n")
+    (own / "actions" / "good.py").write_text(ACTION.format(name="good", declared="ACTION = Mine()"))
     monkeypatch.setattr(reading, "problems", lambda sources, step: {str(file): "it ended Python"})
-    assert f"{file}: it ended Python" in resources.load_registry().problems
+    registry = resources.load_registry()
+    assert f"{file}: it ended Python" in registry.problems and "good" in registry.types
     assert not (tmp_path / "canary").exists()
 
 
@@ -197,6 +199,9 @@ def test_a_package_adds_types_and_replaces_none(
     assert registry.get("theirs").origin == "package: their_actions"
     assert registry.get("sft").origin == "builtin: sft.py"
     assert [problem.split(":")[0] for problem in registry.problems] == ["entry point bad"]
-    monkeypatch.setattr(reading, "problems", lambda sources, step: {"their_actions": "it hangs"})
+    monkeypatch.setattr(reading, "problems", lambda sources, step: {"no_such_one": "it hangs"})
+    points.reverse()
     registry = resources.load_registry()
-    assert "theirs" not in registry.types and "entry point good: it hangs" in registry.problems
+    assert "theirs" in registry.types and registry.problems == ["entry point bad: it hangs"]
+    monkeypatch.setattr(reading, "problems", lambda sources, step: {"their_actions": "it hangs"})
+    assert "theirs" not in resources.load_registry().types

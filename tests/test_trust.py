@@ -244,6 +244,19 @@ def test_the_digest_covers_words_and_contents(lab_profile, tmp_path: Path, monke
     assert not trust.is_confirmed(sensitive(lab_profile, text))
 
 
+@pytest.mark.parametrize(("backend", "is_covered"), [("vllm", True), ("llama-cpp-python", False)])
+def test_a_file_that_the_first_word_of_the_command_line_names_is_covered(
+    lab_profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, is_covered: bool
+) -> None:
+    tool = tmp_path / "tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    text = f"backend: {backend}, model: m, executable: {tool}"
+    before = sensitive(lab_profile, text)
+    (tmp_path / "serve").write_text("import os\n")
+    assert (sensitive(lab_profile, text) != before) is is_covered
+
+
 @pytest.mark.parametrize(
     ("url", "here"),
     [
@@ -376,7 +389,7 @@ def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile
     ("typed", "yes"), [("y", True), (" YES ", True), ("n", False), ("", False), ("yess", False), ("\x04", False)]
 )
 def test_only_a_yes_at_a_terminal_confirms(
-    home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch, typed: str, yes: bool
+    home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: str, yes: bool
 ) -> None:
     profile = load_profile(lab_profile(planner("backend: openai, url: 'http://planner.example', model: m")))
     ours, theirs = os.openpty()
@@ -387,6 +400,11 @@ def test_only_a_yes_at_a_terminal_confirms(
         if yes:
             trust.ask(profile, "p", trust=False, can_ask=True)
             trust.require(profile, "p")
+            capsys.readouterr()
+            trust.ask(profile, "p", trust=False, can_ask=True)
+            assert capsys.readouterr().err == ""
+            trust.ask(profile, "p", trust=True, can_ask=True)
+            assert "trusted, as --trust says" in capsys.readouterr().err
         else:
             with pytest.raises(LamdatuiError, match="not confirmed: nothing was started"):
                 trust.ask(profile, "p", trust=False, can_ask=True)

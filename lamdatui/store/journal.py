@@ -64,7 +64,7 @@ class Journal:
 
     def __init__(self, path: Path, clock: Clock | None = None) -> None:
         """Open or create. Raises LamdatuiError when the file is not a journal of this version or is damaged."""
-        if apsw.sqlitelibversion() < "3.51.3":
+        if tuple(map(int, apsw.sqlitelibversion().split("."))) < (3, 51, 3):
             raise LamdatuiError(
                 f"SQLite {apsw.sqlitelibversion()} can corrupt a WAL database", fix="pip install -U apsw", exit_code=EXIT_FAILED
             )
@@ -77,16 +77,18 @@ class Journal:
         self._hash = ""
         _make(path)
         with _telling(path, "the run's database can't be read"):
+            # Before the first pragma, which would write a header into an emptied file.
+            has_lost = _has_lost(path)
             self._db = apsw.Connection(str(path))
-            self._prepare()
+            self._prepare(has_lost)
             self._chain_older()
             self._read()
 
-    def _prepare(self) -> None:
+    def _prepare(self, has_lost: bool) -> None:
         for pragma in _PRAGMAS:
             self._db.execute(pragma).fetchall()
         version = next(iter(self._db.execute("PRAGMA user_version")))[0]
-        if version == 0 and not _has_lost(self.path):
+        if version == 0 and not has_lost:
             with self._db:
                 self._db.execute(_SCHEMA)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
@@ -259,9 +261,9 @@ def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> It
     """
     has_chain = bool(list(db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'")))
     if not has_chain:
+        # Only readers meet such a run: a writer has given it hashes first.
         for row in db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (after,)):
-            if upto is None or row[0] <= upto:
-                yield row, ""
+            yield row, ""
         return
     most = 2**62 if upto is None else upto
     before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
