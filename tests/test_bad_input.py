@@ -28,6 +28,7 @@ from lamdatui.serve.access import token_from
 from lamdatui.tasks.scorers import problem
 from lamdatui.wire import rundir
 from tests.conftest import Commands
+from tests.landed import Landed
 from tests.test_profile import GOOD
 
 pytestmark = pytest.mark.timeout(120)
@@ -446,3 +447,12 @@ def test_what_a_catalogue_manifest_may_be(home: Path) -> None:
     (folder_ / "manifest.json").unlink()
     fifo(folder_ / "manifest.json")
     assert local("bfcl") is None
+
+
+def test_a_run_without_its_profile_can_be_read_and_says_what_is_missing(landed: Landed) -> None:
+    """It was told of profiles, after seconds."""
+    (landed.runs / "finished" / "profile.yaml").unlink()
+    for words in (("attach", "finished", "--no-console"), ("serve", "finished", "--port", "0")):
+        done = landed.cli(*words)
+        assert done.returncode == 2 and "the run has no profile.yaml" in done.stderr and "lamdatui show finished" in done.stderr
+    assert landed.show("finished")["status"] == "done"

@@ -209,7 +209,7 @@ def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = 
     if console and not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
     if not rundir.is_alive(run_dir):
-        ask(load_profile(run_dir / "profile.yaml"), str(run_dir), trust=trust, can_ask=True)
+        ask(load_profile(rundir.profile_of(run_dir)), str(run_dir), trust=trust, can_ask=True)
     with rundir.held_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None)):
         return _console(run_dir) if console else _told(run_dir)
 
@@ -229,6 +229,8 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
     from lamdatui.serve.access import make_guard, new_token, token_from
 
     run_dir = rundir.find_run(run, runs_dir) if run else None
+    if run_dir is not None and not rundir.is_alive(run_dir):
+        rundir.profile_of(run_dir)
     guard = make_guard(host, token_from(token_file) if token_file else new_token(), allow_remote=allow_remote)
     with listen(host, port) as door:
         if run_dir is None:

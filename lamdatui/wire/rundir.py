@@ -63,6 +63,18 @@ def find_run(text: str, runs_dir: Path) -> Path:
     raise LamdatuiError(f"no run {text!r}", where=str(runs_dir), fix=fix)
 
 
+def profile_of(run_dir: Path) -> Path:
+    """The profile that a run keeps, which an engine needs. Raises LamdatuiError when it is gone: the run can still be read."""
+    path = run_dir / "profile.yaml"
+    if not path.exists():
+        raise LamdatuiError(
+            "the run has no profile.yaml, and without it no engine can be started",
+            where=str(run_dir),
+            fix=f"put the file back; `lamdatui show {run_dir.name}` and `export` work without it",
+        )
+    return path
+
+
 def list_runs(runs_dir: Path) -> list[Path]:
     """Run directories, the newest first."""
     if not runs_dir.is_dir():

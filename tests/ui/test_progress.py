@@ -438,3 +438,22 @@ def test_the_console_starts_without_the_plotting_library() -> None:
         "assert not {'textual_plot', 'numpy', 'lamdatui.ui.progress.charts', 'lamdatui.ui.progress.screen'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_nothing_is_said_of_trials_before_they_were_read(
+    engine: FakeEngine, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first paint said that no trial has a score, beside empty axes, of a run with scored trials."""
+    script.add_history(engine)
+    update = ProgressScreen._update
+    monkeypatch.setattr(ProgressScreen, "_update", lambda self: None)
+    async with opened(engine, (200, 60)) as console:
+        await console.pilot.press("f11")
+        await console.until(lambda: isinstance(console.app.screen, ProgressScreen), "the screen")
+        await console.pilot.resize_terminal(180, 50)
+        await console.settle()
+        assert "reading the trials" in console.text() and "no trial has a score" not in console.text()
+        panels = [panel for panel in console.app.screen.query(ChartPanel) if panel.display]
+        assert panels and not any(panel.has_chart for panel in panels) and console.text().count("reading…") == len(panels)
+        monkeypatch.setattr(ProgressScreen, "_update", update)
+        await console.until(lambda: "★ best" in console.text() and "reading" not in console.text(), "the trials")

@@ -111,8 +111,10 @@ class ChartPanel(VerticalScroll):
         self._chart: Chart | None = None
         self._wants_table = False
         self._title = ""
-        self._heading = Static(markup=False, classes="chart-heading")
+        # Until there is a chart: axes without anything would say that there is nothing.
+        self._heading = Static("reading…", markup=False, classes="chart-heading")
         self._plot = Plot()
+        self._plot.display = False
         self._table = Static(markup=False, classes="chart-table")
         self._note = Static(markup=False, classes="chart-note")
 

@@ -71,7 +71,8 @@ class OverviewPanel(VerticalScroll):
         super().__init__(id="progress-overview", classes="progress-pane")
         self.border_title = "Step, run, budget"
         self._view = view
-        self._found = Results()
+        self._found: Results | None = None
+        """None until the trials were read: that is not the same as none with a score."""
         self._body = Sheet()
 
     def compose(self) -> ComposeResult:

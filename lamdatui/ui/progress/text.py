@@ -18,7 +18,7 @@ MANY_EPOCHS = 10_000
 """A trainer that counts steps has no number of epochs, or an enormous one."""
 
 
-def overview_lines(view: ViewState, ledgers: Sequence[Ledger], found: Results, width: int) -> list[Line]:
+def overview_lines(view: ViewState, ledgers: Sequence[Ledger], found: Results | None, width: int) -> list[Line]:
     """Everything in words, at most `width` cells wide."""
     empty: Line = (("", "plain"),)
     lines = [*step_lines(view, width), empty, *run_lines(view, found, width), empty, *ledger_lines(ledgers, width)]
@@ -64,7 +64,7 @@ def step_lines(view: ViewState, width: int) -> list[Line]:
     return lines
 
 
-def run_lines(view: ViewState, found: Results, width: int) -> list[Line]:
+def run_lines(view: ViewState, found: Results | None, width: int) -> list[Line]:
     """The run: trials by outcome, the best model and when it came."""
     run = view.run
     counts = Counter(trial.status for trial in run.trials.values())
@@ -77,6 +77,8 @@ def run_lines(view: ViewState, found: Results, width: int) -> list[Line]:
         sign = mark(status)
         spans.append((f"  {sign.glyph}\u00a0{many}\u00a0{sign.word}", sign.tone))
     lines += hang(tuple(spans), width, 2)
+    if found is None:
+        return [*lines, (("reading the trials…", "dim"),)]
     items, base = found.items, found.base
     if not items:
         return [*lines, (("no trial has a score yet", "dim"),)]
