@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import subprocess
 import sys
@@ -16,6 +17,8 @@ import pytest
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue import entries, fetch
 from lamdatui.catalogue.entries import ENTRIES, Entry, Member
+from lamdatui.config import resources
+from tests.conftest import Commands
 
 CONTENT = b"weights"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -197,3 +200,22 @@ def test_looking_into_the_catalogue_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_a_run_makes_by_itself_and_what_is_optional_is_no_fault(cli: Commands, tmp_path: Path) -> None:
+    """A first look at the lab was two thirds red, about what enter makes, and about what nobody needs."""
+    done = cli("check", "lab", "--json", LAMDATUI_HOME=str(tmp_path / "new"))
+    findings = json.loads(done.stdout)
+    findings = findings["findings"] if isinstance(findings, dict) else findings
+    assert done.returncode == 0, done.stdout
+    assert {item["status"] for item in findings} == {"ok", "info"}
+    assert all("made when a run starts" in item["detail"] and not item["fix"] for item in findings if item["status"] == "info")
+    machine = json.loads(cli("doctor", "--json", LAMDATUI_HOME=str(tmp_path / "new")).stdout)
+    machine = machine["findings"] if isinstance(machine, dict) else machine
+    states = {item["subject"]: item["status"] for item in machine}
+    assert states["lab-bases"] == states["smollm2-135m-gguf"] == "info" and states["GPU"] in ("info", "ok")
+    # A file that is really missing is a fault as before.
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(resources.files("profiles")["lab"][1].read_text().replace("catalogue:lab-bases/llama", "/nowhere/llama"))
+    broken = cli("check", str(profile), LAMDATUI_HOME=str(tmp_path / "new"))
+    assert broken.returncode != 0 and "/nowhere/llama" in broken.stdout

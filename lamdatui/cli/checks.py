@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from lamdatui.domain.state import RunState
     from lamdatui.engine.machine import Machine
 
-Status = Literal["ok", "warn", "bad"]
+Status = Literal["ok", "info", "warn", "bad"]
+"""`info`: nothing is wrong; it is optional, or lamdatui makes it when it is needed."""
+MADE = "lamdatui models fetch lab-bases"
+"""The fix of what `lamdatui run` makes by itself before it starts."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ def _try(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", subject, look())
     except LamdatuiError as error:
+        if error.fix == MADE:
+            return Finding("info", subject, "made when a run starts: once, about two minutes")
         where = f" ({error.where})" if error.where else ""
         return Finding("bad", subject, error.what + where, error.fix)
     except (OSError, RecursionError, TypeError, ValueError) as error:
@@ -76,7 +81,7 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
     except LamdatuiError as error:
         findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
     findings += [*_trust(profile), *_contents(profile)]
-    if all(finding.status != "bad" for finding in findings):
+    if all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
     findings.append(_try("planner", lambda: _planner(profile)))
     return findings
@@ -252,7 +257,7 @@ def _gpu() -> Finding:
 
     gpus, reason = read_gpus()
     if not gpus:
-        return Finding("warn", "GPU", reason, "steps run on the CPU, which is enough for the lab and the quickstart")
+        return Finding("info", "GPU", f"{reason}; steps run on the CPU, which is enough for the lab and the quickstart")
     names = ", ".join(f"{gpu['name']} {(gpu['memory_total'] or 0) / 2**30:.0f} GiB" for gpu in gpus)
     build = version("torch") if importlib.util.find_spec("torch") else "none"
     if build.endswith("+cpu"):
@@ -319,7 +324,9 @@ def _catalogue() -> list[Finding]:
     for entry in ENTRIES.values():
         path = local(entry.name)
         if path is None:
-            findings.append(Finding("warn", entry.name, "not fetched", f"lamdatui models fetch {entry.name}"))
+            fix = f"lamdatui models fetch {entry.name}"
+            detail = "not made yet; a run of the lab makes it" if fix == MADE else "not fetched; only what names it needs it"
+            findings.append(Finding("info", entry.name, detail, "" if fix == MADE else fix))
         else:
             findings.append(Finding("ok", entry.name, str(path)))
     return findings

@@ -36,7 +36,7 @@ from lamdatui.ui.kit.dialogs import ConfirmScreen
 from lamdatui.ui.start.busy import BusyScreen
 from lamdatui.ui.start.newrun import NewRunScreen
 from lamdatui.ui.start.screen import StartScreen
-from lamdatui.ui.start.text import STATES, finding_lines, is_made_first, merged, run_line, runs_of, shown_findings
+from lamdatui.ui.start.text import STATES, finding_lines, merged, run_line, runs_of, shown_findings
 
 RUNS: list[dict[str, Any]] = [
     {"run": "lab-3", "status": "done", "trials": 12, "max_trials": 12.0, "mode": "auto", "profile": "lab", "winner": "m7",
@@ -50,8 +50,8 @@ RUNS: list[dict[str, Any]] = [
 DOCTOR = [
     {"status": "ok", "subject": "torch", "detail": "2.13.0", "fix": ""},
     {"status": "bad", "subject": "optuna", "detail": "not installed", "fix": "make install"},
-    {"status": "warn", "subject": "GPU", "detail": "no NVIDIA driver", "fix": "steps run on the CPU"},
-    {"status": "warn", "subject": "smollm2", "detail": "not fetched", "fix": "lamdatui models fetch smollm2"},
+    {"status": "info", "subject": "GPU", "detail": "no NVIDIA driver; steps run on the CPU", "fix": ""},
+    {"status": "info", "subject": "smollm2", "detail": "not fetched", "fix": "lamdatui models fetch smollm2"},
     {"status": "ok", "subject": "planner servers", "detail": "http://127.0.0.1:8080/v1 (llama-server)", "fix": ""},
 ]
 CHECK = [
@@ -137,7 +137,7 @@ def test_states_differ_without_colour() -> None:
 
 
 def test_problems_come_first_and_versions_of_packages_are_left_out() -> None:
-    assert [item["subject"] for item in shown_findings(DOCTOR)] == ["optuna", "GPU", "smollm2", "planner servers"]
+    assert [item["subject"] for item in shown_findings(DOCTOR)] == ["optuna", "planner servers", "GPU", "smollm2"]
     lines = ["".join(text for text, _ in line) for line in finding_lines(DOCTOR[1], 60)]
     assert lines == ["✗ broken optuna: not installed", "  fix: make install"]
 
@@ -146,7 +146,6 @@ def test_findings_with_one_fix_are_one() -> None:
     lab = {"status": "bad", "subject": "model llama", "detail": "not here", "fix": "lamdatui models fetch lab-bases"}
     found = merged([lab, {**lab, "subject": "model phi"}, CHECK[0]])
     assert [item["detail"] for item in found] == ["not here (and 1 more with the same fix)", CHECK[0]["detail"]]
-    assert is_made_first([lab, CHECK[0]]) and not is_made_first([lab, DOCTOR[1]]) and not is_made_first(CHECK)
 
 
 async def test_it_paints_before_anything_slow_is_known(commands: Commands, tmp_path: Path) -> None:
@@ -156,7 +155,7 @@ async def test_it_paints_before_anything_slow_is_known(commands: Commands, tmp_p
         assert "looking for runs" in start.text() and "quickstart" in start.text()
         commands.held.set()
         await start.until(lambda: "lab-2" in start.text() and "optuna" in start.text(), "runs and machine")
-        assert "1 going" in start.text() and "3 missing" in start.text() and "make install" in start.text()
+        assert "1 going" in start.text() and "1 to look at" in start.text() and "make install" in start.text()
         assert "\x1b" not in start.text()
 
 
@@ -273,7 +272,7 @@ async def test_a_missing_model_is_fetched_after_a_question(commands: Commands, t
     async with started(tmp_path) as start:
         await start.until(lambda: "optuna" in start.text(), "the machine")
         start.app.screen.query_one("#start-machine").focus()
-        await start.pilot.press("down", "down", "enter")
+        await start.pilot.press("down", "down", "down", "enter")
         await start.until(lambda: start.app.screen.has_class("choice-screen"), "the question")
         await start.pilot.press("down", "enter")
         await start.until(lambda: commands.of("models"), "the command")

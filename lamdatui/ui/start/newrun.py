@@ -22,7 +22,7 @@ from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit import commandline
 from lamdatui.ui.kit.hanging import Hanging
 from lamdatui.ui.kit.stack import DIALOG_STYLES, leave
-from lamdatui.ui.start.text import finding_lines, is_made_first, merged, verdict
+from lamdatui.ui.start.text import finding_lines, merged, verdict
 from lamdatui.ui.view.format import Line
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -116,7 +116,7 @@ class NewRunScreen(ModalScreen[list[str] | None]):
         try:
             found = await commandline.ask("check", self._profile, "--runs-dir", str(self._runs_dir))
             # What is wrong comes first; what is fine is below it.
-            self._findings = sorted(found, key=lambda item: {"bad": 0, "warn": 1}.get(item["status"], 2))
+            self._findings = sorted(found, key=lambda item: {"bad": 0, "warn": 1, "info": 2}.get(item["status"], 3))
             text = verdict(self._findings)
         except (LamdatuiError, KeyError, TypeError) as error:
             fix = error.where if isinstance(error, LamdatuiError) else ""
@@ -150,7 +150,7 @@ class NewRunScreen(ModalScreen[list[str] | None]):
         elif self._findings is None:
             self._wanted = True
             self._say("checking the profile… the run starts when nothing is broken")
-        elif self._has_problem and not self._warned and not is_made_first(self._findings):
+        elif self._has_problem and not self._warned:
             self._wanted, self._warned = False, True
             self._say(f"{verdict(self._findings)}; again to start anyway", bad=True)
         else:

@@ -160,8 +160,8 @@ class StartScreen(Screen[None]):
         finally:
             self._machine.border_subtitle = ""
         self._machine.show(found)
-        missing = sum(item["status"] != "ok" for item in found)
-        self._machine.border_subtitle = Content(f"{missing} missing" if missing else "nothing missing")
+        wrong = sum(item["status"] not in ("ok", "info") for item in found)
+        self._machine.border_subtitle = Content(f"{wrong} to look at" if wrong else "nothing missing")
 
     @on(OptionList.OptionSelected, "#start-runs")
     def _run_chosen(self) -> None:

@@ -23,7 +23,8 @@ STATES: dict[str, Mark] = {
 ORDER = ("going", "unfinished")
 FINDINGS: dict[str, Mark] = {
     "ok": Mark("✓", "ok", "good"),
-    "warn": Mark("!", "missing", "wait"),
+    "info": Mark("·", "optional", "dim"),
+    "warn": Mark("!", "attention", "wait"),
     "bad": Mark("✗", "broken", "bad"),
 }
 NO_RUNS = "No run in this folder yet. Choose a profile below and press enter."
@@ -110,10 +111,11 @@ def profile_line(profile: ProfileChoice, width: int) -> Line:
 def shown_findings(found: Sequence[Json]) -> list[Json]:
     """What a start screen needs of `lamdatui doctor --json`: every problem, then hardware, planner and models."""
     quiet = {"SQLite", "terminal", "settings", "disk of the cache", "lamdatui"}
-    problems = [item for item in found if item["status"] != "ok"]
+    problems = [item for item in found if item["status"] not in ("ok", "info")]
+    optional = [item for item in found if item["status"] == "info"]
     # Installed packages are lines of version numbers; they are of interest only when they are missing.
     fine = [item for item in found if item["status"] == "ok" and item["subject"] not in quiet and not _is_version(item)]
-    return [*problems, *fine]
+    return [*problems, *fine, *optional]
 
 
 def _is_version(item: Json) -> bool:
@@ -132,15 +134,6 @@ def finding_lines(item: Json, width: int) -> list[Line]:
     return [row for line in lines for row in hang(line, max(12, width), 4)]
 
 
-LAB = FETCH + "lab-bases"
-
-
-def is_made_first(found: Sequence[Json]) -> bool:
-    """Whether all that is broken is what `lamdatui run` makes by itself before it starts."""
-    broken = [item for item in found if item["status"] == "bad"]
-    return bool(broken) and all(item.get("fix") == LAB for item in broken)
-
-
 def merged(found: Sequence[Json]) -> list[Json]:
     """Findings with one fix as one: the first, and how many more there are."""
     first: dict[tuple[str, str], Json] = {}
@@ -157,10 +150,10 @@ def merged(found: Sequence[Json]) -> list[Json]:
 
 def verdict(found: Sequence[Json]) -> str:
     """One line on the findings of `lamdatui check`."""
-    if is_made_first(found):
-        return "! the lab's models and data are made first: once, about two minutes"
     bad = sum(item["status"] == "bad" for item in found)
     warned = sum(item["status"] == "warn" for item in found)
+    if not bad and not warned and (made := [item for item in found if item["status"] == "info"]):
+        return f"✓ nothing is broken; what is not here yet is {made[0]['detail']}"
     if not bad and not warned:
         return f"✓ {len(found)} checks, nothing is missing"
     parts = [f"{bad} broken"] if bad else []
