@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import Trial
-from lamdatui.ui.lineage.forest import Pipeline
+from lamdatui.ui.lineage.forest import Forest
 from lamdatui.ui.lineage.rows import columns, row_line
 from lamdatui.ui.view.state import ViewState
 
@@ -49,11 +49,11 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 def measure(trials: int) -> list[tuple[str, float]]:
     """Each kind of update on a run of that many trials."""
-    chance, view, pipeline = random.Random(7), ViewState(), Pipeline()
+    chance, view, pipeline = random.Random(7), ViewState(), Forest()
     view.run.pool.add(ModelObject("base", "base", "Llama", "x", "/w"))
     for number in range(1, trials + 1):
         add(view, number, chance)
-    found = [("read the whole run", milliseconds(lambda: Pipeline().take(view)))]
+    found = [("read the whole run", milliseconds(lambda: Forest().take(view)))]
     pipeline.take(view)
 
     def change() -> None:

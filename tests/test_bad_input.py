@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lamdatui.actionkit.timings import Ledger
+from lamdatui.actionkit.timings import Timings
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import MOST_NESTED, file_digest, finite, parse_json, read_json, regular
 from lamdatui.catalogue.fetch import local
@@ -129,7 +129,7 @@ def test_what_may_be_missing_may_also_be_no_file(tmp_path: Path, home: Path) -> 
     (home / "config" / "actions").mkdir()
     fifo(home / "config" / "actions" / "mine.py")
     assert not is_trusted(tmp_path)
-    assert Ledger.open(home / "state" / "measurements.jsonl").items == []
+    assert Timings.open(home / "state" / "measurements.jsonl").items == []
     assert any("mine.py" in told and "not a regular file" in told for told in load_registry().problems)
 
 
@@ -400,7 +400,7 @@ def test_damaged_measurements_cost_only_themselves(tmp_path: Path) -> None:
     path = tmp_path / "measurements.jsonl"
     lines = [json.dumps(item).encode() for item in (*bad, good | {"seconds": None}, [], 5, {}, good)]
     path.write_bytes(b"\n".join([*lines, b"\xff\xfe", DEEP.encode(), b"\x00"]))
-    assert [item.seconds for item in Ledger.open(path).items] == [2.0]
+    assert [item.seconds for item in Timings.open(path).items] == [2.0]
 
 
 @pytest.mark.parametrize(

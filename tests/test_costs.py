@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from lamdatui.actionkit import costs
-from lamdatui.actionkit.timings import Ledger, Measurement, scale
+from lamdatui.actionkit.timings import Measurement, Timings, scale
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import Call, Estimate
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
@@ -46,34 +46,34 @@ def test_training_costs_more_with_more_weights_rows_and_copies() -> None:
 
 
 def test_an_estimate_is_corrected_by_steps_of_the_same_kind_and_size(tmp_path: Path) -> None:
-    ledger = Ledger.open(tmp_path / "state" / "measurements.jsonl")
+    timings = Timings.open(tmp_path / "state" / "measurements.jsonl")
     plain = Estimate(10.0, costs.PROCESS_BYTES + 10**9, 5)
-    assert ledger.correct("sft", "supervised", "cpu", "float32", 10**8, plain) == plain
+    assert timings.correct("sft", "supervised", "cpu", "float32", 10**8, plain) == plain
     for seconds, memory in ((20.0, 2 * 10**9), (30.0, 3 * 10**9), (40.0, 10**9)):
-        ledger.add(taken(seconds, memory + costs.PROCESS_BYTES))
-    corrected = ledger.correct("sft", "supervised", "cpu:0", "float32", 10**8, plain)
+        timings.add(taken(seconds, memory + costs.PROCESS_BYTES))
+    corrected = timings.correct("sft", "supervised", "cpu:0", "float32", 10**8, plain)
     assert corrected.seconds == 30.0
     assert corrected.memory_bytes == costs.PROCESS_BYTES + 3 * 10**9
     assert corrected.disk_bytes == 5
     for other in (
-        ledger.correct("sft", "supervised", "cpu", "float32", 10**10, plain),
-        ledger.correct("sft", "supervised", "cuda:0", "float32", 10**8, plain),
-        ledger.correct("sft", "supervised", "cpu", "bfloat16", 10**8, plain),
-        ledger.correct("dpo", "preference", "cpu", "float32", 10**8, plain),
+        timings.correct("sft", "supervised", "cpu", "float32", 10**10, plain),
+        timings.correct("sft", "supervised", "cuda:0", "float32", 10**8, plain),
+        timings.correct("sft", "supervised", "cpu", "bfloat16", 10**8, plain),
+        timings.correct("dpo", "preference", "cpu", "float32", 10**8, plain),
     ):
         assert other == plain
-    sibling = ledger.correct("other", "supervised", "cpu", "float32", 10**8, plain)
+    sibling = timings.correct("other", "supervised", "cpu", "float32", 10**8, plain)
     assert (sibling.seconds, sibling.memory_bytes) == (30.0, plain.memory_bytes)
 
 
 def test_the_ledger_is_read_again_and_a_broken_line_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "measurements.jsonl"
-    ledger = Ledger.open(path)
-    ledger.add(taken(20.0, 10**9))
+    timings = Timings.open(path)
+    timings.add(taken(20.0, 10**9))
     with path.open("a") as handle:
         handle.write('{"type": "sft"}\nnot json\n')
-    ledger.add(taken(30.0, 10**9))
-    again = Ledger.open(path)
+    timings.add(taken(30.0, 10**9))
+    again = Timings.open(path)
     assert [item.seconds for item in again.items] == [20.0, 30.0]
     assert json.loads(path.read_text().splitlines()[0])["type"] == "sft"
     assert again.count("sft", "cpu", "float32", 10**8) == 2
@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_not_offered_and_the_reason_is_told() -> None:
     assert small.candidates == []
     reasons = small.to_json()["refused"]
     assert any("memory; there are 1.0 GiB" in reason for reason in reasons)
-    measured = Ledger(items=[taken(10.0, 2**50, parameters=10**9)])
+    measured = Timings(items=[taken(10.0, 2**50, parameters=10**9)])
     learned = enumerate_type(SFT, state, Machine("cpu", "float32", 2**34, None, measured), Known(), 1)
     assert learned.candidates == []
     assert enumerate_type(SFT, state, Machine("cpu", "float32", 2**34), Known(), 1).candidates

@@ -45,23 +45,23 @@ def scale(parameters: int) -> int:
 
 
 @dataclass(slots=True)
-class Ledger:
+class Timings:
     """This machine's measurements. `path` None keeps them in memory only."""
 
     path: Path | None = None
     items: list[Measurement] = field(default_factory=list)
 
     @classmethod
-    def open(cls, path: Path) -> Ledger:
+    def open(cls, path: Path) -> Timings:
         """Read what is there; a broken line is passed over, an old excess is dropped."""
         items = list(_read(path))
-        ledger = cls(path, items[-MOST_LINES:])
+        timings = cls(path, items[-MOST_LINES:])
         if len(items) > 2 * MOST_LINES:
             try:
-                write_atomic(path, "".join(_line(item) for item in ledger.items))
+                write_atomic(path, "".join(_line(item) for item in timings.items))
             except OSError:
                 pass  # a state folder that can't be written to
-        return ledger
+        return timings
 
     def add(self, item: Measurement) -> None:
         """Remember a step. A state folder that can't be written to costs only the memory of it."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from lamdatui import __version__
-from lamdatui.actionkit.timings import Ledger
+from lamdatui.actionkit.timings import Timings
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.config import resources
@@ -163,7 +163,7 @@ def _machine(profile: Profile, folder: Path) -> Machine:
     fast = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus) if on_gpu else has_fast_bfloat16()
     dtype = profile.dtype if profile.dtype != "auto" else "bfloat16" if fast else "float32"
     memory = min(known) if on_gpu else psutil.virtual_memory().total
-    return Machine("cuda" if on_gpu else "cpu", dtype, memory, folder, Ledger.open(paths.measurements_file()))
+    return Machine("cuda" if on_gpu else "cpu", dtype, memory, folder, Timings.open(paths.measurements_file()))
 
 
 def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: bool) -> Finding:
@@ -188,7 +188,7 @@ def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: b
     action = listing.candidates[0].action
     call = bound.call(action.inputs, bound.defaults(), state.pool, machine.device)
     cost = machine.estimate(bound, call)
-    steps = machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call))
+    steps = machine.timings.count(bound.name, machine.device, machine.dtype, size_of(call))
     grounds = f"from {steps} measured steps" if steps else "by formula"
     told = "time unknown" if cost.seconds is None else f"about {cost.seconds:.1f} s"
     told += "" if cost.memory_bytes is None else f", {cost.memory_bytes / 2**30:.1f} GiB of memory"

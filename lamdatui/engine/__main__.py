@@ -18,7 +18,7 @@ from typing import Any, TextIO
 import psutil
 
 from lamdatui import __version__
-from lamdatui.actionkit.timings import Ledger
+from lamdatui.actionkit.timings import Timings
 from lamdatui.base.clock import SystemClock, boot_id
 from lamdatui.base.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
@@ -110,8 +110,8 @@ class Engine:
         return self._fit("cpu", has_fast_bfloat16(), psutil.virtual_memory().total), ["cpu"]
 
     def _fit(self, device: str, fast_bfloat16: bool, memory: int) -> Machine:
-        ledger = Ledger.open(measurements_file())
-        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, ledger)
+        timings = Timings.open(measurements_file())
+        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, timings)
 
     def _dtype(self, fast_bfloat16: bool) -> str:
         """The dtype of weights that are not trained, and of the results: part of every action's digest, so a run keeps it."""

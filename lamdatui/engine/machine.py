@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actionkit.timings import Ledger, Measurement, scale
+from lamdatui.actionkit.timings import Measurement, Timings, scale
 from lamdatui.domain.actions import BoundType, Call, Estimate, Value
 from lamdatui.store.artifacts import read_manifest
 
@@ -22,7 +22,7 @@ class Machine:
     memory_bytes: int
     disk: Path | None = None
     """The folder of the store: what is free there bounds what is written."""
-    ledger: Ledger = field(default_factory=Ledger)
+    timings: Timings = field(default_factory=Timings)
 
     def recorded(self, digest: str) -> Mapping[str, Value] | None:
         """The hyperparameters of the action that made the store's object `digest`; None when there is none that can be read."""
@@ -36,13 +36,13 @@ class Machine:
     def estimate(self, bound: BoundType, call: Call) -> Estimate:
         """The type's own estimate, corrected by what this machine measured."""
         plain = bound.estimate(call)
-        return self.ledger.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
+        return self.timings.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
 
     def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:
-        """Add a step that did its work to the ledger."""
+        """Add a step that did its work to the timings."""
         plain = bound.estimate(call)
         gpu = self.device.startswith("cuda")
-        self.ledger.add(
+        self.timings.add(
             Measurement(
                 type=bound.name,
                 family=bound.type.family,

@@ -49,7 +49,7 @@ def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machin
         "seconds": seconds,
         "memory_bytes": estimate.memory_bytes,
         "disk_bytes": estimate.disk_bytes,
-        "measured": machine.ledger.count(bound.name, machine.device, machine.dtype, size_of(call)),
+        "measured": machine.timings.count(bound.name, machine.device, machine.dtype, size_of(call)),
     }
 
 

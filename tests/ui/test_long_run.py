@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lamdatui.domain.planner_report import told, worth
-from lamdatui.ui.lineage.forest import Row
+from lamdatui.ui.lineage.forest import TreeRow
 from lamdatui.ui.lineage.pane import PipelinePane
 from lamdatui.ui.node.compare_screen import CompareScreen
 from lamdatui.ui.view import link
@@ -37,7 +37,7 @@ def shown(console: Console) -> Any:
     return list(view.activity), models, best and best.number, list(view.exchanges), view.run.scores
 
 
-def rows(console: Console) -> list[Row]:
+def rows(console: Console) -> list[TreeRow]:
     """The rows of the pipeline."""
     return console.app.console_screen.query_one(PipelinePane).pipeline.rows
 

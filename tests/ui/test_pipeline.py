@@ -12,7 +12,7 @@ from rich.cells import cell_len
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.ui.lineage.forest import ORDERS, Pipeline, Row
+from lamdatui.ui.lineage.forest import ORDERS, Forest, TreeRow
 from lamdatui.ui.lineage.pane import FilterInput, LineageTree
 from lamdatui.ui.lineage.rows import brief_seconds, columns, header, row_line
 from lamdatui.ui.node.screen import NodeScreen
@@ -40,19 +40,19 @@ def play(engine: FakeEngine) -> ViewState:
     return view
 
 
-def taken(view: ViewState) -> Pipeline:
+def taken(view: ViewState) -> Forest:
     """A pipeline of it."""
-    pipeline = Pipeline()
+    pipeline = Forest()
     pipeline.take(view)
     return pipeline
 
 
-def shape(pipeline: Pipeline) -> list[tuple[int, str]]:
+def shape(pipeline: Forest) -> list[tuple[int, str]]:
     """Depths and keys of the rows."""
     return [(row.depth, row.key) for row in pipeline.rows]
 
 
-def lines(pipeline: Pipeline, width: int = 100) -> list[str]:
+def lines(pipeline: Forest, width: int = 100) -> list[str]:
     """The rows as text."""
     found = columns(pipeline.tasks, width, pipeline.depth)
     return ["".join(text for text, _ in row_line(row, pipeline, found, width)) for row in pipeline.rows]
@@ -183,7 +183,7 @@ def test_another_run_in_the_same_place_is_read_anew(history: FakeEngine) -> None
     view = play(history)
     pipeline = taken(view)
     view.run = RunState()
-    assert pipeline.take(view).rows and pipeline.rows == list[Row]() and pipeline.best is None
+    assert pipeline.take(view).rows and pipeline.rows == list[TreeRow]() and pipeline.best is None
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(None, ""), (0.44, "0.4s"), (38, "38s"), (600, "10m"), (11000, "3.1h")])

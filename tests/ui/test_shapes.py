@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lamdatui.domain.events import event_from_json
 from lamdatui.domain.state import RunState
-from lamdatui.ui.lineage.forest import Pipeline
+from lamdatui.ui.lineage.forest import Forest
 from lamdatui.ui.view.reduce import reduce
 from lamdatui.ui.view.shapes import check, check_event, check_head, check_trials
 from lamdatui.ui.view.state import ViewState
@@ -146,7 +146,7 @@ def test_any_snapshot_is_taken_or_told_as_one_problem(encoded: str, data: st.Dat
     # Either all of it or nothing is in the state, and what is in it can be laid out.
     assert view.restored is None
     assert not view.run.trials or abs(len(view.run.trials) - whole) <= 3
-    pipeline = Pipeline()
+    pipeline = Forest()
     pipeline.take(view)
     assert len(pipeline.rows) >= len(view.run.trials)
 

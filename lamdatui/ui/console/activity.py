@@ -17,7 +17,7 @@ from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.view.state import ACTIVITY_ROWS, ViewState
 
 if TYPE_CHECKING:
-    from lamdatui.ui.view.activity import Row
+    from lamdatui.ui.view.activity import ActivityRow
 
 HEAD = 10
 
@@ -25,7 +25,7 @@ HEAD = 10
 class ActivityOption(Option):
     """An option that remembers its row."""
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: ActivityRow) -> None:
         super().__init__(row_content(row))
         self.row = row
 
@@ -44,7 +44,7 @@ class ActivityPane(OptionList):
         self._shown = 0
 
     @property
-    def selected_row(self) -> Row | None:
+    def selected_row(self) -> ActivityRow | None:
         """The row under the cursor."""
         option = self.highlighted_option
         return cast(ActivityOption, option).row if option else None
@@ -70,7 +70,7 @@ class ActivityPane(OptionList):
         self.call_after_refresh(self.scroll_to_highlight)
 
 
-def row_content(row: Row) -> Content:
+def row_content(row: ActivityRow) -> Content:
     """`08:12:03 ? trial 3   proposed sft(base, mix) by lamdagent`."""
     # A row without a head goes on with the one above it.
     known = row.wall and row.head

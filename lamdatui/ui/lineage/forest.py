@@ -59,7 +59,7 @@ class Node:
         return self.known
 
 
-class Row(NamedTuple):
+class TreeRow(NamedTuple):
     """One line: a node, or a reference to a merge that stands below its first parent; `above` is then the further parent."""
 
     node: Node
@@ -81,11 +81,11 @@ class Change:
     keys: frozenset[str] = frozenset()
 
 
-class Pipeline:
+class Forest:
     """The forest with its folds, filter and order. `take` costs what changed, not what there is."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self.rows: list[TreeRow] = []
         self.nodes: dict[str, Node] = {}
         self.folded: set[str] = set()
         self.order: Order = "number"
@@ -143,7 +143,7 @@ class Pipeline:
             place, node = self._place(node), node.parent
         return place
 
-    def foldable(self, row: Row) -> bool:
+    def foldable(self, row: TreeRow) -> bool:
         """Whether something stands below a row, shown or folded away."""
         if row.above is not None or self.order != "number":
             return False
@@ -151,12 +151,12 @@ class Pipeline:
             return any(child.key in self._shown for child in row.node.children)
         return bool(row.node.children or row.node.also)
 
-    def hidden(self, row: Row) -> int:
+    def hidden(self, row: TreeRow) -> int:
         """How many rows are folded away below a row."""
         folded = row.above is None and self.order == "number" and self.matching is None and row.node.key in self.folded
         return _count(row.node) if folded else 0
 
-    def lasts(self, row: Row) -> list[bool]:
+    def lasts(self, row: TreeRow) -> list[bool]:
         """For each level from the first below a root to the row's own: whether it is the last one of its parent."""
         found: list[bool] = []
         node, above = row.node, row.above
@@ -264,7 +264,7 @@ class Pipeline:
             return
         rows = self.rows.copy()
         if node.parent is None:
-            rows.append(Row(node))
+            rows.append(TreeRow(node))
         else:
             self._put(rows, node, node.parent, len(node.parent.also))
         for other in (self._by_model.get(name) for name in node.parents[1:]):
@@ -272,13 +272,13 @@ class Pipeline:
                 self._put(rows, node, other, 0, other)
         self.rows = rows
 
-    def _put(self, rows: list[Row], node: Node, parent: Node, after: int, above: Node | None = None) -> None:
+    def _put(self, rows: list[TreeRow], node: Node, parent: Node, after: int, above: Node | None = None) -> None:
         place = next((place for place, row in enumerate(rows) if row.node is parent and row.above is None), None)
         if place is None or parent.key in self.folded:
             return
         depth = rows[place].depth
         end = next((later for later in range(place + 1, len(rows)) if rows[later].depth <= depth), len(rows))
-        rows.insert(end - after, Row(node, depth + 1, above))
+        rows.insert(end - after, TreeRow(node, depth + 1, above))
         self.depth = max(self.depth, depth + 1)
 
     def _move(self, node: Node, before: tuple[str, ...]) -> None:
@@ -322,7 +322,7 @@ class Pipeline:
             return reference and parent.also[-1] is node
         return parent.children[-1] is node
 
-    def _ranked(self, nodes: Iterable[Node]) -> list[Row]:
+    def _ranked(self, nodes: Iterable[Node]) -> list[TreeRow]:
         def rank(node: Node) -> tuple[bool, float, int]:
             trial = node.trial
             value = None if trial is None else trial.objective
@@ -332,13 +332,13 @@ class Pipeline:
                 value = _number(((trial and trial.gain) or {}).get("mean"))
             return (value is None, -(value or 0.0), node.number)
 
-        return [Row(node) for node in sorted(nodes, key=rank)]
+        return [TreeRow(node) for node in sorted(nodes, key=rank)]
 
-    def _tree(self) -> list[Row]:
-        rows: list[Row] = []
+    def _tree(self) -> list[TreeRow]:
+        rows: list[TreeRow] = []
         shown, folded = None if self.matching is None else self._shown, self.folded
         # Deep trees are common (each trial goes on from the best), so that this does not recurse.
-        stack = [Row(node) for node in reversed(self._roots)]
+        stack = [TreeRow(node) for node in reversed(self._roots)]
         while stack:
             row = stack.pop()
             node, depth, above = row
@@ -349,12 +349,12 @@ class Pipeline:
                 continue
             rows.append(row)
             if shown is not None:
-                stack += [Row(child, depth + 1) for child in reversed(node.children)]
+                stack += [TreeRow(child, depth + 1) for child in reversed(node.children)]
             elif node.key not in folded:
                 if node.also:
-                    stack += [Row(merge, depth + 1, node) for merge in reversed(node.also)]
+                    stack += [TreeRow(merge, depth + 1, node) for merge in reversed(node.also)]
                 if node.children:
-                    stack += [Row(child, depth + 1) for child in reversed(node.children)]
+                    stack += [TreeRow(child, depth + 1) for child in reversed(node.children)]
         return rows
 
 

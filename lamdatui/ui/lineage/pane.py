@@ -19,7 +19,7 @@ from textual.strip import Strip
 from textual.widgets import Input, Static
 
 from lamdatui.ui.keys.table import bindings
-from lamdatui.ui.lineage.forest import ORDERS, Change, Node, Pipeline, Row
+from lamdatui.ui.lineage.forest import ORDERS, Change, Forest, Node, TreeRow
 from lamdatui.ui.lineage.rows import GUTTER, Columns, columns, guide_cells, header, row_line
 from lamdatui.ui.view.format import Tone
 from lamdatui.ui.view.state import ViewState
@@ -32,7 +32,7 @@ _STYLED: tuple[Tone, ...] = ("dim", "good", "bad", "wait", "run", "strong")
 
 
 class LineageTree(ScrollView, can_focus=True):
-    """The rows of a `Pipeline`. Cursor, folds and what is in view stay through updates."""
+    """The rows of a `Forest`. Cursor, folds and what is in view stay through updates."""
 
     BINDINGS = [*bindings("pane", "pipeline")]
     BINDING_GROUP_TITLE = "Pipeline"
@@ -53,11 +53,11 @@ class LineageTree(ScrollView, can_focus=True):
     class FilterAsked(Message):
         """The person wants to type a filter."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Forest) -> None:
         super().__init__(id="lineage")
         self.pipeline = pipeline
         self.columns = Columns(())
-        self._rows: list[Row] = []
+        self._rows: list[TreeRow] = []
         self._cursor = ""
         self._styles: dict[Tone, Style] = {}
 
@@ -301,7 +301,7 @@ class PipelinePane(Vertical):
         self._view = view
         self._said = (False, EMPTY, "")
         """Whether columns are named, what stands above the rows, what below."""
-        self.pipeline = Pipeline()
+        self.pipeline = Forest()
 
     def compose(self) -> ComposeResult:
         yield Static(EMPTY, id="lineage-header", markup=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 from lamdatui.base.text import one_line
-from lamdatui.ui.lineage.forest import Facts, Pipeline, Row
+from lamdatui.ui.lineage.forest import Facts, Forest, TreeRow
 from lamdatui.ui.view.format import Line, Span, Tone, fit, interval, score, signed
 
 GUTTER = 2
@@ -65,7 +65,7 @@ def header(found: Columns, width: int, left: str) -> str:
     return set_cell_size(set_cell_size(f"   {_short(left, room - 3)}", room) + text, width)
 
 
-def row_line(row: Row, pipeline: Pipeline, found: Columns, width: int) -> Line:
+def row_line(row: TreeRow, pipeline: Forest, found: Columns, width: int) -> Line:
     """One line of exactly `width` cells."""
     node, facts, reference = row.node, row.node.facts, row.above is not None
     best = pipeline.best is node and not reference
@@ -92,13 +92,13 @@ def row_line(row: Row, pipeline: Pipeline, found: Columns, width: int) -> Line:
     return (*gutter, (guide, "dim"), *fit(left, room), *right)
 
 
-def _lineage(row: Row, pipeline: Pipeline, best: bool) -> Span:
+def _lineage(row: TreeRow, pipeline: Forest, best: bool) -> Span:
     if best:
         return ("★", "wait")
     return ("┃", "wait") if row.node.key in pipeline.path and row.above is None else (" ", "plain")
 
 
-def _guide(row: Row, pipeline: Pipeline, most: int) -> str:
+def _guide(row: TreeRow, pipeline: Forest, most: int) -> str:
     """Guides and fold sign; of a deep row the levels that are left out are counted: `12›│ ├▾`."""
     sign = "─" if row.depth else " "
     if pipeline.foldable(row):
@@ -113,7 +113,7 @@ def _guide(row: Row, pipeline: Pipeline, most: int) -> str:
     return guide + sign
 
 
-def guide_cells(row: Row, found: Columns) -> int:
+def guide_cells(row: TreeRow, found: Columns) -> int:
     """Cells before the fold sign."""
     return min(max(0, 2 * row.depth - 1), max(found.guides, len(f"{row.depth}›") + 1)) if row.depth else 0
 

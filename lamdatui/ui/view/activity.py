@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ActivityRow:
     """One line of the activity pane; `detail` is what enter shows when there is more than the line says."""
 
     wall: float
@@ -28,41 +28,41 @@ class Row:
     detail: str = ""
 
 
-def rows(event: Event, before: RunState) -> list[Row]:
+def rows(event: Event, before: RunState) -> list[ActivityRow]:
     """Rows for an event; `before` is the state that the event has not changed yet."""
     maker = _MAKERS.get(event.kind)
     return [_finish(row, event) for row in maker(event.data, before)] if maker else []
 
 
-def _finish(row: Row, event: Event) -> Row:
-    return Row(event.wall, row.glyph, row.head, one_line(row.text), row.tone, row.trial, row.detail or row.text)
+def _finish(row: ActivityRow, event: Event) -> ActivityRow:
+    return ActivityRow(event.wall, row.glyph, row.head, one_line(row.text), row.tone, row.trial, row.detail or row.text)
 
 
-def _row(sign: Mark | str, head: str, text: str, tone: Tone = "plain", trial: int | None = None) -> Row:
+def _row(sign: Mark | str, head: str, text: str, tone: Tone = "plain", trial: int | None = None) -> ActivityRow:
     if isinstance(sign, Mark):
-        return Row(0.0, sign.glyph, head, text, sign.tone, trial)
-    return Row(0.0, sign, head, text, tone, trial)
+        return ActivityRow(0.0, sign.glyph, head, text, sign.tone, trial)
+    return ActivityRow(0.0, sign, head, text, tone, trial)
 
 
 def _trial(data: Json) -> str:
     return f"trial {data['number']}"
 
 
-def _created(data: Json, _: RunState) -> list[Row]:
+def _created(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "run", f"{data['name']}: {data['max_trials']} trials, policy {data['policy']}, mode {data['mode']}")]
 
 
-def _engine(data: Json, _: RunState) -> list[Row]:
+def _engine(data: Json, _: RunState) -> list[ActivityRow]:
     word = "engine started" if data["epoch"] <= 1 else "engine started again"
     device = data["device"].get("device") or "an unknown device"
     return [_row("·", word, f"on {device}, {data['device'].get('dtype') or 'dtype unknown'} (pid {data['pid']})", "dim")]
 
 
-def _engine_stopped(data: Json, _: RunState) -> list[Row]:
+def _engine_stopped(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("■", "engine stopped", data["reason"], "dim")]
 
 
-def _ended(data: Json, _: RunState) -> list[Row]:
+def _ended(data: Json, _: RunState) -> list[ActivityRow]:
     reason = f" ({data['reason']})" if data["reason"] else ""
     beats = {True: "better than the base, 95% interval above zero", False: "not shown to be better than the base", None: ""}[
         data["beats_base"]
@@ -78,7 +78,7 @@ def _ended(data: Json, _: RunState) -> list[Row]:
     return found
 
 
-def _object(data: Json, _: RunState) -> list[Row]:
+def _object(data: Json, _: RunState) -> list[ActivityRow]:
     item = data["object"]
     if item["trial"] is not None and item["kind"] == "model":
         return []
@@ -86,7 +86,7 @@ def _object(data: Json, _: RunState) -> list[Row]:
     return [_row("·", item["kind"], f"{item['id']} ({what})", "dim")]
 
 
-def _candidates(data: Json, _: RunState) -> list[Row]:
+def _candidates(data: Json, _: RunState) -> list[ActivityRow]:
     types = data["types"]
     offered = {name: value["offered"] if isinstance(value, dict) else value for name, value in types.items()}
     names = ", ".join(f"{name} {value}" for name, value in offered.items() if value)
@@ -101,7 +101,7 @@ def _candidates(data: Json, _: RunState) -> list[Row]:
     return found
 
 
-def _proposed(data: Json, _: RunState) -> list[Row]:
+def _proposed(data: Json, _: RunState) -> list[ActivityRow]:
     proposal, trial = data["proposal"], data["number"]
     found = [_row("?", _trial(data), f"proposed {call_text(proposal['action'])}", "wait", trial)]
     if proposal.get("fallback"):
@@ -110,7 +110,7 @@ def _proposed(data: Json, _: RunState) -> list[Row]:
     return [*found, _row("", "", f"{proposer(proposal)}{reason}", "dim", trial)]
 
 
-def _decided(data: Json, before: RunState) -> list[Row]:
+def _decided(data: Json, before: RunState) -> list[ActivityRow]:
     verdict, trial = data["verdict"], data["number"]
     words = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stop asked"}
     text = f"{words.get(verdict, verdict)} by {data['by']}"
@@ -136,7 +136,7 @@ def changes_text(proposed: Json, ran: Json | None) -> str:
     return ", ".join(f"{name} {number(before.get(name))} → {number(after[name])}" for name in names)
 
 
-def _closed(data: Json, _: RunState) -> list[Row]:
+def _closed(data: Json, _: RunState) -> list[ActivityRow]:
     status, trial = data["status"], data["number"]
     if status in ("vetoed", "skipped", "rejected"):
         return []
@@ -154,12 +154,12 @@ def _closed(data: Json, _: RunState) -> list[Row]:
     return [_row(mark(status), _trial(data), ", ".join(parts), trial=trial)]
 
 
-def _started(data: Json, before: RunState) -> list[Row]:
+def _started(data: Json, before: RunState) -> list[ActivityRow]:
     record = before.steps.get(data["step"])
     return [_row("▶", f"step {data['step']}", f"{record.purpose if record else 'step'} started", "run")]
 
 
-def _step_ended(data: Json, before: RunState) -> list[Row]:
+def _step_ended(data: Json, before: RunState) -> list[ActivityRow]:
     if data["cached"]:
         return [_row("=", f"step {data['step']}", "cached: the same work was done before", "good")]
     if not data["error"]:
@@ -168,52 +168,52 @@ def _step_ended(data: Json, before: RunState) -> list[Row]:
     return [_row(mark(data["status"]), f"step {data['step']}", f"{data['status']}: {text}")]
 
 
-def _evaluated(data: Json, _: RunState) -> list[Row]:
+def _evaluated(data: Json, _: RunState) -> list[ActivityRow]:
     value = data["score"]
     text = f"{data['task']} {score(value.get('mean'))} {interval(value.get('interval'))} n={value.get('n', '?')}"
     sealed = data["split"] == "sealed"
     return [_row("·", str(data["model"]), f"sealed {text}" if sealed else text, "strong" if sealed else "plain")]
 
 
-def _queued(data: Json, _: RunState) -> list[Row]:
+def _queued(data: Json, _: RunState) -> list[ActivityRow]:
     note = f": {data['note']}" if data["note"] else ""
     return [_row("+", "queued", f"{call_text(data['action'])} (by {data['by']}){note}")]
 
 
-def _withdrawn(data: Json, before: RunState) -> list[Row]:
+def _withdrawn(data: Json, before: RunState) -> list[ActivityRow]:
     known = before.queue.get(data["id"])
     return [_row("−", "withdrawn", f"{call_text(known['action']) if known else data['id']} (by {data['by']})")]
 
 
-def _memory(data: Json, _: RunState) -> list[Row]:
+def _memory(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "memory", data["text"], "dim")]
 
 
-def _hint(data: Json, _: RunState) -> list[Row]:
+def _hint(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("+", "hint", f"{data['text']} (by {data['by']})")]
 
 
-def _constraint(data: Json, _: RunState) -> list[Row]:
+def _constraint(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("⊘", "constraint", f"{data['text']} (by {data['by']})")]
 
 
-def _rule(data: Json, _: RunState) -> list[Row]:
+def _rule(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("+", "rule", f"{data['text']} (by {data['by']})")]
 
 
-def _revoked(kind: str) -> Callable[[Json, RunState], list[Row]]:
-    def make(data: Json, before: RunState) -> list[Row]:
+def _revoked(kind: str) -> Callable[[Json, RunState], list[ActivityRow]]:
+    def make(data: Json, before: RunState) -> list[ActivityRow]:
         known = getattr(before, f"{kind}s").get(data["id"], {})
         return [_row("−", f"{kind} revoked", f"{known.get('text', data['id'])} (by {data['by']})")]
 
     return make
 
 
-def _said(glyph: str, head: str, template: str, tone: Tone = "plain") -> Callable[[Json, RunState], list[Row]]:
+def _said(glyph: str, head: str, template: str, tone: Tone = "plain") -> Callable[[Json, RunState], list[ActivityRow]]:
     return lambda data, _: [_row(glyph, head, template.format_map(data), tone)]
 
 
-_MAKERS: dict[str, Callable[[Json, RunState], list[Row]]] = {
+_MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "run.created": _created,
     "engine.started": _engine,
     "engine.stopped": _engine_stopped,

@@ -10,7 +10,7 @@ from typing import Any
 from lamdatui.base.text import clean_json, one_line
 from lamdatui.domain.events import Event, event_from_json
 from lamdatui.domain.state import RunState
-from lamdatui.ui.view.activity import Row, rows
+from lamdatui.ui.view.activity import ActivityRow, rows
 from lamdatui.ui.view.shapes import check_event, check_hardware, check_head, check_link, check_trials
 from lamdatui.ui.view.state import ALL_PARTS, Exchange, Part, ViewState
 from lamdatui.wire.protocol import Clean
@@ -28,7 +28,7 @@ def reduce(view: ViewState, frame: Json) -> frozenset[Part]:
         return handler(view, frame) if handler else frozenset()
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         text = f"unreadable {frame.get('type')} frame: {type(error).__name__} {error}"
-        _add(view, [Row(0.0, "!", "problem", text, "bad", detail=text)])
+        _add(view, [ActivityRow(0.0, "!", "problem", text, "bad", detail=text)])
         return frozenset(("activity",))
 
 
@@ -128,7 +128,7 @@ def _exchange(data: Json) -> Exchange:
     return Exchange(int(data["number"]), call, answer, int(data["tokens"]), float(data["seconds"]))
 
 
-def _add(view: ViewState, fresh: list[Row]) -> None:
+def _add(view: ViewState, fresh: list[ActivityRow]) -> None:
     view.activity.extend(fresh)
     view.activity_total += len(fresh)
     view.unread["activity"] = view.unread.get("activity", 0) + len(fresh)

@@ -17,7 +17,7 @@ from lamdatui.ui.view.history import History
 from lamdatui.ui.view.training import Progress
 
 if TYPE_CHECKING:
-    from lamdatui.ui.view.activity import Row
+    from lamdatui.ui.view.activity import ActivityRow
     from lamdatui.wire.snapshot import Restored
 
 Json = dict[str, Any]
@@ -53,7 +53,7 @@ class ViewState:
     hardware: Json | None = None
     history: History = field(default_factory=History)
     progress: Progress | None = None
-    activity: deque[Row] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
+    activity: deque[ActivityRow] = field(default_factory=lambda: deque(maxlen=ACTIVITY_ROWS))
     activity_total: int = 0
     unread: dict[str, int] = field(default_factory=dict)
     failures: deque[str] = field(default_factory=lambda: deque(maxlen=20))
