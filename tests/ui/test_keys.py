@@ -157,7 +157,7 @@ def test_the_console_imports_nothing_heavy() -> None:
 def test_the_reducer_imports_no_textual() -> None:
     code = (
         "import sys, lamdatui.ui.view.state, lamdatui.ui.lineage.forest, lamdatui.ui.card.text, lamdatui.ui.view.subject, lamdatui.ui.view.link, "
-        "lamdatui.ui.view.steps, lamdatui.ui.planner.text, lamdatui.ui.logs.model, lamdatui.ui.logs.sources, lamdatui.ui.kit.pager, "
+        "lamdatui.ui.view.stepfiles, lamdatui.ui.planner.text, lamdatui.ui.logs.model, lamdatui.ui.logs.sources, lamdatui.ui.kit.pager, "
         "lamdatui.ui.app.clipboard; assert 'textual' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

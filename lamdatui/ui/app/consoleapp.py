@@ -24,7 +24,7 @@ from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.stack import TrialAsked, send
 from lamdatui.ui.view.link import EngineLink
 from lamdatui.ui.view.state import Part, ViewState
-from lamdatui.ui.view.steps import read_metrics, step_folder
+from lamdatui.ui.view.stepfiles import read_metrics, step_folder
 
 QUIT_CHOICES = {
     "leave": "Leave it running (come back with `lamdatui attach`)",

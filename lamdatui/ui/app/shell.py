@@ -22,7 +22,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.paths import state_dir
 from lamdatui.base.text import one_line
 from lamdatui.config.settings import Settings, load_settings, settings_file, suggestion
-from lamdatui.ui.app import ascii, choice
+from lamdatui.ui.app import ascii, themechoice
 from lamdatui.ui.app.keyqueue import Passed, Turns
 from lamdatui.ui.app.theme import DARK, OURS, SHORT
 from lamdatui.ui.keys.table import KEYS, Key, bindings, display, function_key, shown, use_keymap
@@ -78,7 +78,7 @@ class ShellApp(App[Result]):
         if name and name not in self.available_themes:
             self._problem = one_line(f"no theme {asked!r}. {suggestion(asked, [*SHORT, *self.available_themes])}")
             name = ""
-        name = name or choice.remembered_theme()
+        name = name or themechoice.remembered_theme()
         return name if name in self.available_themes else DARK.name
 
     def refresh_css(self, animate: bool = True) -> None:
@@ -124,7 +124,7 @@ class ShellApp(App[Result]):
             self.notify(f"Until you leave: {settings_file().name} names a theme, and it is used at the next start.")
             return
         try:
-            choice.remember_theme(name)
+            themechoice.remember_theme(name)
         except OSError as error:
             self.notify(one_line(error), title="the theme is not remembered", severity="warning", markup=False)
 

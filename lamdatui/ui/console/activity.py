@@ -17,7 +17,7 @@ from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.view.state import ACTIVITY_ROWS, ViewState
 
 if TYPE_CHECKING:
-    from lamdatui.ui.view.activity import ActivityRow
+    from lamdatui.ui.view.activityrows import ActivityRow
 
 HEAD = 10
 

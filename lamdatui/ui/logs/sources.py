@@ -9,7 +9,7 @@ from lamdatui.base.text import one_line
 from lamdatui.domain.state import RunState, StepRecord
 from lamdatui.ui.view.format import Line, Mark, duration, mark
 from lamdatui.ui.view.state import ViewState
-from lamdatui.ui.view.steps import step_folder
+from lamdatui.ui.view.stepfiles import step_folder
 
 NEWEST = "newest"
 FILES = {

@@ -11,7 +11,7 @@ from lamdatui.base.jsonio import read_json, regular, unsealed
 from lamdatui.base.text import clean_json
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.loglines import log_line
-from lamdatui.ui.view.steps import read_metrics, step_folder
+from lamdatui.ui.view.stepfiles import read_metrics, step_folder
 from lamdatui.ui.view.subject import Subject
 
 Json = dict[str, Any]

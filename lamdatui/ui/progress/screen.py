@@ -35,7 +35,7 @@ from lamdatui.ui.progress.charts import (
 from lamdatui.ui.progress.results import Results, Tally
 from lamdatui.ui.progress.text import overview_lines
 from lamdatui.ui.view.state import ViewState
-from lamdatui.ui.view.steps import read_metrics, step_folder
+from lamdatui.ui.view.stepfiles import read_metrics, step_folder
 
 REFRESH_SECONDS = 1.0
 """However many events come: a number that changes faster is not read, and charts of a long run take their time."""

@@ -17,7 +17,7 @@ from lamdatui.ui.view.history import History
 from lamdatui.ui.view.training import Progress
 
 if TYPE_CHECKING:
-    from lamdatui.ui.view.activity import ActivityRow
+    from lamdatui.ui.view.activityrows import ActivityRow
     from lamdatui.wire.snapshot import Restored
 
 Json = dict[str, Any]
