@@ -170,10 +170,7 @@ def _chances(proposal: Mapping[str, Any]) -> list[Line]:
 
 
 def rule_text(proposal: Mapping[str, Any], edited: Mapping[str, Any] | None = None) -> str:
-    """The rule that approve-and-remember adds, as the engine words it; else what the console knows of it."""
-    rule = proposal.get("rule")
-    if isinstance(rule, dict) and rule.get("text") and not edited:
-        return str(rule["text"])
+    """The rule that approve-and-remember adds: it holds for this type on these inputs (`engine/approval.py`, `consequences`)."""
     action = edited or proposal["action"]
     return f"always {action['type']} on {inputs_text(action)}, with any hyperparameters, in this run"
 
