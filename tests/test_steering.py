@@ -218,7 +218,7 @@ def test_a_person_changes_the_policy_hints_and_memory_of_a_run_that_is_going(lab
     assert refused[0] == "no policy named 'evolutoin'"
     assert "needs a planner" in refused[1]
     assert "missing argument" in refused[2]
-    assert refused[3] == "a hint says something"
+    assert refused[3] == "a hint can't be empty"
     assert "no hint 'h1'" in refused[4]
     assert read_state(run_dir / "run.db").last_seq == seq
 

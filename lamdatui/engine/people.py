@@ -185,7 +185,7 @@ class People:
         """The facts of a hint: one line, with its author and the trial during which it came."""
         said = one_line(text, HINT_CHARS)
         if not said:
-            raise LamdatuiError("a hint says something")
+            raise LamdatuiError("a hint can't be empty")
         trial = self._state.open_trial
         return {"id": f"h{self._state.last_seq + 1}", "text": said, "by": self._by, "trial": trial.number if trial else None}
 

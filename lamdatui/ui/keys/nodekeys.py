@@ -6,7 +6,7 @@ from lamdatui.ui.keys.key import Key
 
 NODE_KEYS: tuple[Key, ...] = (
     Key("tree-down", "down", "cursor_down", "Down", "Next row", "pipeline"),
-    Key("tree-up", "up", "cursor_up", "Up", "Row before", "pipeline"),
+    Key("tree-up", "up", "cursor_up", "Up", "Previous row", "pipeline"),
     Key("tree-page-down", "pagedown", "page_down", "Page down", "A page down", "pipeline"),
     Key("tree-page-up", "pageup", "page_up", "Page up", "A page up", "pipeline"),
     Key("tree-first", "home,g", "first", "First", "Go to the first row", "pipeline", palette="Pipeline: first row"),
@@ -195,9 +195,9 @@ NODE_KEYS: tuple[Key, ...] = (
     Key("form-send", "ctrl+o", "send", "Send", "Use the action as it stands", "form", show=True),
     Key("form-back", "escape", "cancel", "Back", "Close without using anything", "form", show=True),
     Key("form-next", "down", "app.focus_next", "Next", "Next field", "form"),
-    Key("form-previous", "up", "app.focus_previous", "Before", "Field before", "form"),
+    Key("form-previous", "up", "app.focus_previous", "Previous", "Previous field", "form"),
     Key("pick-open", "enter,space", "ask", "Choose", "Open the list", "pick-row"),
     Key("pick-done", "escape", "done", "Back", "Close the list", "pick"),
     Key("pick-down", "down", "move(1)", "Down", "Next row", "pick"),
-    Key("pick-up", "up", "move(-1)", "Up", "Row before", "pick"),
+    Key("pick-up", "up", "move(-1)", "Up", "Previous row", "pick"),
 )
