@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lamdatui.ui.view.format import bar, duration, hang, size, sparkline
@@ -182,6 +182,8 @@ JSON = st.recursive(
 )
 
 
+# What takes long on a busy machine is making the data.
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.sampled_from(["hello", "live", "event", "hardware", "metric", "link", "snapshot", "past", "reply", "?"]),
     st.dictionaries(
