@@ -38,7 +38,7 @@ class ConsoleApp(ShellApp[int]):
     """Watches and steers the engine of one run directory."""
 
     # A default screen's own CSS_PATH is not read by Textual.
-    CSS_PATH = "console.tcss"
+    CSS_PATH = Path(__file__).parent / "console.tcss"
     BINDINGS = [*bindings("run")]
 
     def __init__(self, run_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
