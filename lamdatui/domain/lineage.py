@@ -15,7 +15,7 @@ def parents(state: RunState, object_id: str) -> list[str]:
     if trial is None:
         return []
     action = state.trials[trial].action or {"inputs": {}}
-    found = [name for ids in action["inputs"].values() for name in ids if name in state.pool.items]
+    found = [name for ids in (action.get("inputs") or {}).values() for name in ids if name in state.pool.items]
     return list(dict.fromkeys(found))
 
 
@@ -57,4 +57,4 @@ def model_inputs(state: RunState, action: Mapping[str, Any] | None) -> list[str]
 
 
 def _inputs(action: Mapping[str, Any] | None) -> list[str]:
-    return [name for ids in action["inputs"].values() for name in ids] if action else []
+    return [name for ids in (action.get("inputs") or {}).values() for name in ids] if action else []
