@@ -353,6 +353,9 @@ def test_what_is_wrong_is_told_before_anything_starts(tmp_path: Path, cli: Comma
     (cli.runs / "lab-1").mkdir(parents=True)
     (cli.runs / "lab-1" / "run.db").touch()
     assert cli("serve", "lab-2").stderr.splitlines()[0] == "error: no run 'lab-2'"
+    done = cli("serve", "lab-1")
+    assert (done.returncode, "no profile.yaml" in done.stderr, done.stdout) == (2, True, "")
+    (cli.runs / "lab-1" / "profile.yaml").touch()
     done = cli("serve", "lab-1", "--host", "0.0.0.0")
     assert (done.returncode, "--allow-remote" in done.stderr, done.stdout) == (2, True, "")
     with listen("127.0.0.1", 0) as taken:
