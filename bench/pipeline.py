@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import Trial
@@ -28,10 +29,10 @@ def add(view: ViewState, number: int, chance: random.Random) -> None:
     merge = number > 3 and chance.random() < 0.25
     parents = chance.sample(recent, 2) if merge else [chance.choice(recent)] if number > 1 and chance.random() < 0.9 else [0]
     names = [f"m{parent}" if parent else "base" for parent in parents]
-    action = {"type": "merge_ties" if merge else "sft", "inputs": {"models": names, "dataset": [] if merge else ["mix"]}}
-    score = {"search": {"mean": chance.random(), "n": 48, "interval": [0.1, 0.9]}}
+    action: Any = {"type": "merge_ties" if merge else "sft", "inputs": {"models": names, "dataset": [] if merge else ["mix"]}}
+    score: Any = {"search": {"mean": chance.random(), "n": 48, "interval": [0.1, 0.9]}}
     trial = Trial(number, "done", action, model=f"m{number}", scores={"tool_use": score}, objective=score["search"]["mean"])
-    trial.gain, trial.seconds = {"mean": 0.1, "interval": [0.0, 0.2]}, {"execute": 9.0, "evaluate": 3.0}
+    trial.gain, trial.seconds = {"mean": 0.1, "interval": (0.0, 0.2)}, {"execute": 9.0, "evaluate": 3.0}
     view.run.trials[number] = trial
     view.run.pool.add(ModelObject(f"m{number}", str(number), "Llama", "x", "/w", trial=number))
     view.touched |= {("trial", str(number)), ("object", f"m{number}")}

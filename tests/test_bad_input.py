@@ -254,6 +254,17 @@ def test_set_takes_no_poison(tmp_path: Path, text: str) -> None:
     assert len(str(caught.value)) < 1500
 
 
+def test_a_gpu_that_is_not_there_is_told_before_anything_runs(lab_profile, tmp_path: Path, monkeypatch) -> None:
+    profile = str(lab_profile())
+
+    def device(wanted: str) -> list[tuple[str, bool]]:
+        found = check_profile(profile, [f"device={wanted}"], tmp_path)
+        return [(each.status, "no driver" in each.detail) for each in found if each.subject == "device"]
+
+    monkeypatch.setattr("lamdatui.hardware.gpu.read_gpus", lambda: ([], "no driver; it may be a container"))
+    assert (device("auto"), device("cpu"), device("cuda")) == ([], [], [("bad", True)])
+
+
 def test_a_date_is_text_and_a_name_that_no_run_can_have_is_told(lab_profile, tmp_path: Path) -> None:
     path = lab_profile(("name: lab", "name: 2024-01-01"))
     assert load_profile(path).name == "2024-01-01"

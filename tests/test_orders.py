@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.choice import Proposal
+from lamdatui.domain.declarations import declarations, declared_type
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import enumerate_all
 from lamdatui.engine.judging import tried_digests
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import MOST_SEED, fresh, judge_order, read_order, waiting
-from lamdatui.engine.people import more_trials, types_json
+from lamdatui.engine.people import more_trials
+from lamdatui.wire.checks import check_types
 from tests.test_approval import proposal
 from tests.test_candidates import MACHINE, TYPES, model, pool
 
@@ -219,17 +222,22 @@ def test_who_wants_an_action_has_approved_it_but_not_in_read_only() -> None:
 # --- what a form is told ---------------------------------------------------------------------------------------------
 
 
-def test_a_form_is_told_slots_and_hyperparameters() -> None:
-    told = {one["name"]: one for one in types_json(TYPES)["types"]}
-    assert list(told) == list(TYPES)
-    dataset = told["sft"]["slots"][1]
-    assert (dataset["name"], dataset["kind"], dataset["min"], dataset["max"]) == ("dataset", "dataset", 1, 1)
-    assert "sft" in dataset["formats"]
-    [models] = [slot for slot in told["merge_ties"]["slots"] if slot["name"] == "models"]
-    assert models["kind"] == "model"
-    assert models["max"] > 1
-    rate = next(param for param in told["sft"]["params"] if param["name"] == "learning_rate")
-    assert set(rate) == {"name", "type", "default", "choices", "low", "high", "unit", "help", "allowed"}
+def test_a_form_is_told_every_slot_and_hyperparameter_as_it_is_declared() -> None:
+    reply = json.loads(json.dumps({"types": declarations(TYPES)}))
+    assert reply == {"types": declarations(TYPES)}, "what a start of the engine compares with what is on record"
+    check_types(reply)
+    for name, bound in TYPES.items():
+        told = declared_type(name, reply["types"][name])
+        assert (told.name, told.summary, told.family, told.output) == (
+            name,
+            bound.type.summary,
+            bound.type.family,
+            bound.type.output,
+        )
+        assert (told.slots, told.params) == (bound.type.slots, bound.params)
+        assert told.defaults() == bound.defaults()
+    newer = {**reply["types"]["sft"], "later": 1, "params": [{**reply["types"]["sft"]["params"][0], "later": 1}]}
+    assert [param.name for param in declared_type("sft", newer).params] == [TYPES["sft"].params[0].name]
 
 
 def test_more_trials_are_a_sensible_number() -> None:

@@ -76,7 +76,7 @@ def projections_hold(run_dir: Path) -> None:
 
 def first_orders(begun: Path, cli: Commands) -> Json:
     """Two trials of a person's choice; the order that was queued."""
-    assert {"sft", "dpo", "merge_ties"} <= {one["name"] for one in ask(begun, "actions", "viewer")["types"]}
+    assert {"sft", "dpo", "merge_ties"} <= ask(begun, "actions", "viewer")["types"].keys()
     own = tuning("llama", "call_replay")
     tried = ask(begun, "try_action", "viewer", **own)
     assert (tried["problems"], tried["trial"], tried["cached"], tried["expected"]) == ([], None, False, None)

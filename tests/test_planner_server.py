@@ -40,7 +40,7 @@ async def listening(serve: Serve, **changes) -> AsyncIterator[PlannerClient]:
     """A client of a real socket server that treats each connection with `serve`."""
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    limits = {"first_token_timeout": 5.0, "idle_timeout": 5.0, "total_timeout": 20.0} | changes
+    limits = {"first_token_seconds": 5.0, "idle_seconds": 5.0, "total_seconds": 20.0} | changes
     client = PlannerClient(PlannerSettings(backend="openai", url=url, model="m", **limits), url, model="m")
     try:
         yield client
@@ -98,7 +98,7 @@ def test_a_hung_server_meets_the_first_token_limit():
         writer.close()
 
     async def body() -> None:
-        async with listening(hang, first_token_timeout=0.4) as client:
+        async with listening(hang, first_token_seconds=0.4) as client:
             started = time.monotonic()
             with pytest.raises(PlannerError, match=r"no first token within 0\.4 s"):
                 await ask(client)
@@ -119,7 +119,7 @@ def test_pings_without_tokens_do_not_count_as_an_answer():
         writer.close()
 
     async def body() -> None:
-        async with listening(ping, first_token_timeout=0.5) as client:
+        async with listening(ping, first_token_seconds=0.5) as client:
             with pytest.raises(PlannerError, match="no first token"):
                 await ask(client)
 
@@ -135,7 +135,7 @@ def test_silence_in_the_middle_meets_the_idle_limit():
         writer.close()
 
     async def body() -> None:
-        async with listening(stall, idle_timeout=0.3, first_token_timeout=10) as client:
+        async with listening(stall, idle_seconds=0.3, first_token_seconds=10) as client:
             with pytest.raises(PlannerError, match=r"silent for 0\.3 s"):
                 await ask(client)
 
@@ -153,7 +153,7 @@ def test_an_endless_answer_meets_the_total_limit():
                 await asyncio.sleep(0.02)
 
     async def body() -> None:
-        async with listening(babble, total_timeout=0.5) as client:
+        async with listening(babble, total_seconds=0.5) as client:
             with pytest.raises(PlannerError, match=r"more than 0\.5 s"):
                 await ask(client)
 

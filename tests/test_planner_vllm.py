@@ -114,7 +114,7 @@ def executable(tmp_path: Path) -> Path:
 
 
 def settings_for(executable: Path, **changes: Any) -> PlannerSettings:
-    given = {"model": "/models/Qwen3-4B", "context": 8192, "ready_timeout": 30.0, **changes}
+    given = {"model": "/models/Qwen3-4B", "context": 8192, "ready_seconds": 30.0, **changes}
     return PlannerSettings(backend="vllm", executable=str(executable), **given)
 
 
@@ -290,7 +290,7 @@ def test_the_gpu_share_is_counted(executable: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_a_failed_start_tells_the_log_and_leaves_nothing(executable: Path, obstacle: str, said: str) -> None:
     (executable.parent / obstacle).touch()
-    host = planner_server(settings_for(executable, ready_timeout=1.5), executable.parent / "log")
+    host = planner_server(settings_for(executable, ready_seconds=1.5), executable.parent / "log")
     with pytest.raises(LamdatuiError, match=said) as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER

@@ -208,7 +208,7 @@ def test_thoughts_come_first_and_reach_the_question() -> None:
     assert len(choosing) == 5
     assert all("Merging m1 and m3 looks right." in question["user"] for question in choosing)
     policy, client = asking(lambda question: answer("B", reasoning="So B.") if question["grammar"] is None else answer("A"))
-    policy.session.settings = replace(policy.session.settings, think_tokens=50)
+    policy.session.settings = policy.session.settings.model_copy(update={"think_tokens": 50})
     proposed(policy, view())
     assert policy.calls[0].answer == "So B."
     assert "So B." in client.asked[1]["user"]

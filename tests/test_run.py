@@ -37,7 +37,7 @@ def test_a_run_trains_prefers_merges_and_reports(finished, lab_profile, cli: Com
     assert events[-1]["kind"] == "run.ended"
     # The declared hyperparameters come once, not with each proposal.
     (started,) = [event["data"] for event in events if event["kind"] == "engine.started"]
-    assert set(started["types"]["sft"]) == {"summary", "output", "params"}
+    assert set(started["types"]["sft"]) == {"summary", "family", "output", "slots", "params"}
     proposals = [event["data"]["proposal"] for event in events if event["kind"] == "trial.proposed"]
     assert all("declaration" not in proposal for proposal in proposals)
     assert all(len(json.dumps(proposal | {"alternatives": []})) < 1500 for proposal in proposals)

@@ -37,15 +37,19 @@ class Story:
         self.add("run.created", name="r", profile=profile, profile_digest="d", seed=1, mode="auto", policy="hybrid",
                  max_trials=99, wall_seconds=None)  # fmt: skip
         self.add("object.added", object=BASE)
-        for task, value in (("a", 0.2), ("b", 0.4)):
-            score = {"mean": value, "n": 9, "interval": [0.0, 1.0]}
-            self.add("evaluation.recorded", model="base", task=task, split="search", key=task, score=score)
+        self.score("base", a=0.2, b=0.4)
 
     def add(self, kind: str, **data: Any) -> None:
         """One event."""
         check_fields(kind, data)
         self.facts.append((kind, data))
         self.state.apply(Event(next(self._seq), kind, 1.0, 1.0, data))
+
+    def score(self, model: str, **means: float) -> None:
+        """The evaluations of a model on the search split."""
+        for task, value in means.items():
+            score = {"mean": value, "n": 9, "interval": [0.0, 1.0]}
+            self.add("evaluation.recorded", model=model, task=task, split="search", key=task, score=score)
 
     def trial(
         self,
@@ -72,7 +76,8 @@ class Story:
         verdict = {"vetoed": "veto", "skipped": "skip"}.get(status, "edit" if ran else "approve")
         self.add("trial.decided", number=number, verdict=verdict, by="person", reason="", action=ran or act)
         model = f"m{number}" if objective is not None else None
-        if model:
+        if model and objective is not None:
+            self.score(model, a=objective, b=0.0)
             self.add("object.added", object={**BASE, "id": model, "digest": model * 9, "trial": number})
         self.add("trial.closed", number=number, status=status, model=model, dataset=dataset, scores={}, objective=objective,
                  gain=None, cached=False, seconds={}, error=None)  # fmt: skip

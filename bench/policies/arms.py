@@ -6,7 +6,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ class KeepingSession(PlannerSession):
 def session_of(arm: Arm, model: Path, kept: Kept) -> KeepingSession:
     """The planner of an arm, not started; reasons are facts, because a replay reads none."""
     plain = PlannerSettings(model=str(model), reasons="facts", shortlist=SHORTLIST, rotations=2, context=2048)
-    return KeepingSession(replace(plain, **arm.settings), kept)
+    return KeepingSession(plain.model_copy(update=arm.settings), kept)
 
 
 def make(arm: Arm, session: PlannerSession | None) -> Policy:

@@ -117,7 +117,7 @@ class Search:
         self.run.chosen_by.append(proposal.details.get("chooser", proposal.proposed_by))
         self._made[node] = name
         self._pool.add(ModelObject(name, f"n{node}", self.table.name, "l", "w", trial=number))
-        told = {"details": proposal.details}
+        told: Any = {"details": proposal.details}
         objective = round(self.table.objective(node), 6)
         self._trials.append(
             Trial(number, "done", action.to_json(), proposal.proposed_by, model=name, objective=objective, proposal=told)

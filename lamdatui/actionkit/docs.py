@@ -9,13 +9,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lamdatui.actionkit.check import DECLARED
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.actions import FAMILIES, BoundType, Param, Slot, Value
+from lamdatui.domain.actions import FAMILIES, BoundType, Param, Value
+from lamdatui.domain.declarations import declaration, declared_type
 
 COMMAND = "python -m lamdatui.actionkit.docs docs/actions.md"
 ABOUT = {
@@ -46,15 +46,11 @@ def declarations(only: str | None = None) -> tuple[list[dict[str, Any]], list[st
     rows = [
         {
             "name": bound.name,
-            "summary": bound.type.summary,
-            "family": bound.type.family,
-            "output": bound.type.output,
+            **declaration(bound),
             "source": bound.type.source,
             "version": bound.type.version,
             "origin": bound.origin,
             "replaces_builtin": bound.replaces,
-            "slots": [asdict(slot) for slot in bound.type.slots],
-            "params": [asdict(param) for param in bound.params],
         }
         for bound in sorted(whole, key=_order)
     ]
@@ -98,8 +94,7 @@ def _replacing(row: dict[str, Any]) -> str:
 
 def description(row: dict[str, Any]) -> str:
     """One declaration for people."""
-    slots = [Slot(**slot) for slot in row["slots"]]
-    params = [Param(**param) for param in row["params"]]
+    kind = declared_type(row["name"], row)
     lines = [
         _hanging(row["summary"], 2, f"{row['name']}: "),
         f"  family   {row['family']}",
@@ -109,17 +104,17 @@ def description(row: dict[str, Any]) -> str:
         "",
         "inputs",
     ]
-    for slot in slots:
-        lines.append(_hanging(f"{slot_words(slot)}; {slot.help}", 19, f"  {slot.name:16} "))
+    for slot in kind.slots:
+        lines.append(_hanging(f"{slot.describe()}; {slot.help}", 19, f"  {slot.name:16} "))
     lines += ["", "hyperparameters"]
-    for param in params:
+    for param in kind.params:
         facts = f"{param.type}, default {spelled(param.default)} {param.unit}".rstrip()
         if param.choices:
             facts += f"; search {', '.join(map(spelled, param.choices))}"
         if param.type != "bool":
             facts += f"; {'one of' if param.allowed else 'legal'} {legal_words(param)}"
         lines += [_hanging(param.help, 19, f"  {param.name:16} "), _hanging(facts, 19)]
-    return "\n".join(lines if params else [*lines[:-1], "no hyperparameters"])
+    return "\n".join(lines if kind.params else [*lines[:-1], "no hyperparameters"])
 
 
 def shipped() -> list[BoundType]:
@@ -166,7 +161,7 @@ def _section(bound: BoundType) -> list[str]:
     lines = [f"### {bound.name}", "", *_wrapped(f"{kind.summary[0].upper()}{kind.summary[1:]}. Makes a {kind.output}."), ""]
     lines += [*_wrapped(f"Source: {kind.source} (`actions/{bound.origin.partition(': ')[2]}`, version {kind.version})."), ""]
     for slot in kind.slots:
-        lines += _wrapped(f"- `{slot.name}`: {slot_words(slot)}; {slot.help}", "  ")
+        lines += _wrapped(f"- `{slot.name}`: {slot.describe()}; {slot.help}", "  ")
     if bound.params:
         lines += ["", "| hyperparameter | default | search grid | legal | what |", "|---|---|---|---|---|"]
         lines += [_row(param) for param in bound.params]
@@ -182,20 +177,6 @@ def _row(param: Param) -> str:
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def slot_words(slot: Slot) -> str:
-    """What a slot takes: `1 to 4 datasets of format sft or preference, optional`."""
-    noun = "dataset" if not slot.takes_models else "base model" if slot.base_only else "model"
-    if slot.most == 1:
-        text = f"one {noun}"
-    elif slot.least in (slot.most, 0):
-        text = f"{'up to ' if slot.least == 0 else ''}{slot.most} {noun}s"
-    else:
-        text = f"{slot.least} to {slot.most} {noun}s"
-    if slot.formats:
-        text += f" of format {' or '.join(slot.formats)}"
-    return f"{text}, optional" if slot.least == 0 else text
 
 
 def legal_words(param: Param) -> str:

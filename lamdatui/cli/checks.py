@@ -80,7 +80,7 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
         check_name(f"{profile.name}-1")
     except LamdatuiError as error:
         findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
-    findings += [*_trust(profile), *_contents(profile)]
+    findings += [*_trust(profile), *_device(profile), *_contents(profile)]
     if all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
     findings.append(_try("planner", lambda: _planner(profile)))
@@ -96,6 +96,17 @@ def _trust(profile: Profile) -> list[Finding]:
     if trust.is_confirmed(found):
         return [Finding("ok", "trust", f"confirmed: {detail}")]
     return [Finding("warn", "trust", f"to be confirmed when it starts: {detail}", "`lamdatui run` asks; headless: --trust")]
+
+
+def _device(profile: Profile) -> list[Finding]:
+    """A GPU that the profile asks for and that steps would not get; nothing where the device is chosen by what is there."""
+    if profile.device != "cuda":
+        return []
+    machine = _gpu()
+    if machine.status == "ok":
+        return [Finding("ok", "device", machine.detail)]
+    detail = f"the profile asks for cuda: {machine.detail.partition(';')[0]}"
+    return [Finding("bad", "device", detail, machine.fix or "set device: auto, or run on a machine with a GPU")]
 
 
 def _contents(profile: Profile) -> list[Finding]:

@@ -10,7 +10,7 @@ import difflib
 import importlib.util
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -18,9 +18,9 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest
 from lamdatui.base.limits import answer
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.records import ActionRecord, Value
 from lamdatui.domain.schemes import SCHEME, SCHEMES, numbered
 
-Value = float | int | str | bool
 Family = Literal["supervised", "preference", "merge", "reinforcement", "distillation", "data"]
 FAMILIES: tuple[Family, ...] = ("supervised", "preference", "merge", "reinforcement", "distillation", "data")
 """In the order in which a run's opening tries them."""
@@ -47,6 +47,19 @@ class Slot:
     def takes_models(self) -> bool:
         """Whether its objects are models; else they are datasets."""
         return self.kind in ("model", "models")
+
+    def describe(self) -> str:
+        """What it takes: `one model`, `1 to 4 datasets of format sft or preference, optional`."""
+        noun = "dataset" if not self.takes_models else "base model" if self.base_only else "model"
+        if self.most == 1:
+            text = f"one {noun}"
+        elif self.least in (self.most, 0):
+            text = f"{'up to ' if self.least == 0 else ''}{self.most} {noun}s"
+        else:
+            text = f"{self.least} to {self.most} {noun}s"
+        if self.formats:
+            text += f" of format {' or '.join(self.formats)}"
+        return f"{text}, optional" if self.least == 0 else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +164,7 @@ class Action:
         """What actions are sorted by: the same for an action whatever the store has on record."""
         return self.place or self.digest
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ActionRecord:
         """Plain JSON; `action_from_json` reads it back."""
         return {
             "type": self.type,
@@ -288,7 +301,9 @@ class BoundType:
                 raise ValueError(f"{self.name} has no hyperparameter {name!r}{hint}")
         return {p.name: p.parse(params.get(p.name, p.default)) for p in self.params}
 
-    def call(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> Call:
+    def call(
+        self, inputs: Mapping[str, Sequence[str]], params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu"
+    ) -> Call:
         """Look the objects up. Raises KeyError for an object that is not in the pool."""
         models: dict[str, tuple[ModelObject, ...]] = {}
         datasets: dict[str, tuple[DatasetObject, ...]] = {}

@@ -4,62 +4,239 @@ An event is a fact that has been written to the journal. Frames on the socket th
 `hello`, `live`) are described in `lamdatui.wire.client`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-KINDS: dict[str, tuple[str, ...]] = {
-    # the run and its engine
-    "run.created": ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds"),
-    "engine.started": ("pid", "epoch", "boot_id", "version", "device"),
-    "engine.stopped": ("reason",),
-    "run.resumed": ("max_trials",),
-    "run.paused": ("by",),
-    "run.unpaused": ("by",),
-    "run.stopping": ("when", "by"),
-    "run.ended": ("status", "reason", "winner", "beats_base", "gain"),
-    "mode.changed": ("mode", "by"),
-    "policy.changed": ("name", "by"),
-    "budget.changed": ("max_trials", "by"),
-    "phase.changed": ("phase", "detail"),
-    "problem.noted": ("where", "message"),
-    # the pool
-    "object.added": ("object",),
-    "object.lost": ("id", "reason"),
-    "task.added": ("name", "path", "digest"),
-    # one trial, in order
-    "trial.opened": ("number",),
-    "candidates.listed": ("number", "types"),
-    "trial.proposed": ("number", "proposal"),
-    "shadows.recorded": ("number", "shadows"),
-    "trial.decided": ("number", "verdict", "by", "reason", "action"),
-    "trial.closed": ("number", "status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"),
-    # steps: intent before effect, outcome after it
-    "step.intended": ("step", "purpose", "trial", "digest"),
-    "step.started": ("step", "pid", "start_time", "boot_id"),
-    "step.ended": ("step", "status", "cached", "seconds", "error"),
-    "evaluation.recorded": ("model", "task", "split", "key", "score"),
-    # actions that people want next, until a trial takes them (trial.proposed with proposal.queued) or they are withdrawn
-    "action.queued": ("id", "action", "note", "by"),
-    "action.withdrawn": ("id", "by"),
-    # what the planner is told and what people said
-    "memory.updated": ("text", "by"),
-    "hint.added": ("id", "text", "by", "trial"),
-    "hint.revoked": ("id", "by"),
-    "planner.answered": ("number", "call", "answer", "tokens", "seconds"),
-    "constraint.added": ("id", "text", "match", "by", "trial"),
-    "constraint.revoked": ("id", "by"),
-    "rule.added": ("id", "text", "match", "by", "trial"),
-    "rule.revoked": ("id", "by"),
-}
+from lamdatui.domain.records import (
+    ActionRecord,
+    DecisionRecord,
+    Declaration,
+    Failure,
+    Gain,
+    Json,
+    Offered,
+    Problem,
+    ProposalRecord,
+    Queued,
+    Score,
+    Scores,
+    Seconds,
+    Shadow,
+    TaskFile,
+    Told,
+    ToldOf,
+)
 
-LATER: dict[str, tuple[str, ...]] = {
-    "run.created": ("scheme",),
-    "engine.started": ("clock", "types"),
-    "run.paused": ("reason",),
+# ---------------------------------------------------------------- the run and its engine
+
+
+class RunCreated(TypedDict):
+    name: str
+    profile: Json
+    profile_digest: str
+    seed: int
+    mode: str
+    policy: str
+    max_trials: int
+    wall_seconds: float | None
+    scheme: NotRequired[int]
+
+
+class EngineStarted(TypedDict):
+    pid: int
+    epoch: int
+    boot_id: str
+    version: str
+    device: Json
+    clock: NotRequired[str]
+    types: NotRequired[dict[str, Declaration]]
+
+
+class Reason(TypedDict):
+    reason: str
+
+
+class MaxTrials(TypedDict):
+    max_trials: int
+
+
+class By(TypedDict):
+    by: str
+
+
+class RunPaused(By):
+    reason: NotRequired[str]
+
+
+class RunStopping(By):
+    when: str
+
+
+class RunEnded(TypedDict):
+    status: str
+    reason: str
+    winner: str | None
+    beats_base: bool | None
+    gain: Json | None
+
+
+class ModeChanged(By):
+    mode: str
+
+
+class PolicyChanged(By):
+    name: str
+
+
+class BudgetChanged(By):
+    max_trials: int
+
+
+class PhaseChanged(TypedDict):
+    phase: str
+    detail: str
+
+
+# ---------------------------------------------------------------- the pool
+
+
+class ObjectAdded(TypedDict):
+    object: Json
+
+
+class ObjectLost(TypedDict):
+    id: str
+    reason: str
+
+
+# ---------------------------------------------------------------- one trial, in order
+
+
+class TrialOpened(TypedDict):
+    number: int
+
+
+class CandidatesListed(TrialOpened):
+    types: dict[str, Offered | int]
+
+
+class TrialProposed(TrialOpened):
+    proposal: ProposalRecord
+
+
+class ShadowsRecorded(TrialOpened):
+    shadows: list[Shadow]
+
+
+class TrialDecided(DecisionRecord):
+    number: int
+    action: ActionRecord | None
+
+
+class TrialClosed(TrialOpened):
+    status: str
+    model: str | None
+    dataset: str | None
+    scores: Scores | None
+    objective: float | None
+    gain: Gain | None
+    cached: bool
+    seconds: Seconds | None
+    error: Failure | None
+
+
+# ---------------------------------------------------------------- steps: intent before effect, outcome after it
+
+
+class StepIntended(TypedDict):
+    step: str
+    purpose: str
+    trial: int | None
+    digest: str | None
+
+
+class StepStarted(TypedDict):
+    step: str
+    pid: int
+    start_time: float
+    boot_id: str
+
+
+class StepEnded(TypedDict):
+    step: str
+    status: str
+    cached: bool
+    seconds: Seconds | None
+    error: Failure | None
+
+
+class EvaluationRecorded(TypedDict):
+    model: str
+    task: str
+    split: str
+    key: str
+    score: Score
+
+
+# ---------------------------------------------------------------- what people and the planner say
+
+
+class Revoked(By):
+    id: str
+
+
+class MemoryUpdated(By):
+    text: str
+
+
+class PlannerAnswered(TypedDict):
+    number: int
+    call: str
+    answer: str
+    tokens: int
+    seconds: float
+
+
+EVENTS: dict[str, type[Any]] = {
+    "run.created": RunCreated,
+    "engine.started": EngineStarted,
+    "engine.stopped": Reason,
+    "run.resumed": MaxTrials,
+    "run.paused": RunPaused,
+    "run.unpaused": By,
+    "run.stopping": RunStopping,
+    "run.ended": RunEnded,
+    "mode.changed": ModeChanged,
+    "policy.changed": PolicyChanged,
+    "budget.changed": BudgetChanged,
+    "phase.changed": PhaseChanged,
+    "problem.noted": Problem,
+    "object.added": ObjectAdded,
+    "object.lost": ObjectLost,
+    "task.added": TaskFile,
+    "trial.opened": TrialOpened,
+    "candidates.listed": CandidatesListed,
+    "trial.proposed": TrialProposed,
+    "shadows.recorded": ShadowsRecorded,
+    "trial.decided": TrialDecided,
+    "trial.closed": TrialClosed,
+    "step.intended": StepIntended,
+    "step.started": StepStarted,
+    "step.ended": StepEnded,
+    "evaluation.recorded": EvaluationRecorded,
+    # Actions that people want next, until a trial takes them (trial.proposed with proposal.queued) or they are withdrawn.
+    "action.queued": Queued,
+    "action.withdrawn": Revoked,
+    "memory.updated": MemoryUpdated,
+    "hint.added": Told,
+    "hint.revoked": Revoked,
+    "planner.answered": PlannerAnswered,
+    "constraint.added": ToldOf,
+    "constraint.revoked": Revoked,
+    "rule.added": ToldOf,
+    "rule.revoked": Revoked,
 }
-"""Fields that events of the first version don't have."""
+"""Kind → the fields that its events carry. One that may be missing came with a later version."""
 
 VERDICTS = ("approve", "edit", "veto", "skip", "stop", "rejected")
 MODES = ("read-only", "ask", "ask-risky", "auto")
@@ -92,7 +269,8 @@ def event_from_json(data: dict[str, Any]) -> Event:
 
 def check_fields(kind: str, data: dict[str, Any]) -> None:
     """Raises ValueError unless `data` has the fields that the kind declares, and no other ones."""
-    if kind not in KINDS:
+    fields = EVENTS.get(kind)
+    if fields is None:
         raise ValueError(f"unknown event kind {kind!r}")
-    if not set(KINDS[kind]) <= set(data) <= {*KINDS[kind], *LATER.get(kind, ())}:
-        raise ValueError(f"{kind} carries {sorted(KINDS[kind])}, not {sorted(data)}")
+    if not fields.__required_keys__ <= data.keys() <= fields.__annotations__.keys():
+        raise ValueError(f"{kind} carries {sorted(fields.__annotations__)}, not {sorted(data)}")

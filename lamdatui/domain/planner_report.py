@@ -15,6 +15,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import Any, Literal, get_args
 
 from lamdatui.base.jsonio import finite
+from lamdatui.domain import scores
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial, details_of
 
@@ -322,7 +323,7 @@ def _verdict(state: RunState, counts: Mapping[str, int], difference: Mean, error
 
 
 def _proposers(state: RunState, trials: Sequence[Trial]) -> tuple[Proposer, ...]:
-    objectives = _objectives(state)
+    objectives = scores.objectives(state, scores.weights_of(state.profile))
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         if trial.proposal:
@@ -335,18 +336,6 @@ def _proposers(state: RunState, trials: Sequence[Trial]) -> tuple[Proposer, ...]
         average = round(fmean(scored), 6) if scored else None
         rows.append(Proposer(policy, chose, len(group), len(scored), average, mean(gains), max(scored, default=None)))
     return tuple(rows)
-
-
-def _objectives(state: RunState) -> dict[str, float]:
-    """model id → objective on the search split, of every model that has one."""
-    found = {trial.model: trial.objective for trial in state.trials.values() if trial.model and trial.objective is not None}
-    weights = (state.profile.get("objective") or {}).get("weights") or {}
-    for model, tasks in state.scores.items():
-        means = {task: finite((tasks.get(task, {}).get("search") or {}).get("mean")) for task in weights}
-        known = [weights[task] * value for task, value in means.items() if value is not None]
-        if model not in found and weights and len(known) == len(weights):
-            found[model] = round(sum(known), 6)
-    return found
 
 
 def _gain(state: RunState, trial: Trial, objectives: Mapping[str, float]) -> float | None:

@@ -6,15 +6,32 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lamdatui.domain import events
 from lamdatui.domain.events import Event
 from lamdatui.domain.objects import ObjectPool, object_from_json
+from lamdatui.domain.records import (
+    ActionRecord,
+    DecisionRecord,
+    Declaration,
+    Failure,
+    Gain,
+    Problem,
+    ProposalRecord,
+    Queued,
+    Scores,
+    Seconds,
+    Shadow,
+    TaskFile,
+    Told,
+    ToldOf,
+)
 from lamdatui.domain.schemes import SCHEME
 
 Json = dict[str, Any]
 
 OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
 """Statuses of a trial that is not over: the engine goes on with it after a restart."""
-_PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched"))
+PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched"))
 """Of a state: what is not in the JSON of the run itself."""
 
 
@@ -24,23 +41,22 @@ class Trial:
 
     number: int
     status: str = "proposing"
-    action: Json | None = None
+    action: ActionRecord | None = None
     proposed_by: str = ""
     reason: str = ""
-    decision: Json | None = None
+    decision: DecisionRecord | None = None
     model: str | None = None
     dataset: str | None = None
-    scores: Json = field(default_factory=dict)
+    scores: Scores = field(default_factory=dict)
     objective: float | None = None
-    gain: Json | None = None
+    gain: Gain | None = None
     cached: bool = False
-    seconds: Json = field(default_factory=dict)
-    error: Json | None = None
-    proposal: Json | None = None
+    seconds: Seconds = field(default_factory=dict)
+    error: Failure | None = None
+    proposal: ProposalRecord | None = None
     step: str | None = None
-    shadows: list[Json] = field(default_factory=list)
-    """What other policies would have done: {"policy", "action", "digest", "expected", "seconds"} each."""
-    stamps: Json = field(default_factory=dict)
+    shadows: list[Shadow] = field(default_factory=list)
+    stamps: dict[str, float] = field(default_factory=dict)
     """Monotonic seconds at which it was opened, proposed and decided."""
 
     @property
@@ -56,14 +72,14 @@ class StepRecord:
     key: str
     purpose: str
     trial: int | None
-    digest: str
+    digest: str | None
     status: str = "intended"
     pid: int | None = None
     start_time: float | None = None
     boot_id: str = ""
     cached: bool = False
-    seconds: Json = field(default_factory=dict)
-    error: Json | None = None
+    seconds: Seconds = field(default_factory=dict)
+    error: Failure | None = None
 
 
 @dataclass(slots=True)
@@ -107,28 +123,28 @@ class RunState:
     last_mono: float = 0.0
     meter: str = "wall"
     """The clock that work is counted on: `mono` (s since boot), or `wall`, as engines of the first version did."""
-    tasks: dict[str, Json] = field(default_factory=dict)
-    """Task → {"name", "path", "digest"}: the file as the run began with it. Runs of the first version have none at first."""
+    tasks: dict[str, TaskFile] = field(default_factory=dict)
+    """By name. Runs of the first version have none at first."""
     lost: dict[str, str] = field(default_factory=dict)
     """Object id → why it is neither in the store nor can be made again."""
     pool: ObjectPool = field(default_factory=ObjectPool)
     trials: dict[int, Trial] = field(default_factory=dict)
     steps: dict[str, StepRecord] = field(default_factory=dict)
-    scores: dict[str, Json] = field(default_factory=dict)
-    """model id → task → split → {mean, n, interval}."""
-    keys: dict[str, Json] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    """By model id."""
+    keys: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     """model id → task → split → evaluation key in the store."""
-    constraints: dict[str, Json] = field(default_factory=dict)
-    rules: dict[str, Json] = field(default_factory=dict)
-    hints: dict[str, Json] = field(default_factory=dict)
-    """What people told the planner: id → {"text", "by", "trial"}."""
-    queue: dict[str, Json] = field(default_factory=dict)
-    """Actions that people want next, the oldest first: id → {"id", "action", "note", "by"}."""
-    problems: list[Json] = field(default_factory=list)
+    constraints: dict[str, ToldOf] = field(default_factory=dict)
+    rules: dict[str, ToldOf] = field(default_factory=dict)
+    hints: dict[str, Told] = field(default_factory=dict)
+    """What people told the planner, by id."""
+    queue: dict[str, Queued] = field(default_factory=dict)
+    """Actions that people want next by id, the oldest first."""
+    problems: list[Problem] = field(default_factory=list)
     planner_tokens: int = 0
     planner_seconds: float = 0.0
-    types: dict[str, Json] = field(default_factory=dict)
-    """The declared action types by name, as `declaration` of a proposal has them."""
+    types: dict[str, Declaration] = field(default_factory=dict)
+    """The declared action types by name."""
     touched: set[tuple[str, str]] = field(default_factory=set)
     """(part, id) of what the last event changed; the parts are run, trial, step, object and score."""
 
@@ -176,10 +192,10 @@ class RunState:
 
     def run_json(self) -> Json:
         """The run without its trials, steps, objects and scores, as JSON."""
-        return {name: getattr(self, name) for name in self.__slots__ if name not in _PARTS}
+        return {name: getattr(self, name) for name in self.__slots__ if name not in PARTS}
 
 
-def declared(proposal: Json, types: Mapping[str, Json]) -> Json:
+def declared(proposal: ProposalRecord, types: Mapping[str, Declaration]) -> ProposalRecord:
     """A proposal with the declaration of its action's type. Older versions wrote it into each proposal; now it comes once, with the engine's start."""
     if "declaration" in proposal or (declaration := types.get(proposal["action"]["type"])) is None:
         return proposal
@@ -196,12 +212,12 @@ def run_from_json(data: Mapping[str, Any]) -> RunState:
     """A state without trials, steps, objects and scores from `run_json`; unknown fields are left out."""
     state = RunState()
     for name in state.__slots__:
-        if name in data and name not in _PARTS:
+        if name in data and name not in PARTS:
             setattr(state, name, data[name])
     return state
 
 
-def _run_created(state: RunState, data: Json, _: Event) -> None:
+def _run_created(state: RunState, data: events.RunCreated, _: Event) -> None:
     for name in ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds"):
         setattr(state, name, data[name])
     state.status, state.scheme = "running", data.get("scheme", 1)
@@ -218,7 +234,7 @@ def _metered(state: RunState, event: Event) -> float:
     return event.mono if state.meter == "mono" else event.wall
 
 
-def _engine_started(state: RunState, data: Json, event: Event) -> None:
+def _engine_started(state: RunState, data: events.EngineStarted, event: Event) -> None:
     state.engine_pid, state.epoch, state.device = data["pid"], data["epoch"], data["device"]
     if state.engine_since is not None:
         # The engine before this one was killed: it worked at least until its last event.
@@ -230,14 +246,14 @@ def _engine_started(state: RunState, data: Json, event: Event) -> None:
         state.status = "running"
 
 
-def _engine_stopped(state: RunState, data: Json, event: Event) -> None:
+def _engine_stopped(state: RunState, data: events.Reason, event: Event) -> None:
     state.engine_pid = None
     _stop_meter(state, event)
     if state.status == "running":
         state.status, state.reason = "interrupted", data["reason"]
 
 
-def _run_resumed(state: RunState, data: Json, _: Event) -> None:
+def _run_resumed(state: RunState, data: events.MaxTrials, _: Event) -> None:
     state.max_trials = data["max_trials"]
     if state.status == "done":
         # A person asked a finished search to go on: it has its time budget anew.
@@ -248,38 +264,38 @@ def _run_resumed(state: RunState, data: Json, _: Event) -> None:
     state.winner = state.beats_base = state.gain = None
 
 
-def _run_ended(state: RunState, data: Json, event: Event) -> None:
+def _run_ended(state: RunState, data: events.RunEnded, event: Event) -> None:
     _stop_meter(state, event)
     state.status, state.reason = data["status"], data["reason"]
     state.winner, state.beats_base, state.gain = data["winner"], data["beats_base"], data["gain"]
     state.phase, state.phase_detail = "ended", ""
 
 
-def _paused(state: RunState, data: Json, _: Event) -> None:
+def _paused(state: RunState, data: events.RunPaused, _: Event) -> None:
     state.paused, state.paused_by, state.paused_reason = True, data["by"], data.get("reason", "")
 
 
-def _unpaused(state: RunState, data: Json, _: Event) -> None:
+def _unpaused(state: RunState, data: events.By, _: Event) -> None:
     state.paused, state.paused_by, state.paused_reason = False, "", ""
 
 
-def _stopping(state: RunState, data: Json, _: Event) -> None:
+def _stopping(state: RunState, data: events.RunStopping, _: Event) -> None:
     state.stopping = data["when"]
 
 
-def _mode_changed(state: RunState, data: Json, _: Event) -> None:
+def _mode_changed(state: RunState, data: events.ModeChanged, _: Event) -> None:
     state.mode = data["mode"]
 
 
-def _policy_changed(state: RunState, data: Json, _: Event) -> None:
+def _policy_changed(state: RunState, data: events.PolicyChanged, _: Event) -> None:
     state.policy = data["name"]
 
 
-def _budget_changed(state: RunState, data: Json, _: Event) -> None:
+def _budget_changed(state: RunState, data: events.BudgetChanged, _: Event) -> None:
     state.max_trials = data["max_trials"]
 
 
-def _phase_changed(state: RunState, data: Json, event: Event) -> None:
+def _phase_changed(state: RunState, data: events.PhaseChanged, event: Event) -> None:
     state.phase, state.phase_detail = data["phase"], data["detail"]
     if data["phase"] in ("waiting", "paused"):
         _stop_meter(state, event)
@@ -287,32 +303,32 @@ def _phase_changed(state: RunState, data: Json, event: Event) -> None:
         state.engine_since = _metered(state, event)
 
 
-def _problem_noted(state: RunState, data: Json, _: Event) -> None:
+def _problem_noted(state: RunState, data: Problem, _: Event) -> None:
     state.problems = [*state.problems[-49:], data]
 
 
-def _object_added(state: RunState, data: Json, _: Event) -> None:
+def _object_added(state: RunState, data: events.ObjectAdded, _: Event) -> None:
     item = object_from_json(data["object"])
     state.pool.add(item)
     state.lost = {name: reason for name, reason in state.lost.items() if name != item.id}
     state.touched.add(("object", item.id))
 
 
-def _object_lost(state: RunState, data: Json, _: Event) -> None:
+def _object_lost(state: RunState, data: events.ObjectLost, _: Event) -> None:
     # Replaced, not edited: snapshots refer to it as it was.
     state.lost = {**state.lost, data["id"]: data["reason"]}
 
 
-def _task_added(state: RunState, data: Json, _: Event) -> None:
+def _task_added(state: RunState, data: TaskFile, _: Event) -> None:
     state.tasks = {**state.tasks, data["name"]: data}
 
 
-def _trial_opened(state: RunState, data: Json, event: Event) -> None:
+def _trial_opened(state: RunState, data: events.TrialOpened, event: Event) -> None:
     state.trials[data["number"]] = Trial(data["number"])
     state.trial(data["number"]).stamps = {"opened": event.mono}
 
 
-def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
+def _trial_proposed(state: RunState, data: events.TrialProposed, event: Event) -> None:
     trial, proposal = state.trial(data["number"]), declared(data["proposal"], state.types)
     trial.stamps = {**trial.stamps, "proposed": event.mono}
     trial.proposal, trial.action = proposal, proposal["action"]
@@ -321,19 +337,19 @@ def _trial_proposed(state: RunState, data: Json, event: Event) -> None:
     state.queue.pop(proposal.get("queued") or "", None)
 
 
-def _shadows_recorded(state: RunState, data: Json, _: Event) -> None:
+def _shadows_recorded(state: RunState, data: events.ShadowsRecorded, _: Event) -> None:
     state.trial(data["number"]).shadows = data["shadows"]
 
 
-def _trial_decided(state: RunState, data: Json, event: Event) -> None:
+def _trial_decided(state: RunState, data: events.TrialDecided, event: Event) -> None:
     trial = state.trial(data["number"])
     trial.stamps = {**trial.stamps, "decided": event.mono}
-    trial.decision = {key: data[key] for key in ("verdict", "by", "reason")}
+    trial.decision = {"verdict": data["verdict"], "by": data["by"], "reason": data["reason"]}
     trial.action = data["action"]
     trial.status = "approved" if data["verdict"] in ("approve", "edit") else trial.status
 
 
-def _trial_closed(state: RunState, data: Json, _: Event) -> None:
+def _trial_closed(state: RunState, data: events.TrialClosed, _: Event) -> None:
     trial = state.trial(data["number"])
     for name in ("status", "model", "dataset", "scores", "objective", "gain", "cached", "seconds", "error"):
         setattr(trial, name, data.get(name))
@@ -343,7 +359,7 @@ def _trial_closed(state: RunState, data: Json, _: Event) -> None:
         state.best = trial.number
 
 
-def _step_intended(state: RunState, data: Json, _: Event) -> None:
+def _step_intended(state: RunState, data: events.StepIntended, _: Event) -> None:
     state.steps[data["step"]] = StepRecord(data["step"], data["purpose"], data["trial"], data["digest"])
     state.touched.add(("step", data["step"]))
     # A trial that is closed stays so: its action may be done again because the store has lost what it made.
@@ -351,21 +367,21 @@ def _step_intended(state: RunState, data: Json, _: Event) -> None:
         trial.step, trial.status = data["step"], "running"
 
 
-def _step_started(state: RunState, data: Json, _: Event) -> None:
+def _step_started(state: RunState, data: events.StepStarted, _: Event) -> None:
     record = state.steps[data["step"]]
     record.pid, record.start_time, record.boot_id = data["pid"], data["start_time"], data["boot_id"]
     record.status = "running"
     state.touched.add(("step", record.key))
 
 
-def _step_ended(state: RunState, data: Json, _: Event) -> None:
+def _step_ended(state: RunState, data: events.StepEnded, _: Event) -> None:
     record = state.steps[data["step"]]
     for name in ("status", "cached", "seconds", "error"):
         setattr(record, name, data[name])
     state.touched.add(("step", record.key))
 
 
-def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
+def _evaluation_recorded(state: RunState, data: events.EvaluationRecorded, _: Event) -> None:
     model, task, split = data["model"], data["task"], data["split"]
     # Replaced, not edited: trials and snapshots refer to the scores as they were.
     for known, value in ((state.scores, data["score"]), (state.keys, data["key"])):
@@ -374,44 +390,44 @@ def _evaluation_recorded(state: RunState, data: Json, _: Event) -> None:
     state.touched.add(("score", model))
 
 
-def _action_queued(state: RunState, data: Json, _: Event) -> None:
+def _action_queued(state: RunState, data: Queued, _: Event) -> None:
     state.queue[data["id"]] = data
 
 
-def _action_withdrawn(state: RunState, data: Json, _: Event) -> None:
+def _action_withdrawn(state: RunState, data: events.Revoked, _: Event) -> None:
     state.queue.pop(data["id"], None)
 
 
-def _memory_updated(state: RunState, data: Json, _: Event) -> None:
+def _memory_updated(state: RunState, data: events.MemoryUpdated, _: Event) -> None:
     state.memory, state.memory_by = data["text"], data["by"]
 
 
-def _hint_added(state: RunState, data: Json, _: Event) -> None:
+def _hint_added(state: RunState, data: Told, _: Event) -> None:
     state.hints[data["id"]] = data
 
 
-def _hint_revoked(state: RunState, data: Json, _: Event) -> None:
+def _hint_revoked(state: RunState, data: events.Revoked, _: Event) -> None:
     state.hints.pop(data["id"], None)
 
 
-def _planner_answered(state: RunState, data: Json, _: Event) -> None:
+def _planner_answered(state: RunState, data: events.PlannerAnswered, _: Event) -> None:
     state.planner_tokens += data["tokens"]
     state.planner_seconds += data["seconds"]
 
 
-def _constraint_added(state: RunState, data: Json, _: Event) -> None:
+def _constraint_added(state: RunState, data: ToldOf, _: Event) -> None:
     state.constraints[data["id"]] = data
 
 
-def _constraint_revoked(state: RunState, data: Json, _: Event) -> None:
+def _constraint_revoked(state: RunState, data: events.Revoked, _: Event) -> None:
     state.constraints.pop(data["id"], None)
 
 
-def _rule_added(state: RunState, data: Json, _: Event) -> None:
+def _rule_added(state: RunState, data: ToldOf, _: Event) -> None:
     state.rules[data["id"]] = data
 
 
-def _rule_revoked(state: RunState, data: Json, _: Event) -> None:
+def _rule_revoked(state: RunState, data: events.Revoked, _: Event) -> None:
     state.rules.pop(data["id"], None)
 
 

@@ -25,14 +25,14 @@ from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.jsonio import write_atomic
 from lamdatui.base.paths import PRIVATE, make_private, measurements_file, socket_path
 from lamdatui.config.resources import load_prompt, untrusted
+from lamdatui.domain.declarations import declarations
 from lamdatui.domain.events import MODES
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.integrity import check_promises
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.machine import Machine
-from lamdatui.engine.people import People, more_trials, types_json
-from lamdatui.engine.proposals import declarations
+from lamdatui.engine.people import People, more_trials
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
 from lamdatui.engine.steps import Slots, StepRunner
@@ -295,7 +295,7 @@ class Engine:
         """What can be asked of a run that has ended and is only shown."""
         match command:
             case "actions":
-                return types_json(self.workspace.types)
+                return {"types": declarations(self.workspace.types)}
             case "more":
                 trials = self.journal.state.counted + more_trials(args)
                 for event in self.journal.append(("run.resumed", {"max_trials": trials})):

@@ -8,12 +8,13 @@ from typing import Any
 
 from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs, Records, Value, make_action
 from lamdatui.domain.objects import ObjectPool
+from lamdatui.domain.records import ToldOf
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.machine import Machine
 
 
-def blocked(action: Action, constraints: Mapping[str, dict]) -> str | None:
+def blocked(action: Action, constraints: Mapping[str, ToldOf]) -> str | None:
     """The text of the constraint that forbids an action, if one does."""
     for constraint in constraints.values():
         if matches(action, constraint["match"]):

@@ -16,6 +16,7 @@ from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_j
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, object_to_json
+from lamdatui.domain.records import ActionRecord, Queued
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import enumerate_all, opening
@@ -196,7 +197,7 @@ class Loop:
         self.record(("trial.proposed", {"number": number, "proposal": told}))
         fault("loop.after-propose")
 
-    def _queued(self) -> tuple[dict[str, Any], Action] | None:
+    def _queued(self) -> tuple[Queued, Action] | None:
         """What a person wants next, if it can still be run; what can't be is withdrawn, and the reason told."""
         for item in list(self.state.queue.values()):
             try:
@@ -379,7 +380,7 @@ class Loop:
         if error["class"] == "disk":
             await self.upkeep.out_of_room(f"trial {number}: {error['message']}")
 
-    async def _make_room(self, action: dict[str, Any], bound: BoundType) -> None:
+    async def _make_room(self, action: ActionRecord, bound: BoundType) -> None:
         """Let the planner give memory back where the step would not fit beside it."""
         call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
         needed = self.machine.estimate(bound, call).memory_bytes
@@ -388,7 +389,7 @@ class Loop:
         except LamdatuiError as error:
             self.problem("planner", f"it could not be put to sleep: {error.what}")
 
-    def _measure(self, action: dict[str, Any], bound: BoundType, outcome: StepOutcome) -> None:
+    def _measure(self, action: ActionRecord, bound: BoundType, outcome: StepOutcome) -> None:
         """Let this machine's ledger learn from a step that did its work."""
         if outcome["cached"] or outcome["seconds"].get("execute", 0.0) <= 0:
             return

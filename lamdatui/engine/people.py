@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.actions import BoundType
 from lamdatui.domain.choice import Candidate
+from lamdatui.domain.declarations import declarations
 from lamdatui.domain.events import MODES
 from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import PERSON
@@ -16,7 +15,7 @@ from lamdatui.engine.forecasts import numbers
 from lamdatui.engine.judging import Judged, done_by
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.orders import NOTE_CHARS, fresh, judge_order, read_order
-from lamdatui.engine.proposals import cost_json, params_json
+from lamdatui.engine.proposals import cost_json
 from lamdatui.planner.answers import plain as one_line
 from lamdatui.planner.grammar import MEMORY_CHARS
 
@@ -26,29 +25,6 @@ MOST_MORE = 10_000
 """The most trials that can be asked for at once."""
 
 Json = dict[str, Any]
-
-
-def types_json(types: Mapping[str, BoundType]) -> Json:
-    """The answer to `actions`: what a form needs in order to build any action of the run."""
-    return {"types": [_type_json(bound) for bound in types.values()]}
-
-
-def _type_json(bound: BoundType) -> Json:
-    slots = [
-        {
-            "name": slot.name,
-            "kind": "model" if slot.takes_models else "dataset",
-            "formats": list(slot.formats),
-            "min": slot.least,
-            "max": slot.most,
-            "base_only": slot.base_only,
-            "help": slot.help,
-        }
-        for slot in bound.type.slots
-    ]
-    kind = bound.type
-    told = {"name": bound.name, "summary": kind.summary, "family": kind.family, "output": kind.output}
-    return {**told, "slots": slots, "params": params_json(bound)}
 
 
 def more_trials(args: Json) -> int:
@@ -79,7 +55,7 @@ class People:
             case "decide":
                 return loop.decide(args, by)
             case "actions":
-                return types_json(loop.workspace.types)
+                return {"types": declarations(loop.workspace.types)}
             case "try_action":
                 return self._try(args)
             case "propose":

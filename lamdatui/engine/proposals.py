@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.domain.actions import Action, BoundType
@@ -51,29 +50,3 @@ def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machin
         "disk_bytes": estimate.disk_bytes,
         "measured": machine.timings.count(bound.name, machine.device, machine.dtype, size_of(call)),
     }
-
-
-def declarations(types: Mapping[str, BoundType]) -> dict[str, dict[str, Any]]:
-    """What a screen has to know of the run's action types in order to show a proposal: recorded once, when an engine starts."""
-    return {
-        name: {"summary": bound.type.summary, "output": bound.type.output, "params": params_json(bound)}
-        for name, bound in types.items()
-    }
-
-
-def params_json(bound: BoundType) -> list[dict[str, Any]]:
-    """The declaration of a type's hyperparameters, for a form."""
-    return [
-        {
-            "name": p.name,
-            "type": p.type,
-            "default": p.default,
-            "choices": list(p.choices),
-            "low": p.low,
-            "high": p.high,
-            "unit": p.unit,
-            "help": p.help,
-            "allowed": list(p.allowed),
-        }
-        for p in bound.params
-    ]

@@ -6,6 +6,7 @@ from typing import Any
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.schemes import SCHEMES
+from lamdatui.domain.scores import objective, objectives
 from lamdatui.domain.state import RunState
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.store.artifacts import Store
@@ -57,16 +58,12 @@ class Scoring:
         return found
 
     def objective(self, state: RunState, model_id: str, split: str = "search") -> float | None:
-        """Weighted sum of the task means, or None when one is missing."""
-        scores = state.scores.get(model_id, {})
-        if any(split not in scores.get(task, {}) for task in self.weights):
-            return None
-        return round(sum(weight * scores[task][split]["mean"] for task, weight in self.weights.items()), 6)
+        """Of a model; None when a task has no score."""
+        return objective(state.scores.get(model_id, {}), self.weights, split)
 
     def objectives(self, state: RunState) -> dict[str, float]:
-        """The objective on the search split of each model that has all its scores."""
-        values = {model: self.objective(state, model) for model in state.scores}
-        return {model: value for model, value in values.items() if value is not None}
+        """On the search split, of each model that has all its scores."""
+        return objectives(state, self.weights)
 
     def _rows(self, digest: str, task: str, split: str) -> dict[str, float]:
         asked = self.tasks[task]

@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,15 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest, regular
 from lamdatui.base.strictyaml import parse_yaml, told
-
-if TYPE_CHECKING:
-    from lamdatui.planner.settings import PlannerSettings
+from lamdatui.planner.settings import PlannerSettings
 
 Name = str
 MAX_BYTES = 256 * 1024
 MOST_TRIALS = 1_000_000
 MOST_MINUTES = 60 * 24 * 3660.0
-MOST_SECONDS = 86400.0
 MOST_COUNT = 10**9
 
 
@@ -90,59 +87,6 @@ class PolicySpec(_Strict):
     script: list[ScriptStep] = []
 
 
-class PlannerSpec(_Strict):
-    """The planner: `llamacpp` and `llama-cpp-python` run a GGUF file, `vllm` a Hugging Face model, `openai` what runs already.
-
-    Each backend but the last is a process of ours. `lamdatui.planner.settings` explains the fields; what can't work together
-    is told when the profile is read. A key is never in a profile: `api_key_env` names the environment variable that holds it.
-    """
-
-    backend: Literal["llamacpp", "llama-cpp-python", "vllm", "openai"] = "llamacpp"
-    model: str = ""
-    url: str = ""
-    adapter: str = ""
-    executable: str = ""
-    arguments: tuple[str, ...] = ()
-    api_key_env: str = Field(default="", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$")
-    context: int = Field(default=4096, ge=512, le=1 << 20)
-    threads: int | None = Field(default=None, ge=1, le=1024)
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    first_token_seconds: float = Field(default=120, gt=0, le=MOST_SECONDS)
-    idle_seconds: float = Field(default=30, gt=0, le=MOST_SECONDS)
-    total_seconds: float = Field(default=300, gt=0, le=MOST_SECONDS)
-    ready_seconds: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
-    prompt_tokens: int = Field(default=900, ge=200, le=1 << 20)
-    shortlist: int = Field(default=8, ge=2, le=26)
-    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
-    sleep: Literal["auto", "always", "never"] = "auto"
-    think_tokens: int = Field(default=0, ge=0, le=8192)
-    style: Literal["auto", "letters", "yes-no"] = "auto"
-    rotations: int = Field(default=3, ge=1, le=12)
-    reasons: Literal["auto", "sentence", "facts"] = "auto"
-    memory: Literal["auto", "planner", "facts", "off"] = "auto"
-    facts: bool = True
-
-    def settings(self, model: str, threads: int) -> PlannerSettings:
-        """The planner as the planner package wants it, with the model's place and the number of threads as found.
-
-        Raises LamdatuiError on what can't work together.
-        """
-        from lamdatui.planner.settings import PlannerSettings
-
-        given = self.model_dump(
-            exclude={"model", "threads", "first_token_seconds", "idle_seconds", "total_seconds", "ready_seconds"}
-        )
-        return PlannerSettings(
-            **given,
-            model=model,
-            threads=self.threads or threads,
-            first_token_timeout=self.first_token_seconds,
-            idle_timeout=self.idle_seconds,
-            total_timeout=self.total_seconds,
-            ready_timeout=self.ready_seconds or 0.0,
-        )
-
-
 class BudgetSpec(_Strict):
     """The search ends at whichever of these comes first: trials, minutes of work, minutes of steps (of the GPU, where there is one),
     tokens of the planner, GiB that the run writes. The minutes have room for the final evaluation, as far as the run has seen
@@ -177,7 +121,7 @@ class Profile(_Strict):
     objective: ObjectiveSpec
     actions: dict[str, dict[str, ParamSpec] | None] = Field(min_length=1)
     policy: PolicySpec = PolicySpec()
-    planner: PlannerSpec | None = None
+    planner: PlannerSettings | None = None
     budget: BudgetSpec = BudgetSpec()
     mode: Literal["read-only", "ask", "ask-risky", "auto"] = "ask"
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -235,7 +179,7 @@ def _line_of(node: Any) -> int:
     return node.start_mark.line + 1
 
 
-_FIELDS: dict[str, type[_Strict]] = {
+_FIELDS: dict[str, type[BaseModel]] = {
     "models": ModelSpec,
     "datasets": DatasetSpec,
     "tasks": TaskSpec,
@@ -244,7 +188,7 @@ _FIELDS: dict[str, type[_Strict]] = {
     "actions": ParamSpec,
     "policy": PolicySpec,
     "script": ScriptStep,
-    "planner": PlannerSpec,
+    "planner": PlannerSettings,
     "budget": BudgetSpec,
     "steps": StepsSpec,
 }
@@ -320,6 +264,11 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
         profile = Profile.model_validate(data)
     except ValidationError as error:
         raise _explain(error, path, node) from error
+    except LamdatuiError as error:
+        # Settings of the planner that can't work together.
+        field = re.search(r"planner\.(\w+)", error.what)
+        line = _line(node, ("planner", field[1]) if field else ("planner",))
+        raise LamdatuiError(error.what, where=f"{path}, line {line}" if line else str(path), fix=error.fix) from error
     _cross_check(profile, path, node)
     folder = path.resolve().parent
     plain = profile.model_dump(mode="json")
@@ -353,14 +302,6 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
         raise fail(("datasets", name), f"{name!r} names a model and a dataset", "", ["another name for one of them"])
     if profile.policy.name == "lamdagent" and profile.planner is None:
         raise fail(("policy",), "the policy lamdagent needs a planner", "", ["add a planner section, or use policy random"])
-    if profile.planner is not None:
-        try:
-            profile.planner.settings(profile.planner.model, 1)
-        except LamdatuiError as error:
-            field = re.search(r"planner\.(\w+)", error.what)
-            line = _line(node, ("planner", field[1]) if field else ("planner",))
-            where = f"{path}, line {line}" if line else str(path)
-            raise LamdatuiError(error.what, where=where, fix=error.fix) from error
 
 
 def dump_profile(profile: Profile) -> str:

@@ -154,10 +154,9 @@ def planner_settings(profile: Profile, threads: int) -> PlannerSettings | None:
     # What a server lists is a name; a model of vLLM may be one too.
     named = spec.backend == "openai" or (spec.backend == "vllm" and not spec.model.startswith(("/", "catalogue:")))
     model = spec.model if named else str(locate(spec.model))
-    if spec.adapter:
-        spec = spec.model_copy(update={"adapter": str(locate(spec.adapter))})
+    adapter = str(locate(spec.adapter)) if spec.adapter else ""
     if not named and spec.backend != "vllm":
-        for what, file in (("model", model), ("adapter", spec.adapter)):
+        for what, file in (("model", model), ("adapter", adapter)):
             _check_gguf(what, Path(file)) if file else None
     # Half the cores: llama.cpp spins while it waits, and on a busy machine its threads then starve each other.
-    return spec.settings(model, max(1, threads // 2))
+    return spec.placed(model, adapter, max(1, threads // 2))

@@ -187,8 +187,9 @@ def findings(view: View, limit: int = MEMORY_CHARS) -> str:
 
 def trial_line(view: View, trial: Trial, varied: frozenset[str]) -> str:
     """`3 sft(base, mix; learning_rate=0.001) -> m3 0.412 (+0.020)`, or what stopped it instead of a score."""
-    action = trial.action or {"type": "?", "inputs": {}, "params": {}}
-    line = f"{trial.number} {action['type']}({_chosen(action['inputs'], action['params'], varied)}) -> "
+    action = trial.action
+    spelled = f"{action['type']}({_chosen(action['inputs'], action['params'], varied)})" if action else "?()"
+    line = f"{trial.number} {spelled} -> "
     if trial.objective is not None:
         line += f"{trial.model or 'model'} {trial.objective:.3f}"
         change = _change(view, trial)

@@ -133,10 +133,10 @@ class PlannerClient:
         if top_logprobs and self.logprobs:
             payload |= {"logprobs": True, "top_logprobs": self._top(top_logprobs)}
         try:
-            async with asyncio.timeout(self._settings.total_timeout):
+            async with asyncio.timeout(self._settings.total_seconds):
                 return await self._attempts(payload)
         except TimeoutError:
-            limit = self._settings.total_timeout
+            limit = self._settings.total_seconds
             raise PlannerError(f"the planner needed more than {limit:g} s for one answer") from None
 
     async def parameters(self) -> int:
@@ -201,7 +201,7 @@ class PlannerClient:
                 await asyncio.sleep(wait)
 
     async def _ask(self, payload: dict[str, Any], started: float) -> Answer:
-        deadline = asyncio.get_running_loop().time() + self._settings.first_token_timeout
+        deadline = asyncio.get_running_loop().time() + self._settings.first_token_seconds
         request = self._http.build_request("POST", self._url, json=payload)
         try:
             try:
@@ -232,19 +232,19 @@ class PlannerClient:
                         raise _refusal(response.status_code, await _body(response))
                     line = await anext(lines, None)
             except TimeoutError:
-                idle = f"the planner went silent for {self._settings.idle_timeout:g} s in the middle of its answer"
+                idle = f"the planner went silent for {self._settings.idle_seconds:g} s in the middle of its answer"
                 raise PlannerError(idle if reply.begun else self._no_first_token()) from None
             if line is None or reply.take(line):
                 break
             if reply.fresh:
                 first = first or time.monotonic() - started
-                deadline = loop.time() + self._settings.idle_timeout
+                deadline = loop.time() + self._settings.idle_seconds
         if not reply.finished:
             raise _Transient("the planner broke off in the middle of its answer" if reply.begun else _GARBAGE)
         return reply.answer(time.monotonic() - started, first)
 
     def _no_first_token(self) -> str:
-        return f"the planner gave no first token within {self._settings.first_token_timeout:g} s"
+        return f"the planner gave no first token within {self._settings.first_token_seconds:g} s"
 
 
 _GARBAGE = "the planner's server answered with something that is not a streamed chat completion"

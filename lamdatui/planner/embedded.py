@@ -22,7 +22,7 @@ class EmbeddedServer(OwnServer):
     async def _spawn(self) -> None:
         settings = self._settings
         command = [sys.executable, "-P", "-m", "lamdatui.planner.llamacpp", "--model", settings.model]
-        command += ["--context", str(settings.context), "--threads", str(settings.threads)]
+        command += ["--context", str(settings.context), "--threads", str(settings.threads or 1)]
         command += ["--adapter", settings.adapter] if settings.adapter else []
         command += ["--parent", str(os.getpid())]
         self._log_path.parent.mkdir(parents=True, exist_ok=True)

@@ -29,7 +29,7 @@ class ExternalServer(PlannerServer):
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             async with (
-                asyncio.timeout(self._settings.ready_timeout),
+                asyncio.timeout(self._settings.ready_limit),
                 httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers) as http,
             ):
                 response = await http.get(url)

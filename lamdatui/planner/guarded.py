@@ -172,7 +172,7 @@ def llama_cpp_command(settings: PlannerSettings, port: int) -> list[str]:
     line = [shutil.which(asked) or asked, "-m", "llama_cpp.server"]
     line += ["--model", settings.model, "--model_alias", Path(settings.model).stem]
     line += ["--n_ctx", str(settings.context)]
-    line += ["--n_threads", str(settings.threads), "--n_threads_batch", str(settings.threads)]
+    line += ["--n_threads", str(settings.threads or 1), "--n_threads_batch", str(settings.threads or 1)]
     line += ["--host", "127.0.0.1", "--port", str(port)]
     # Log-probabilities are only there with logits_all.
     line += ["--logits_all", "true", "--use_mlock", "false", "--interrupt_requests", "false", "--verbose", "false"]

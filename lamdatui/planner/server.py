@@ -52,7 +52,7 @@ class PlannerServer(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Have a server that answers within `ready_timeout`. Raises LamdatuiError (exit code 4), with the log's end."""
+        """Have a server that answers within `ready_limit`. Raises LamdatuiError (exit code 4), with the log's end."""
 
     @abstractmethod
     async def close(self) -> None:
@@ -116,11 +116,11 @@ class OwnServer(PlannerServer):
         await self.close()
         self._prepare()
         try:
-            async with asyncio.timeout(self._settings.ready_timeout):
+            async with asyncio.timeout(self._settings.ready_limit):
                 await self._spawn()
         except TimeoutError:
             await self.close()
-            raise self._failure(f"the planner was not ready within {self._settings.ready_timeout:g} s") from None
+            raise self._failure(f"the planner was not ready within {self._settings.ready_limit:g} s") from None
         except BaseException:
             await self.close()
             raise

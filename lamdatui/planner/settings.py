@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lamdatui.base.errors import LamdatuiError
 
-Backend = Literal["llamacpp", "llama-cpp-python", "vllm", "openai"]
-Sleep = Literal["auto", "always", "never"]
 ChoiceStyle = Literal["auto", "letters", "yes-no"]
-MemoryMode = Literal["auto", "planner", "facts", "off"]
 ReasonMode = Literal["auto", "sentence", "facts"]
 
 MOST_OPTIONS = 26
@@ -21,6 +19,8 @@ ANSWER_TOKENS = 220
 
 LEAST_PROMPT = 200
 """Tokens below which no prompt says anything useful."""
+
+MOST_SECONDS = 86400.0
 
 READY_SECONDS: dict[str, float] = {"llamacpp": 90.0, "llama-cpp-python": 120.0, "vllm": 600.0, "openai": 30.0}
 """How long a backend may take until it answers. vLLM loads, compiles and measures its memory before it does."""
@@ -53,9 +53,8 @@ TAKEN = {
 """Flags that `arguments` can't have, with the setting to use instead; "" where the program decides them itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlannerSettings:
-    """Which LLM plans, and how.
+class PlannerSettings(BaseModel):
+    """Which LLM plans, and how: a profile's section `planner`. A key is never in a profile.
 
     `backend`: `llamacpp` (xllamacpp in a process of ours), `llama-cpp-python` (its server as our process), `vllm` (`vllm serve`
     as our process, from an environment of its own) or `openai` (a server that runs already). `model`: path of a GGUF file (the
@@ -70,73 +69,53 @@ class PlannerSettings:
     nobody. `facts`: whether prompts have computed facts in them. `style`: how it is asked to choose; `rotations`: how often the
     options are reordered and asked again. `auto` decides by the planner's size. `think_tokens`: room to think before it answers.
 
-    `context`, `prompt_tokens`, `think_tokens` are tokens, time-outs are seconds; `ready_timeout` 0 means what suits the backend.
-    One thread is the default because two spin against each other on a busy machine. Raises LamdatuiError on what can't work.
+    `context`, `prompt_tokens`, `think_tokens` are tokens, time-outs are seconds. Raises LamdatuiError on what can't work
+    together, pydantic's ValidationError on a value out of its range.
     """
 
-    backend: Backend = "llamacpp"
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    backend: Literal["llamacpp", "llama-cpp-python", "vllm", "openai"] = "llamacpp"
     model: str = ""
     url: str = ""
-    context: int = 4096
-    threads: int = 1
-    temperature: float = 0.7
-    first_token_timeout: float = 120.0
-    idle_timeout: float = 30.0
-    total_timeout: float = 300.0
-    ready_timeout: float = 0.0
-    shortlist: int = 8
-    reasons: ReasonMode = "auto"
-    prompt_tokens: int = 900
+    adapter: str = ""
     executable: str = ""
     arguments: tuple[str, ...] = ()
-    api_key_env: str = ""
-    gpu_memory_utilization: float = 0.3
-    sleep: Sleep = "auto"
-    think_tokens: int = 0
+    api_key_env: str = Field(default="", pattern="^([A-Za-z_][A-Za-z0-9_]*)?$")
+    context: int = Field(default=4096, ge=512, le=1 << 20)
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    first_token_seconds: float = Field(default=120, gt=0, le=MOST_SECONDS)
+    idle_seconds: float = Field(default=30, gt=0, le=MOST_SECONDS)
+    total_seconds: float = Field(default=300, gt=0, le=MOST_SECONDS)
+    ready_seconds: float | None = Field(default=None, gt=0, le=MOST_SECONDS)
+    prompt_tokens: int = Field(default=900, ge=LEAST_PROMPT, le=1 << 20)
+    shortlist: int = Field(default=8, ge=2, le=MOST_OPTIONS)
+    gpu_memory_utilization: float = Field(default=0.3, gt=0, le=1)
+    sleep: Literal["auto", "always", "never"] = "auto"
+    think_tokens: int = Field(default=0, ge=0, le=8192)
     style: ChoiceStyle = "auto"
-    rotations: int = 3
-    memory: MemoryMode = "auto"
+    rotations: int = Field(default=3, ge=1, le=12)
+    reasons: ReasonMode = "auto"
+    memory: Literal["auto", "planner", "facts", "off"] = "auto"
     facts: bool = True
-    adapter: str = ""
 
-    def __post_init__(self) -> None:
-        for name, kind in (
-            ("backend", Backend),
-            ("sleep", Sleep),
-            ("style", ChoiceStyle),
-            ("memory", MemoryMode),
-            ("reasons", ReasonMode),
-        ):
-            value, known = getattr(self, name), get_args(kind)
-            if value not in known:
-                words = f"{', '.join(known[:-1])} or {known[-1]}"
-                raise LamdatuiError(f"planner.{name} is {words}, not {value!r}", where="planner")
-        if not self.ready_timeout:
-            object.__setattr__(self, "ready_timeout", READY_SECONDS[self.backend])
-        for name, low, high in (
-            ("context", 512, 1 << 20),
-            ("threads", 1, 1024),
-            ("temperature", 0.0, 5.0),
-            ("first_token_timeout", 0.01, 86400.0),
-            ("idle_timeout", 0.01, 86400.0),
-            ("total_timeout", 0.01, 86400.0),
-            ("ready_timeout", 0.01, 86400.0),
-            ("shortlist", 2, MOST_OPTIONS),
-            ("prompt_tokens", LEAST_PROMPT, 1 << 20),
-            ("gpu_memory_utilization", 0.01, 1.0),
-            ("think_tokens", 0, 8192),
-            ("rotations", 1, 12),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise LamdatuiError(f"planner.{name} is between {low:g} and {high:g}, not {value:g}", where="planner")
-        if self.adapter and self.backend != "llamacpp":
-            raise LamdatuiError(
-                "planner.adapter is for the backend llamacpp only", where="planner", fix="merge it into the model"
-            )
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         self._check_room()
         self._check_server()
         self._check_arguments()
+        return self
+
+    def placed(self, model: str, adapter: str, threads: int) -> PlannerSettings:
+        """The same with its files found, and with these CPU threads where it names none. Raises LamdatuiError."""
+        found = {"model": model, "adapter": adapter, "threads": self.threads or threads}
+        return PlannerSettings.model_validate({**self.model_dump(), **found})
+
+    @property
+    def ready_limit(self) -> float:
+        """How long it may take until it answers, in seconds."""
+        return self.ready_seconds or READY_SECONDS[self.backend]
 
     def _check_room(self) -> None:
         least = self.think_tokens + ANSWER_TOKENS + LEAST_PROMPT

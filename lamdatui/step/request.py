@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from lamdatui.domain.actions import ActionType
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
+from lamdatui.domain.records import ActionRecord
 from lamdatui.domain.state import RunState
 
 
@@ -22,7 +23,7 @@ class ModelReference(TypedDict):
     digest: str
 
 
-class TaskFile(TypedDict):
+class TaskSource(TypedDict):
     """A task file and the sha256 of its bytes."""
 
     path: str
@@ -39,7 +40,7 @@ class StepRequest(TypedDict):
     purpose: str
     trial: int | None
     digest: str
-    action: dict[str, Any] | None
+    action: ActionRecord | None
     models: dict[str, list[ModelReference]]
     datasets: dict[str, list[dict[str, Any]]]
     subject: ModelReference | None
@@ -48,7 +49,7 @@ class StepRequest(TypedDict):
     device: str
     dtype: str
     threads: int
-    tasks: list[TaskFile]
+    tasks: list[TaskSource]
     """Files of the run's tasks: for data actions that keep their rows out of training data."""
     small: bool
     """After an attempt that ran out of memory: smaller micro-batches, the same effective batch."""

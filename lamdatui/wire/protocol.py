@@ -50,7 +50,7 @@ who acts, as `USER@TERMINAL`: what is recorded as `by` (`person` without it); `a
 `attach.snapshot`: true for a snapshot in place of old events. `trial` gives the whole of a trial, `worth` the lines of the report on the
 planner; both may be asked by viewers and after the run's end. `decide.digest` is the digest of
 the action that was shown: a decision about another one is refused; `decide.action` {"type", "inputs", "params", "seed"} is what runs in its
-place. `actions` lists the run's action types with their slots and hyperparameters; `try_action` says what an action would cost and bring,
+place. `actions` gives the run's action types as `engine.started` declares them; `try_action` says what an action would cost and bring,
 and why it can't be run (`problems`); `propose` queues a person's own action for the next trial and gives {"id", "action", "trials_left"}, where
 `trials_left` says how many trials of the budget are left for it; `withdraw` takes it back. An action that was run before gets another seed
 unless it brings its own. `more` allows that many trials more, also after the run's end. `stop.when`: `after-step` or `now`. `policy` names who proposes from

@@ -20,6 +20,7 @@ from typing import Any
 
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject
+from lamdatui.domain.records import Declaration
 from lamdatui.domain.state import RunState, StepRecord, Trial, declared, run_from_json
 
 Json = dict[str, Any]
@@ -132,9 +133,9 @@ def _row(state: RunState, trial: Trial, steps: Sequence[Row], objects: Sequence[
     return [values, steps, [_object_row(item) for item in objects], scores, brief]
 
 
-def _proposal(trial: Trial, types: Mapping[str, Json], brief: bool) -> Json:
+def _proposal(trial: Trial, types: Mapping[str, Declaration], brief: bool) -> Json:
     """A trial's proposal without the declaration that all proposals of its type share, and of a brief trial without what is heavy."""
-    proposal = trial.proposal or {}
+    proposal: Json = dict(trial.proposal or {})
     kept = {name: value for name, value in proposal.items() if not (brief and name in LEFT_OUT)}
     if "declaration" in kept and kept["declaration"] == types.get(proposal["action"]["type"]):
         del kept["declaration"]
@@ -200,7 +201,8 @@ class Restored:
                 self.brief.add(trial.number)
             if trial.proposal is not None:
                 shared = {"action": trial.action, "reason": trial.reason, "proposed_by": trial.proposed_by} if brief else {}
-                trial.proposal = declared({**shared, **trial.proposal}, state.types)
+                proposal: Any = {**shared, **trial.proposal}
+                trial.proposal = declared(proposal, state.types)
 
     def end(self) -> RunState:
         """The whole state."""

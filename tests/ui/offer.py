@@ -7,25 +7,19 @@ from typing import Any
 from lamdatui.base.jsonio import digest
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
+from tests.ui.script import slot
 
 Json = dict[str, Any]
 GB = 1_000_000_000
 
 
-def slot(name: str, kind: str, least: int = 1, most: int | None = 1, formats: tuple[str, ...] = ()) -> Json:
-    """An input slot as the engine tells it."""
-    return {"name": name, "kind": kind, "formats": list(formats), "min": least, "max": most}
-
-
-TYPES: list[Json] = [
-    {"name": "sft", "summary": "Supervised fine-tuning with a LoRA adapter (TRL)", "family": "supervised", "output": "model",
-     "slots": [slot("model", "model"), slot("dataset", "dataset", formats=("sft",))], "params": script.SFT_PARAMS},
-    {"name": "dpo", "summary": "Direct preference optimisation", "family": "preference", "output": "model",
-     "slots": [slot("model", "model"), slot("dataset", "dataset", formats=("preference",))],
-     "params": [script.SFT_PARAMS[0]]},
-    {"name": "merge_ties", "summary": "Merge models", "family": "merge", "output": "model",
-     "slots": [slot("models", "model", 2, 4)], "params": script.MERGE_PARAMS},
-]  # fmt: skip
+TYPES: dict[str, Json] = {
+    "sft": script.ACTION_TYPES["sft"],
+    "dpo": {"summary": "Direct preference optimisation", "family": "preference", "output": "model",
+            "slots": [slot("model", "model"), slot("dataset", "dataset", formats=("preference",))],
+            "params": [script.SFT_PARAMS[0]]},
+    "merge_ties": {**script.ACTION_TYPES["merge_ties"], "slots": [slot("models", "models", 2, 4)]},
+}  # fmt: skip
 
 
 def tried(args: Json) -> Json:

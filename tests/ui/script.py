@@ -15,21 +15,21 @@ GB = 1_000_000_000
 
 SFT_PARAMS: list[Json] = [
     {"name": "learning_rate", "type": "float", "default": 0.001, "choices": [0.0003, 0.001, 0.003], "low": 1e-6,
-     "high": 0.1, "unit": "", "help": "peak learning rate"},
+     "high": 0.1, "unit": "", "allowed": [], "help": "peak learning rate"},
     {"name": "epochs", "type": "int", "default": 1, "choices": [1, 2, 3], "low": 1, "high": 20, "unit": "",
-     "help": "passes over the data"},
+     "allowed": [], "help": "passes over the data"},
     {"name": "rank", "type": "int", "default": 8, "choices": [4, 8, 16], "low": 1, "high": 256, "unit": "",
-     "help": "rank of the LoRA adapter"},
+     "allowed": [], "help": "rank of the LoRA adapter"},
     {"name": "schedule", "type": "str", "default": "cosine", "choices": ["cosine", "linear"], "low": None,
-     "high": None, "unit": "", "help": "learning rate schedule"},
+     "high": None, "unit": "", "allowed": [], "help": "learning rate schedule"},
     {"name": "packing", "type": "bool", "default": False, "choices": [False, True], "low": None, "high": None,
-     "unit": "", "help": "pack short rows into one sequence"},
+     "unit": "", "allowed": [], "help": "pack short rows into one sequence"},
 ]  # fmt: skip
 MERGE_PARAMS: list[Json] = [
     {"name": "density", "type": "float", "default": 0.5, "choices": [0.3, 0.5, 0.8], "low": 0.01, "high": 1.0,
-     "unit": "", "help": "share of the differences that is kept"},
+     "unit": "", "allowed": [], "help": "share of the differences that is kept"},
     {"name": "weight", "type": "float", "default": 1.0, "choices": [0.5, 1.0], "low": 0.0, "high": 2.0, "unit": "",
-     "help": "weight of each model"},
+     "allowed": [], "help": "weight of each model"},
 ]  # fmt: skip
 
 
@@ -63,24 +63,27 @@ def proposal(number: int, act: Json, reason: str, by: str = "lamdagent", **extra
             {"action": "dpo(m1, preferences)", "probability": 0.31},
             {"action": "merge_ties(m1+m3)", "probability": 0.12},
         ],
-        "estimate": {"seconds": 38.0, "memory_bytes": 2 * GB, "disk_bytes": None},
-        "declaration": {"summary": summary, "params": params},
+        "estimate": {"seconds": 38.0, "memory_bytes": 2 * GB, "disk_bytes": None, "measured": 0},
+        "declaration": {"summary": summary, "output": "model", "params": params},
         "opening": False,
         "fallback": None,
         "seconds": 2.4,
+        "details": {},
         **extra,
     }
 
 
-ACTION_TYPES: list[Json] = [
-    {"name": "sft", "summary": "Supervised fine-tuning with a LoRA adapter (TRL)", "family": "supervised", "output": "model",
-     "slots": [{"name": "model", "kind": "model", "formats": [], "min": 1, "max": 1},
-               {"name": "dataset", "kind": "dataset", "formats": ["sft"], "min": 1, "max": 1}],
-     "params": [{**param, "allowed": []} for param in SFT_PARAMS]},
-    {"name": "merge_ties", "summary": "Merge models", "family": "merge", "output": "model",
-     "slots": [{"name": "models", "kind": "model", "formats": [], "min": 2, "max": 3}],
-     "params": [{**param, "allowed": []} for param in MERGE_PARAMS]},
-]  # fmt: skip
+def slot(name: str, kind: str, least: int = 1, most: int = 1, formats: tuple[str, ...] = ()) -> Json:
+    """An input slot as the engine tells it."""
+    return {"name": name, "kind": kind, "help": "", "formats": list(formats), "least": least, "most": most, "base_only": False}
+
+
+ACTION_TYPES: dict[str, Json] = {
+    "sft": {"summary": "Supervised fine-tuning with a LoRA adapter (TRL)", "family": "supervised", "output": "model",
+            "slots": [slot("model", "model"), slot("dataset", "dataset", formats=("sft",))], "params": SFT_PARAMS},
+    "merge_ties": {"summary": "Merge models", "family": "merge", "output": "model",
+                   "slots": [slot("models", "models", 2, 3)], "params": MERGE_PARAMS},
+}  # fmt: skip
 """What the command `actions` tells of a run's types."""
 
 

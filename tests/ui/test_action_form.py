@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,19 +11,20 @@ from hypothesis import strategies as st
 from textual.widgets import Input, OptionList, Static
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.actions import Slot
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.ui.kit.actionform import ActionScreen, PickRow
 from lamdatui.ui.kit.pick import PickScreen
-from lamdatui.ui.view.drafts import Draft, draft_of, first_type, fitted, fitting, type_specs, verdict_lines
+from lamdatui.ui.view.drafts import Draft, declared_types, draft_of, first_type, fitted, fitting, verdict_lines
 from tests.ui import script
 from tests.ui.conftest import Console, opened
 from tests.ui.fake_engine import FakeEngine
-from tests.ui.offer import TYPES, offer, slot, tried
-from tests.ui.script import text_of
+from tests.ui.offer import TYPES, offer, tried
+from tests.ui.script import slot, text_of
 
 Json = dict[str, Any]
-SPECS = type_specs({"types": TYPES})
+SPECS = declared_types({"types": TYPES})
 
 
 @pytest.fixture
@@ -70,10 +72,19 @@ def test_a_fitted_draft_only_names_what_fits(inputs: dict[str, list[str]]) -> No
     assert draft.params == SPECS["sft"].defaults()
 
 
-def test_a_malformed_type_is_left_out() -> None:
-    broken = [{"name": "x", "slots": [{"kind": "model"}]}, "y", {"slots": []}, {**TYPES[0]}]
-    assert list(type_specs({"types": broken})) == ["sft"]
-    assert type_specs(None) == {} == type_specs({"types": 3})
+@pytest.mark.parametrize(
+    "reply",
+    [
+        None,
+        {"types": 3},
+        {"types": {"x": {**TYPES["sft"], "slots": [{"kind": "model"}]}}},
+        {"types": {"x": {**TYPES["sft"], "params": [{**script.SFT_PARAMS[0], "type": "tensor"}]}}},
+        {"types": {**TYPES, "y": {"slots": []}}},
+    ],
+)
+def test_types_of_another_shape_are_an_error(reply: Any) -> None:
+    with pytest.raises(LamdatuiError, match="can't be read"):
+        declared_types(reply)
 
 
 def test_the_verdict_says_cost_prediction_and_what_was_tried() -> None:
@@ -86,10 +97,9 @@ def test_the_verdict_says_cost_prediction_and_what_was_tried() -> None:
 
 
 def test_slots_say_what_they_take() -> None:
-    texts = [type_specs({"types": [{"name": "t", "slots": [item]}]})["t"].slots[0].text for item in (
-        slot("a", "model"), slot("a", "model", 2, None), slot("a", "dataset", 0, 1, ("sft", "preference")),
-    )]  # fmt: skip
-    assert texts == ["one model", "2 or more models", "one dataset or none of format sft or preference"]
+    said = slot("a", "model"), slot("a", "models", 2, 4), slot("a", "dataset", 0, 1, ("sft", "preference"))
+    texts = [item.describe() for item in declared_types({"types": {"t": {**TYPES["sft"], "slots": list(said)}}})["t"].slots]
+    assert texts == ["one model", "2 to 4 models", "one dataset of format sft or preference, optional"]
 
 
 def verdict(screen: ActionScreen) -> str:
@@ -178,20 +188,10 @@ def test_a_slot_for_a_base_takes_only_what_the_profile_names(engine: FakeEngine)
     state = RunState()
     for event in engine.events:
         state.apply(event)
-    said = {
-        "name": "base",
-        "kind": "model",
-        "formats": [],
-        "min": 1,
-        "max": 1,
-        "base_only": True,
-        "help": "what all descend from",
-    }
-    (slot,) = type_specs({"types": [{"name": "t", "slots": [said]}]})["t"].slots
-    assert fitting(state, slot) == ["base"]
-    assert (slot.text, slot.help) == ("one base model", "what all descend from")
-    (other,) = type_specs({"types": [{"name": "t", "slots": [{**said, "base_only": False}]}]})["t"].slots
-    assert len(fitting(state, other)) > 1
+    only = Slot("base", "model", "what all descend from", base_only=True)
+    assert fitting(state, only) == ["base"]
+    assert only.describe() == "one base model"
+    assert len(fitting(state, replace(only, base_only=False))) > 1
 
 
 async def test_another_dataset_and_another_type_are_picked_from_lists(offering: FakeEngine) -> None:

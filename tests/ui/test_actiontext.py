@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lamdatui.domain.events import Event
 from lamdatui.domain.state import RunState
 from lamdatui.ui.card.actionyaml import Types, read, text_of, types_of
+from lamdatui.ui.view.drafts import declared_types
 from tests.ui import script
 from tests.ui.fake_engine import FakeEngine
 
@@ -31,7 +32,7 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> RunState:
 
 @pytest.fixture(scope="module")
 def types(state: RunState) -> Types:
-    return types_of({"types": script.ACTION_TYPES}, script.proposal(7, SFT, ""), state)
+    return types_of(declared_types({"types": script.ACTION_TYPES}), script.proposal(7, SFT, ""), state)
 
 
 def changed(state: RunState, types: Types, *changes: tuple[str, str]) -> tuple[Any, list[str]]:
@@ -111,7 +112,7 @@ def test_empty_text_changes_nothing(state: RunState, types: Types, text: str) ->
 
 
 def test_an_engine_that_names_no_types_leaves_the_proposals_own(state: RunState) -> None:
-    own = types_of(None, script.proposal(7, SFT, ""), state)
+    own = types_of({}, script.proposal(7, SFT, ""), state)
     action, problems = changed(state, own, ("epochs: 1", "epochs: 3"))
     assert not problems and action["params"]["epochs"] == 3
     _, problems = changed(state, own, ("type: sft", "type: merge_ties"))

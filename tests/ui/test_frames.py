@@ -17,8 +17,8 @@ from lamdatui.domain.events import event_from_json
 from lamdatui.domain.state import RunState
 from lamdatui.ui.lineage.forest import Forest
 from lamdatui.ui.view.reduce import reduce
-from lamdatui.ui.view.shapes import check, check_event, check_head, check_trials
 from lamdatui.ui.view.state import ViewState
+from lamdatui.wire.checks import check, check_event, check_head, check_trials
 from lamdatui.wire.snapshot import Snapshots
 from tests.hostile import Disguise, strings
 from tests.ui.conftest import opened
@@ -103,6 +103,13 @@ def test_a_snapshot_of_the_engine_has_the_right_shapes(run_dir: Path) -> None:
         if frame["type"] == "past":
             check_event(frame["event"])
     assert len(heads) == 1 and sum(len(part["trials"]) for part in parts) > 20
+
+
+@pytest.mark.parametrize("broken", [None, [], [0.1], ["a", "b"], {"mean": 1}])
+def test_a_score_without_a_whole_interval_is_refused(broken: Any) -> None:
+    score = {"mean": 0.5, "n": 8, "interval": broken}
+    with pytest.raises(TypeError, match=r"interval|Array"):
+        check("evaluation.recorded", {"model": "m1", "task": "t", "split": "search", "key": "k", "score": score})
 
 
 JSON = st.recursive(

@@ -21,7 +21,7 @@ import pexpect
 import pytest
 
 from lamdatui.cli.launcher import console_command
-from lamdatui.domain.events import KINDS
+from lamdatui.domain.events import EVENTS
 from tests.hostile import Disguise, strings
 from tests.tty import Watch, acting, modes_left_on
 from tests.ui.fake_engine import FakeEngine, in_thread
@@ -178,7 +178,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},
     }  # fmt: skip
     for kind, data in told.items():
-        assert set(data) == set(KINDS[kind]), kind
+        assert set(data) == set(EVENTS[kind].__required_keys__), kind
         seq += 1
         yield {"seq": seq, "kind": kind, "wall": 1.76e9, "mono": 1.0, "data": data}
 
@@ -349,4 +349,4 @@ def test_modes_that_are_left_on_are_found(stream: bytes, left: set[str]) -> None
 def test_no_kind_of_event_is_forgotten(run_dir: Path) -> None:
     early = {event["kind"] for event in journal(run_dir)}
     late = {event["kind"] for event in late_events(Disguise(strings(10**9), everything=False), 1)}
-    assert early | late == set(KINDS)
+    assert early | late == set(EVENTS)

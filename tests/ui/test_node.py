@@ -21,7 +21,7 @@ from lamdatui.ui.node.compare_screen import CompareScreen
 from lamdatui.ui.node.compare_text import cost_rows, made_lines, score_rows
 from lamdatui.ui.node.evidence import gather, places
 from lamdatui.ui.node.screen import SECTIONS, NodeScreen
-from lamdatui.ui.node.text import action_lines, difference, lineage_lines, overlap, score_lines, story_lines
+from lamdatui.ui.node.text import action_lines, lineage_lines, overlap, score_lines, story_lines
 from lamdatui.ui.view.subject import subject
 from tests.ui import script
 from tests.ui.conftest import Console, opened
@@ -95,12 +95,6 @@ def test_intervals_overlap_when_they_share_a_value(ends: list[float]) -> None:
     one, other = sorted(ends[:2]), sorted(ends[2:])
     shared = any(low <= value <= high for value in one for low, high in [other]) or any(one[0] <= v <= one[1] for v in other)
     assert overlap(one, other) is shared is overlap(other, one)
-
-
-@pytest.mark.parametrize("broken", [None, [], [0.1], ["a", "b"], {"mean": 1}])
-def test_a_score_of_another_shape_is_left_out(broken: Any) -> None:
-    assert overlap(broken, [0, 1]) is None
-    assert difference({"mean": broken}, {"mean": 0.5}) == ""
 
 
 def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> None:

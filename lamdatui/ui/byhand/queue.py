@@ -14,6 +14,7 @@ from textual.widgets.option_list import Option
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
+from lamdatui.domain.records import Queued
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.stack import DIALOG_STYLES
@@ -71,7 +72,7 @@ class QueueScreen(ModalScreen[None]):
             self.notify(one_line(error.what), title="withdraw refused", severity="error", markup=False)
 
 
-def queue_line(item: dict[str, Any]) -> Line:
+def queue_line(item: Queued) -> Line:
     """`q1  sft(base, mix)  learning_rate 0.001 …  by person: why`."""
     action = item.get("action") or {}
     fields = action_fields(action)

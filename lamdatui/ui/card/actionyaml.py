@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.text import one_line
+from lamdatui.domain.actions import Slot
+from lamdatui.domain.declarations import DeclaredType
 from lamdatui.domain.objects import DatasetObject
 from lamdatui.domain.state import RunState
-from lamdatui.ui.view.drafts import SlotSpec, TypeSpec, fitting, hint, type_specs
+from lamdatui.ui.view.drafts import fitting, hint
 from lamdatui.ui.view.proposals import params_of
 
 if TYPE_CHECKING:
@@ -41,30 +43,37 @@ class Problem:
 class Types:
     """The action types by name; not `complete` where the engine does not tell them, and only the proposal's own is known."""
 
-    known: Mapping[str, TypeSpec]
+    known: Mapping[str, DeclaredType]
     complete: bool = True
 
 
-def types_of(reply: Any, proposal: Mapping[str, Any], state: RunState) -> Types:
-    """The types of an `actions` reply, or else the proposal's own as far as the proposal tells."""
-    if found := type_specs(reply):
-        return Types(found)
+def types_of(known: Mapping[str, DeclaredType], proposal: Mapping[str, Any], state: RunState) -> Types:
+    """The run's types, or where they are not known the proposal's own as far as the proposal tells."""
+    if known:
+        return Types(known)
     action = proposal.get("action", {})
     slots = tuple(_slot_of(state, name, ids) for name, ids in action.get("inputs", {}).items())
     name = str(action.get("type", ""))
-    return Types({name: TypeSpec(name, slots=slots, params=tuple(params_of(proposal)))}, complete=False)
+    return Types({name: DeclaredType(name, slots=slots, params=params_of(proposal))}, complete=False)
 
 
-def _slot_of(state: RunState, name: str, ids: Sequence[str]) -> SlotSpec:
+def _slot_of(state: RunState, name: str, ids: Sequence[str]) -> Slot:
     item = state.pool.items.get(ids[0]) if ids else None
-    kind = "dataset" if isinstance(item, DatasetObject) else "model"
-    return SlotSpec(name, kind, (item.format,) if isinstance(item, DatasetObject) else (), min(1, len(ids)), max(1, len(ids)))
+    is_data = isinstance(item, DatasetObject)
+    return Slot(
+        name,
+        "datasets" if is_data else "models",
+        "",
+        formats=(item.format,) if is_data else (),
+        least=min(1, len(ids)),
+        most=max(1, len(ids)),
+    )
 
 
 def text_of(title: str, action: Mapping[str, Any], types: Types, state: RunState) -> str:
     """The text that opens in the editor."""
     kind = str(action["type"])
-    spec = types.known.get(kind, TypeSpec(kind))
+    spec = types.known.get(kind, DeclaredType(kind))
     lines = [HEAD.format(title=one_line(title))]
     if types.complete:
         lines.append(_comment(f"one of {', '.join(sorted(types.known))}", ""))
@@ -72,7 +81,7 @@ def text_of(title: str, action: Mapping[str, Any], types: Types, state: RunState
     slots = {slot.name: slot for slot in spec.slots}
     for name in dict.fromkeys([*action.get("inputs", {}), *slots]):
         if slot := slots.get(name):
-            lines.append(_comment(f"{slot.text}: {', '.join(fitting(state, slot)) or 'there is none'}", "  "))
+            lines.append(_comment(f"{slot.describe()}: {', '.join(fitting(state, slot)) or 'there is none'}", "  "))
         ids = action.get("inputs", {}).get(name) or []
         lines.append(f"  {_scalar(name)}: [{', '.join(map(_scalar, ids))}]")
     declared = {param.name: param for param in spec.params}
@@ -134,7 +143,7 @@ class _Reader:
         inputs = self._inputs(spec, fields["inputs"][1])
         return {"type": spec.name, "inputs": inputs, "params": self._params(spec, fields["params"][1])}
 
-    def _type(self, node: yaml.Node) -> TypeSpec | None:
+    def _type(self, node: yaml.Node) -> DeclaredType | None:
         kind = self._text(node, "type")
         spec = self._types.known.get(kind)
         if spec is None:
@@ -142,7 +151,7 @@ class _Reader:
             self._add(node, f"no action type {kind!r}{_near(kind, sorted(self._types.known))}{only}")
         return spec
 
-    def _inputs(self, spec: TypeSpec, node: yaml.Node) -> dict[str, list[str]]:
+    def _inputs(self, spec: DeclaredType, node: yaml.Node) -> dict[str, list[str]]:
         slots = {slot.name: slot for slot in spec.slots}
         found: dict[str, list[str]] = {name: [] for name in slots}
         written = self._mapping(node, "inputs")
@@ -154,13 +163,13 @@ class _Reader:
             for item in found[name]:
                 self._known(value, item, slots[name])
             if not slots[name].least <= len(found[name]) <= slots[name].most:
-                self._add(value, f"{name} takes {slots[name].text}, not {len(found[name])}")
+                self._add(value, f"{name} takes {slots[name].describe()}, not {len(found[name])}")
         for name, slot in slots.items():
             if name not in written and slot.least:
-                self._add(node, f"the input {name} is missing: it takes {slot.text}")
+                self._add(node, f"the input {name} is missing: it takes {slot.describe()}")
         return found
 
-    def _known(self, node: yaml.Node, name: str, slot: SlotSpec) -> None:
+    def _known(self, node: yaml.Node, name: str, slot: Slot) -> None:
         item = self._state.pool.items.get(name)
         if item is None:
             self._add(node, f"no object {name!r} in the pool{_near(name, fitting(self._state, slot))}")
@@ -171,9 +180,9 @@ class _Reader:
                 if isinstance(item, DatasetObject) and not slot.takes_models
                 else ("a dataset" if is_data else "a model")
             )
-            self._add(node, f"{name} is {what}; {slot.name} takes {slot.text}")
+            self._add(node, f"{name} is {what}; {slot.name} takes {slot.describe()}")
 
-    def _params(self, spec: TypeSpec, node: yaml.Node) -> Json:
+    def _params(self, spec: DeclaredType, node: yaml.Node) -> Json:
         declared = {param.name: param for param in spec.params}
         before = self._proposed.get("params", {}) if spec.name == self._proposed.get("type") else {}
         values: Json = {name: before.get(name, param.default) for name, param in declared.items()}

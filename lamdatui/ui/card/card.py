@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from lamdatui.base.text import one_line
+from lamdatui.domain.records import ProposalRecord
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.card.grace import GRACE_SECONDS, Grace
 from lamdatui.ui.card.legend import question, rows_of
@@ -68,7 +69,7 @@ class ApprovalCard(Vertical, can_focus=True):
         self.grace = Grace(clock)
         # What is shown, not what the state says by now: the state's trials change under us.
         self.number = 0
-        self.proposal: Json | None = None
+        self.proposal: ProposalRecord | None = None
         self.edited: Json | None = None
         self.tried: Json | None = None
         self._state = RunState()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -121,7 +122,8 @@ class Deciding(Container):
     @property
     def _shown(self) -> Json:
         """The action that approving would run."""
-        return self.card.edited or (self.card.proposal or {}).get("action", {})
+        proposal = self.card.proposal
+        return self.card.edited or (dict(proposal["action"]) if proposal else {})
 
     def _use(self, action: Json | None) -> None:
         """An action for the card, whatever way it was made; the proposed one is no edit."""
@@ -147,12 +149,12 @@ class Deciding(Container):
     async def _types(self) -> Types:
         """All action types of the run; where the engine does not say, the proposal's own."""
         from lamdatui.ui.card.actionyaml import types_of
+        from lamdatui.ui.view.drafts import declared_types
 
-        try:
-            reply = await self._request("actions")
-        except LamdatuiError:
-            reply = None
-        return types_of(reply, self.card.proposal or {}, self._view.run)
+        known = {}
+        with contextlib.suppress(LamdatuiError):
+            known = declared_types(await self._request("actions"))
+        return types_of(known, self.card.proposal or {}, self._view.run)
 
     def _ask(self, screen: Screen[Result], chosen: Callable[[Result | None], None]) -> None:
         """Open a screen about the shown proposal. What it gives counts only while that is still the one."""
@@ -184,7 +186,7 @@ class Deciding(Container):
         spec = (await self._types()).known.get(action["type"])
         self._show_form(action, list(spec.params) if spec else [])
 
-    def _show_form(self, action: Json, declared: list[Param]) -> None:
+    def _show_form(self, action: Json, declared: Sequence[Param]) -> None:
         if not action.get("params") or not declared:
             self.notify("No hyperparameter of this action can be edited here.")
             return

@@ -19,6 +19,8 @@ from textual.widgets import Input, Label, Static
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
+from lamdatui.domain.actions import Slot
+from lamdatui.domain.declarations import DeclaredType
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.paint import paint_lines
 from lamdatui.ui.kit.params import ParamFields
@@ -26,14 +28,12 @@ from lamdatui.ui.kit.pick import PickScreen
 from lamdatui.ui.kit.stack import leave, open_over
 from lamdatui.ui.view.drafts import (
     Draft,
-    SlotSpec,
-    TypeSpec,
+    declared_types,
     first_type,
     fitted,
     fitting,
     object_line,
     problems_of,
-    type_specs,
     verdict_lines,
 )
 from lamdatui.ui.view.format import Line
@@ -60,7 +60,7 @@ class PickRow(Horizontal, can_focus=True):
             super().__init__()
             self.row = row
 
-    def __init__(self, label: str, value: str, help_text: str, slot: SlotSpec | None = None) -> None:
+    def __init__(self, label: str, value: str, help_text: str, slot: Slot | None = None) -> None:
         super().__init__(classes="pick-row")
         self._label, self._value, self._help = label, value, help_text
         self.slot = slot
@@ -98,7 +98,7 @@ class ActionScreen(ModalScreen[Draft | None]):
         self._ask = ask
         self._use = use
         self._verb = verb
-        self._types: dict[str, TypeSpec] = {}
+        self._types: dict[str, DeclaredType] = {}
         self._tried: tuple[Draft, Any] | None = None
         self._timer: Timer | None = None
         self._sending = False
@@ -127,7 +127,7 @@ class ActionScreen(ModalScreen[Draft | None]):
 
     async def _begin(self) -> None:
         try:
-            self._types = type_specs(await self._ask("actions"))
+            self._types = declared_types(await self._ask("actions"))
         except LamdatuiError as error:
             self._say([((f"✗ {one_line(error.what)}", "bad"),)])
             return
@@ -145,7 +145,7 @@ class ActionScreen(ModalScreen[Draft | None]):
         spec = self._types[draft.type]
         inputs, params = self.query_one("#action-inputs"), self.query_one("#action-params")
         rows = [PickRow("action", draft.type, spec.summary)]
-        rows += [PickRow(slot.name, "+".join(draft.inputs.get(slot.name, ())), slot.text, slot) for slot in spec.slots]
+        rows += [PickRow(slot.name, "+".join(draft.inputs.get(slot.name, ())), slot.describe(), slot) for slot in spec.slots]
         async with self.batch():
             await inputs.remove_children()
             await params.remove_children()
@@ -169,7 +169,7 @@ class ActionScreen(ModalScreen[Draft | None]):
                 self.run_worker(self._show(replace(self._read()[0], inputs=inputs), slot.name), group="form")
 
         run, now = self._view.run, self._draft.inputs.get(slot.name, ())
-        title = f"{slot.name}: {slot.text}" + (f" · {slot.help}" if slot.help else "")
+        title = f"{slot.name}: {slot.describe()}" + (f" · {slot.help}" if slot.help else "")
         open_over(self, PickScreen(title, fitting(run, slot), lambda name: object_line(run, name), now, slot.most), picked)
 
     def _type_line(self, name: str) -> Line:

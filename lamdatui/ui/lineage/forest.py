@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from lamdatui.base.text import one_line
 from lamdatui.domain.lineage import _inputs, model_inputs
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.records import Gain
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import Mark, cost_of, mark
 from lamdatui.ui.view.state import ViewState
@@ -28,7 +29,7 @@ class Facts:
     full: str
     note: str = ""
     scores: Json = field(default_factory=dict)
-    gain: Json | None = None
+    gain: Gain | None = None
     cost: float | None = None
     text: str = ""
     """What the filter looks at, in small letters."""

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from lamdatui.domain.lineage import ancestry, model_inputs
 from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.records import Interval, Score
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import (
     Line,
@@ -209,27 +210,20 @@ def score_lines(state: RunState, item: Subject) -> list[Line]:
     return lines
 
 
-def _scored(value: Json | None) -> str:
-    return f"{score(value.get('mean'))} {interval(value.get('interval'))}".strip() if value else "–"
+def _scored(value: Score | None) -> str:
+    return f"{score(value['mean'])} {interval(value['interval'])}".strip() if value else "–"
 
 
-def difference(one: Json | None, other: Json | None) -> str:
+def difference(one: Score | None, other: Score | None) -> str:
     """`+0.14 apart`, of the intervals: two independent intervals say less than the paired gain, and this says no more than they do."""
     if not one or not other:
         return ""
-    mean, against = one.get("mean"), other.get("mean")
-    if not isinstance(mean, int | float) or not isinstance(against, int | float):
-        return ""
-    text = signed(mean - against)
-    together = overlap(one.get("interval"), other.get("interval"))
-    return text if together is None else f"{text} {'overlap' if together else 'apart'}"
+    text = signed(one["mean"] - other["mean"])
+    return f"{text} {'overlap' if overlap(one['interval'], other['interval']) else 'apart'}"
 
 
-def overlap(one: Any, other: Any) -> bool | None:
-    """Whether two intervals have a value in common; None where one is not known."""
-    for pair in (one, other):
-        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(end, int | float) for end in pair)):
-            return None
+def overlap(one: Interval, other: Interval) -> bool:
+    """Whether two intervals have a value in common."""
     return one[0] <= other[1] and other[0] <= one[1]
 
 

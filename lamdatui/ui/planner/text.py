@@ -10,6 +10,7 @@ from typing import Any, Literal
 from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
 from lamdatui.domain.planner_report import Worth, details, told
+from lamdatui.domain.records import Told
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import Line, Tone, call_text, count, duration, labelled
 from lamdatui.ui.view.proposals import alternatives, by_text, expected_text
@@ -38,7 +39,7 @@ class Said:
 
 def said(state: RunState) -> list[Said]:
     """Hints, then constraints, then rules, each oldest first."""
-    kinds: tuple[tuple[Kind, Mapping[str, Json]], ...] = (
+    kinds: tuple[tuple[Kind, Mapping[str, Told]], ...] = (
         ("hint", state.hints),
         ("constraint", state.constraints),
         ("rule", state.rules),
@@ -46,11 +47,11 @@ def said(state: RunState) -> list[Said]:
     return [_said(kind, name, item) for kind, items in kinds for name, item in items.items()]
 
 
-def _said(kind: Kind, name: str, item: Json) -> Said:
-    by = f"by {one_line(item.get('by', '?'))}"
-    if item.get("trial") is not None:
+def _said(kind: Kind, name: str, item: Told) -> Said:
+    by = f"by {one_line(item['by'])}"
+    if item["trial"] is not None:
         by += f", trial {item['trial']}"
-    return Said(kind, one_line(name), one_line(item.get("text", "")), by)
+    return Said(kind, one_line(name), one_line(item["text"]), by)
 
 
 def policy_text(state: RunState) -> str:

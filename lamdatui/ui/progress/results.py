@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lamdatui.base.jsonio import finite
 from lamdatui.domain.lineage import parents
+from lamdatui.domain.scores import objective, weights_of
 from lamdatui.domain.state import RunState, Trial
 
 
@@ -132,13 +133,11 @@ def _seconds(trial: Trial, part: str) -> float:
 
 def _base_objective(run: RunState) -> float | None:
     """From the base's own scores; where the profile gives no weights, from a trial's gain over it."""
-    weights = (run.profile.get("objective") or {}).get("weights") or {}
-    scores = run.scores.get(run.pool.base or "", {})
-    means = [finite((scores.get(task, {}).get("search") or {}).get("mean")) for task in weights]
-    if weights and all(value is not None for value in means):
-        return sum(weight * (value or 0.0) for weight, value in zip(weights.values(), means, strict=True))
+    own = objective(run.scores.get(run.pool.base or "", {}), weights_of(run.profile))
+    if own is not None:
+        return own
     for trial in run.trials.values():
-        gain, objective = finite((trial.gain or {}).get("mean")), finite(trial.objective)
-        if gain is not None and objective is not None:
-            return objective - gain
+        gain, reached = finite((trial.gain or {}).get("mean")), finite(trial.objective)
+        if gain is not None and reached is not None:
+            return reached - gain
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamdatui.base.text import one_line
 from lamdatui.domain.events import Event
+from lamdatui.domain.records import ActionRecord
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed
 from lamdatui.ui.view.proposals import proposer
@@ -122,16 +123,16 @@ def _decided(data: Json, before: RunState) -> list[ActivityRow]:
     return [_row(sign, _trial(data), text, trial=trial)]
 
 
-def edit_text(proposed: Json, ran: Json) -> str:
+def edit_text(proposed: ActionRecord, ran: ActionRecord) -> str:
     """What an edit made of a proposal: other hyperparameters, or another action."""
     if (proposed["type"], proposed["inputs"]) != (ran["type"], ran["inputs"]):
         return f"{call_text(ran)} instead"
     return changes_text(proposed, ran)
 
 
-def changes_text(proposed: Json, ran: Json | None) -> str:
+def changes_text(proposed: ActionRecord, ran: ActionRecord) -> str:
     """`learning_rate 0.001 → 0.0005, epochs 1 → 2`."""
-    before, after = proposed.get("params", {}), (ran or {}).get("params", {})
+    before, after = proposed["params"], ran["params"]
     names = [name for name in after if before.get(name) != after[name]]
     return ", ".join(f"{name} {number(before.get(name))} → {number(after[name])}" for name in names)
 

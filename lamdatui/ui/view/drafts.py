@@ -1,4 +1,4 @@
-"""An action as a person puts it together: the declared types, a draft, what fits a slot, what the engine says of it. Pure."""
+"""An action as a person puts it together: a draft, what fits a slot, what the engine says of it. Pure."""
 
 from __future__ import annotations
 
@@ -6,63 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.format import Line, Span, count, number, score
-from lamdatui.ui.view.proposals import expected_text, forecast, params_of
+from lamdatui.ui.view.proposals import expected_text, forecast
 
 if TYPE_CHECKING:
-    from lamdatui.domain.actions import Param, Value
+    from lamdatui.domain.actions import Param, Slot, Value
+    from lamdatui.domain.declarations import DeclaredType
 
 Json = dict[str, Any]
-MANY = 99
-"""Stands for "as many as there are" where a declaration names no most."""
-
-
-@dataclass(frozen=True, slots=True)
-class SlotSpec:
-    """An input of an action type: what it takes, and how many."""
-
-    name: str
-    kind: str
-    formats: tuple[str, ...] = ()
-    least: int = 1
-    most: int = 1
-    base_only: bool = False
-    """Only models that the profile names: a merge's common base."""
-    help: str = ""
-
-    @property
-    def takes_models(self) -> bool:
-        """Whether its objects are models; else they are datasets."""
-        return self.kind.startswith("model")
-
-    @property
-    def text(self) -> str:
-        """`one model`, `2 to 4 models`, `one dataset of format sft or preference`."""
-        noun = ("base model" if self.base_only else "model") if self.takes_models else "dataset"
-        if self.most == 1:
-            amount = f"one {noun}" if self.least else f"one {noun} or none"
-        else:
-            amount = f"{self.least} or more {noun}s" if self.most >= MANY else f"{self.least} to {self.most} {noun}s"
-        return f"{amount} of format {' or '.join(self.formats)}" if self.formats else amount
-
-
-@dataclass(frozen=True, slots=True)
-class TypeSpec:
-    """An action type that the run offers."""
-
-    name: str
-    summary: str = ""
-    family: str = ""
-    output: str = "model"
-    slots: tuple[SlotSpec, ...] = ()
-    params: tuple[Param, ...] = ()
-
-    def defaults(self) -> dict[str, Value]:
-        """Default of each hyperparameter."""
-        return {param.name: param.default for param in self.params}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,37 +49,19 @@ def draft_of(action: Mapping[str, Any] | None, *, seed: bool = False) -> Draft:
     )
 
 
-def type_specs(reply: Any) -> dict[str, TypeSpec]:
-    """The types of an `actions` reply by name. What is malformed is left out."""
-    found: dict[str, TypeSpec] = {}
-    items = reply.get("types") if isinstance(reply, dict) else None
-    for item in items if isinstance(items, list) else []:
-        if not isinstance(item, dict) or not item.get("name"):
-            continue
-        try:
-            slots = tuple(_slot(slot) for slot in item.get("slots") or [])
-        except (KeyError, TypeError, ValueError):
-            continue
-        texts = (str(item.get(key) or "") for key in ("name", "summary", "family", "output"))
-        spec = TypeSpec(*texts, slots=slots, params=tuple(params_of({"declaration": item})))
-        found[spec.name] = spec
-    return found
+def declared_types(reply: Any) -> dict[str, DeclaredType]:
+    """The types of an `actions` reply by name. Raises LamdatuiError where it is of another shape."""
+    from lamdatui.domain.declarations import declared_type
+    from lamdatui.wire.checks import check_types
+
+    try:
+        check_types(reply)
+    except TypeError as error:
+        raise LamdatuiError(f"the engine's answer can't be read: {error}") from error
+    return {name: declared_type(name, told) for name, told in reply["types"].items()}
 
 
-def _slot(item: Mapping[str, Any]) -> SlotSpec:
-    least, most = item.get("min"), item.get("max")
-    return SlotSpec(
-        str(item["name"]),
-        str(item["kind"]),
-        tuple(map(str, item.get("formats") or ())),
-        1 if least is None else int(least),
-        MANY if most is None else int(most),
-        item.get("base_only") is True,
-        str(item.get("help") or ""),
-    )
-
-
-def fitting(state: RunState, slot: SlotSpec) -> list[str]:
+def fitting(state: RunState, slot: Slot) -> list[str]:
     """Objects of the pool that a slot takes: the best models first, then the newest."""
     if not slot.takes_models:
         return [item.id for item in reversed(state.pool.datasets) if not slot.formats or item.format in slot.formats]
@@ -154,7 +91,7 @@ def object_line(state: RunState, name: str) -> Line:
     return (*shown, (ancestry(state, name) or size, "dim"))
 
 
-def fitted(draft: Draft, spec: TypeSpec, state: RunState) -> Draft:
+def fitted(draft: Draft, spec: DeclaredType, state: RunState) -> Draft:
     """The draft for this type: what fits of its inputs and values is kept, the rest is at its defaults.
 
     Inputs are kept by slot name, then by kind: a model in `model` goes to `models` of a merge.
@@ -179,13 +116,13 @@ def fitted(draft: Draft, spec: TypeSpec, state: RunState) -> Draft:
     return replace(draft, type=spec.name, inputs=inputs, params=params)
 
 
-def first_type(draft: Draft, specs: Mapping[str, TypeSpec], state: RunState) -> TypeSpec:
+def first_type(draft: Draft, specs: Mapping[str, DeclaredType], state: RunState) -> DeclaredType:
     """The type that a form begins with: the draft's own, else one that takes all of its inputs, supervised ones first."""
     if draft.type in specs:
         return specs[draft.type]
     wanted = {name for ids in draft.inputs.values() for name in ids}
 
-    def rank(spec: TypeSpec) -> tuple[bool, bool]:
+    def rank(spec: DeclaredType) -> tuple[bool, bool]:
         placed = {name for ids in fitted(draft, spec, state).inputs.values() for name in ids}
         return (not wanted <= placed, spec.family != "supervised")
 

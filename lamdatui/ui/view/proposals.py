@@ -13,20 +13,13 @@ if TYPE_CHECKING:
     from lamdatui.domain.actions import Param
 
 
-def params_of(proposal: Mapping[str, Any]) -> list[Param]:
-    """The declared hyperparameters, as the objects that validate them. A malformed one is left out."""
+def params_of(proposal: Mapping[str, Any]) -> tuple[Param, ...]:
+    """The declared hyperparameters, as the objects that validate them; none where the proposal has no declaration."""
     # Imported late: the first paint does not need it.
-    from lamdatui.domain.actions import Param
+    from lamdatui.domain.declarations import declared_type
 
-    found = []
-    for item in proposal.get("declaration", {}).get("params", []):
-        try:
-            fields = {key: item[key] for key in ("name", "type", "default", "low", "high", "unit", "help") if key in item}
-            choices, allowed = (tuple(item.get(key) or ()) for key in ("choices", "allowed"))
-            found.append(Param(**fields, choices=choices, allowed=allowed))
-        except (KeyError, TypeError):
-            continue
-    return found
+    told = proposal.get("declaration")
+    return declared_type("", told).params if told else ()
 
 
 def rivals(proposal: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -100,10 +100,10 @@ class ViewState:
 
     def complete(self, number: int, found: Json) -> None:
         """The whole of a brief trial, as the command `trial` gave it. Raises KeyError or TypeError where that can't be shown."""
-        from lamdatui.ui.view.shapes import check
+        from lamdatui.wire.checks import check
 
-        check("trial.proposed", {"proposal": found["proposal"]})
-        check("shadows.recorded", {"shadows": found["shadows"]})
+        check("trial.proposed", {"number": number, "proposal": found["proposal"]})
+        check("shadows.recorded", {"number": number, "shadows": found["shadows"]})
         trial = self.run.trials[number]
         trial.proposal, trial.shadows = found["proposal"], found["shadows"]
         self.brief.discard(number)

@@ -1,0 +1,199 @@
+"""Plain JSON that goes through the journal, the socket and the screens: the types of what events and the state hold.
+
+`lamdatui.wire.frames` holds what comes from another process to them. Python's annotations here are evaluated when the module is
+imported: only then does a TypedDict know which of its fields may be missing.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+Json = dict[str, Any]
+Value = float | int | str | bool
+"""Of a hyperparameter."""
+Interval = tuple[float, float]
+"""The 95% interval, low and high; a list in JSON."""
+
+
+class ActionRecord(TypedDict):
+    """`lamdatui.domain.actions.Action` as JSON; runs of the first version have no `scheme`."""
+
+    type: str
+    inputs: dict[str, list[str]]
+    params: dict[str, Value]
+    seed: int
+    digest: str
+    scheme: NotRequired[int]
+
+
+class Score(TypedDict):
+    """The mean over `n` rows."""
+
+    mean: float
+    n: int
+    interval: Interval
+
+
+Scores = dict[str, dict[str, Score]]
+"""Task → split → score."""
+
+
+class Gain(TypedDict):
+    """The paired mean difference to the base."""
+
+    mean: float
+    interval: Interval
+
+
+Failure = TypedDict("Failure", {"class": str, "message": str})
+"""Why a step or a trial failed."""
+Seconds = dict[str, float]
+"""Part of a trial or step → its s."""
+
+
+class Forecast(TypedDict):
+    """What an action is expected to cost; `measured`: on how many steps of this machine the time stands."""
+
+    seconds: float | None
+    memory_bytes: float | None
+    disk_bytes: float | None
+    measured: int
+
+
+class Alternative(TypedDict):
+    """An action that a policy has weighed and not chosen, on one line."""
+
+    action: str
+    probability: NotRequired[float | None]
+    expected: NotRequired[float | None]
+    std: NotRequired[float | None]
+
+
+class SlotRecord(TypedDict):
+    """An input's declaration (`lamdatui.domain.actions.Slot`)."""
+
+    name: str
+    kind: Literal["model", "models", "dataset", "datasets"]
+    help: str
+    formats: list[str]
+    least: int
+    most: int
+    base_only: bool
+
+
+class ParamRecord(TypedDict):
+    """A hyperparameter's declaration (`lamdatui.domain.actions.Param`)."""
+
+    name: str
+    type: Literal["float", "int", "str", "bool"]
+    default: Value
+    choices: list[Value]
+    low: float | None
+    high: float | None
+    unit: str
+    help: str
+    allowed: list[str]
+    introduced: NotRequired[Value | None]
+    since: NotRequired[int]
+
+
+class Declaration(TypedDict):
+    """What a screen has to know of an action type. Proposals of the first version's runs say neither family nor slots."""
+
+    summary: str
+    output: str
+    params: list[ParamRecord]
+    family: NotRequired[str]
+    slots: NotRequired[list[SlotRecord]]
+
+
+class ProposalDetails(TypedDict, total=False):
+    """What a policy says of its choice: expectations among others."""
+
+    expected: float | None
+    std: float | None
+    rival: Json | None
+    """What the surrogate would have taken in its place."""
+
+
+class ProposalRecord(TypedDict):
+    """What a person decides on."""
+
+    action: ActionRecord
+    reason: str
+    proposed_by: str
+    id: str
+    alternatives: list[Alternative]
+    estimate: Forecast
+    opening: bool
+    fallback: str | None
+    """Why the policy's fallback has chosen."""
+    seconds: float
+    """How long the choice took."""
+    details: ProposalDetails
+    declaration: NotRequired[Declaration]
+    """In each proposal of the first version's runs; later ones have it once, with the engine's start."""
+    queued: NotRequired[str | None]
+    """The entry of the queue that it comes from."""
+
+
+class DecisionRecord(TypedDict):
+    """What was decided on a proposal, and by whom."""
+
+    verdict: str
+    by: str
+    reason: str
+
+
+class Shadow(TypedDict):
+    """What another policy would have done."""
+
+    policy: str
+    action: str | None
+    digest: str | None
+    expected: float | None
+    seconds: float
+
+
+class Problem(TypedDict):
+    """Something that went wrong and did not end the run."""
+
+    where: str
+    message: str
+
+
+class Told(TypedDict):
+    """A sentence for the planner, by whom and at which trial."""
+
+    id: str
+    text: str
+    by: str
+    trial: int | None
+
+
+class ToldOf(Told):
+    """A sentence about the actions that `match` matches: a constraint or a rule."""
+
+    match: Json
+
+
+class Queued(TypedDict):
+    """An action that a person wants next."""
+
+    id: str
+    action: ActionRecord
+    note: str
+    by: str
+
+
+class TaskFile(TypedDict):
+    """A task's file as a run began with it."""
+
+    name: str
+    path: str
+    digest: str
+
+
+class Offered(TypedDict):
+    """How many actions of a type are legal, and why others are not: reason → how many."""
+
+    offered: int
+    refused: NotRequired[dict[str, int]]
