@@ -19,8 +19,8 @@ from lamdatui.planner.choose import (
     LETTERS,
     TOP_LOGPROBS,
     UNSEEN,
-    Choice,
     Chooser,
+    Picked,
     Style,
     first_token,
     parameters_in,
@@ -55,7 +55,7 @@ class Table:
         *,
         reuse_prefix: bool = False,
         **settings: Any,
-    ) -> Choice:
+    ) -> Picked:
         chooser = Chooser(self.ask, style, **{"temperature": 1.0, **settings})
         source = draw or random.Random(1)
         return asyncio.run(chooser.choose("\n".join, str, options, source, reuse_prefix=reuse_prefix))

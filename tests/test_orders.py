@@ -18,7 +18,7 @@ from lamdatui.engine.judging import tried_digests
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import MOST_SEED, fresh, judge_order, read_order, waiting
 from lamdatui.engine.people import more_trials
-from lamdatui.wire.checks import check_types
+from lamdatui.wire.validation import check_types
 from tests.test_approval import proposal
 from tests.test_candidates import MACHINE, TYPES, model, pool
 

@@ -8,7 +8,7 @@ import pytest
 
 from lamdatui.inputs.workspace import locate
 from lamdatui.planner import brief
-from lamdatui.planner.situations import Score, from_json, score, shipped, to_json
+from lamdatui.planner.situations import SituationScore, from_json, score, shipped, to_json
 from tests.conftest import Commands
 
 
@@ -62,7 +62,7 @@ def test_planner_check_tries_the_embedded_planner(cli: Commands) -> None:
     assert found["forms"]["grammar"] is True
     assert found["forms"]["logprobs"] is True
     assert found["score"]["n"] == 3
-    assert found["verdict"] == Score(**found["score"]).verdict
+    assert found["verdict"] == SituationScore(**found["score"]).verdict
 
 
 def test_planner_check_says_what_is_wrong(cli: Commands) -> None:

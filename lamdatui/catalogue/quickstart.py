@@ -45,7 +45,7 @@ Answer = Callable[[list[Messages], int, str], list[str]]
 
 
 @dataclass(frozen=True)
-class Preference:
+class AnswerPair:
     """A training row's prompt with a right and a wrong answer."""
 
     prompt: Messages
@@ -153,7 +153,7 @@ def call_preferences(train: list[calls.CallRow], prose: dict[str, str], seed: in
             continue
         wrong = prose.get(row.id) or calls.wrong_call(row, gold, number, rng)
         if wrong and calls.function_call(calls.reference(row), wrong) == 0.0:
-            rows.append(Preference(calls.prompt(row), calls.call_text(gold), wrong).row())
+            rows.append(AnswerPair(calls.prompt(row), calls.call_text(gold), wrong).row())
     return rows
 
 
@@ -163,7 +163,7 @@ def instruction_preferences(rows: list[tuple[instructions.Prompt, str]], plain: 
     for prompt, answer in rows:
         other = " ".join(instructions.body_of(plain[prompt.topic])[:4])
         if other and instructions.constraints(prompt.reference, other) < 1.0:
-            made.append(Preference(prompt.messages, answer, other).row())
+            made.append(AnswerPair(prompt.messages, answer, other).row())
     return made
 
 

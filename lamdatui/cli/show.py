@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.domain.budget import ledgers
-from lamdatui.domain.planner_report import Choice, chooser, details, proposer, told, worth
+from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.store.journal import read_run, read_state
 from lamdatui.wire.lastwords import last_words
@@ -171,7 +171,7 @@ def planner_table(state: RunState) -> str:
     return "\n".join(lines)
 
 
-def _against(choice: Choice) -> str:
+def _against(choice: PlannerChoice) -> str:
     """`lost -0.020 to dpo(m1, preferences), expected 0.431`."""
     if choice.rival is None or choice.rival.value is None:
         return choice.outcome

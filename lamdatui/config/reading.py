@@ -35,7 +35,7 @@ _failed: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ActionSource:
     """Somebody's action types: a file, or an entry point (`place` is what it points to). `key` is empty where it has no contents."""
 
     mode: str
@@ -45,31 +45,31 @@ class Source:
     problem: str = ""
 
 
-def file_source(origin: str, file: Path) -> Source:
+def file_source(origin: str, file: Path) -> ActionSource:
     """A file with the digest of its contents; only a regular file of a sensible size is ever opened."""
     try:
         if not file.is_file():
-            return Source("read", origin, str(file), "", "is not a regular file")
+            return ActionSource("read", origin, str(file), "", "is not a regular file")
         with file.open("rb") as handle:
             text = handle.read(MOST_BYTES + 1)
     except OSError as error:
-        return Source("read", origin, str(file), "", f"can't be read: {error.strerror}")
+        return ActionSource("read", origin, str(file), "", f"can't be read: {error.strerror}")
     if len(text) > MOST_BYTES:
-        return Source("read", origin, str(file), "", f"is larger than {MOST_BYTES >> 20} MiB")
-    return Source("read", origin, str(file), _key(text.hex()))
+        return ActionSource("read", origin, str(file), "", f"is larger than {MOST_BYTES >> 20} MiB")
+    return ActionSource("read", origin, str(file), _key(text.hex()))
 
 
-def point_source(point: EntryPoint) -> Source:
+def point_source(point: EntryPoint) -> ActionSource:
     """An entry point, known by its package's version."""
     version = point.dist.version if point.dist else ""
-    return Source("point", "package", point.value, _key(f"{point.name} {point.value} {version}"))
+    return ActionSource("point", "package", point.value, _key(f"{point.name} {point.value} {version}"))
 
 
 def _key(text: str) -> str:
     return digest([text, __version__, sys.version, sys.prefix])
 
 
-def problems(sources: list[Source], *, step: bool = False) -> dict[str, str]:
+def problems(sources: list[ActionSource], *, step: bool = False) -> dict[str, str]:
     """Place → why it can't be imported here, for those that can't. Several are tried at once.
 
     In a step (`step`) a failure that is on record counts, so that a file that hangs does not cost every step its time.

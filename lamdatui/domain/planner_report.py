@@ -59,7 +59,7 @@ class Rival:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PlannerChoice:
     """One choice of the planner.
 
     `outcome`: `won`, `lost`, `even` (against `rival`), `agreed` (the surrogate's favourite was the same action), `failed` (it ran
@@ -111,7 +111,7 @@ class Worth:
     """
 
     verdict: str
-    choices: tuple[Choice, ...]
+    choices: tuple[PlannerChoice, ...]
     won: int
     lost: int
     even: int
@@ -238,13 +238,15 @@ def _student(freedom: int) -> float:
     )
 
 
-def _choice(trial: Trial, run: Mapping[str, float | None]) -> Choice:
+def _choice(trial: Trial, run: Mapping[str, float | None]) -> PlannerChoice:
     rival, agreed = _rival(trial, run)
     outcome, difference = _outcome(trial, rival, agreed)
     action = (trial.proposal or {}).get("action") or {}
     inputs = ", ".join("+".join(map(str, ids)) for ids in (action.get("inputs") or {}).values() if ids)
     text = f"{action.get('type', '?')}({inputs})"
-    return Choice(trial.number, text, outcome, trial.objective, finite(details(trial).get("expected")), rival, difference)
+    return PlannerChoice(
+        trial.number, text, outcome, trial.objective, finite(details(trial).get("expected")), rival, difference
+    )
 
 
 def _rival(trial: Trial, run: Mapping[str, float | None]) -> tuple[Rival | None, bool]:

@@ -49,7 +49,7 @@ Seconds = dict[str, float]
 """Part of a trial or step → its s."""
 
 
-class Forecast(TypedDict):
+class EstimateRecord(TypedDict):
     """What an action is expected to cost; `measured`: on how many steps of this machine the time stands."""
 
     seconds: float | None
@@ -122,7 +122,7 @@ class ProposalRecord(TypedDict):
     proposed_by: str
     id: str
     alternatives: list[Alternative]
-    estimate: Forecast
+    estimate: EstimateRecord
     opening: bool
     fallback: str | None
     """Why the policy's fallback has chosen."""
@@ -153,7 +153,7 @@ class Shadow(TypedDict):
     seconds: float
 
 
-class Problem(TypedDict):
+class ProblemRecord(TypedDict):
     """Something that went wrong and did not end the run."""
 
     where: str

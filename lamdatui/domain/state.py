@@ -15,7 +15,7 @@ from lamdatui.domain.records import (
     Declaration,
     Failure,
     Gain,
-    Problem,
+    ProblemRecord,
     ProposalRecord,
     Queued,
     Scores,
@@ -140,7 +140,7 @@ class RunState:
     """What people told the planner, by id."""
     queue: dict[str, Queued] = field(default_factory=dict)
     """Actions that people want next by id, the oldest first."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ProblemRecord] = field(default_factory=list)
     planner_tokens: int = 0
     planner_seconds: float = 0.0
     types: dict[str, Declaration] = field(default_factory=dict)
@@ -303,7 +303,7 @@ def _phase_changed(state: RunState, data: events.PhaseChanged, event: Event) -> 
         state.engine_since = _metered(state, event)
 
 
-def _problem_noted(state: RunState, data: Problem, _: Event) -> None:
+def _problem_noted(state: RunState, data: ProblemRecord, _: Event) -> None:
     state.problems = [*state.problems[-49:], data]
 
 

@@ -12,7 +12,7 @@ from lamdatui.domain.choice import PolicyError
 from lamdatui.planner.choose import Style
 from lamdatui.planner.client import PlannerError, probe_grammar
 from lamdatui.planner.session import PlannerSession
-from lamdatui.planner.situations import Score, self_test, shipped
+from lamdatui.planner.situations import SituationScore, self_test, shipped
 
 SPEED_TOKENS = 48
 Say = Callable[[str], None]
@@ -30,7 +30,7 @@ class Tried:
     prompt_speed: float
     answer_speed: float
     forms: dict[str, bool] = field(default_factory=dict)
-    score: Score | None = None
+    score: SituationScore | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
@@ -51,7 +51,7 @@ class Tried:
         return [*found, *(_score_lines(self.score) if self.score else [])]
 
 
-def _score_lines(score: Score) -> list[str]:
+def _score_lines(score: SituationScore) -> list[str]:
     low, high = score.right_interval
     worst, best = score.worth_interval
     return [

@@ -39,7 +39,7 @@ Ask = Callable[..., Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Picked:
     """`place` among the options; each option's probability; how it was asked; tokens and seconds of all questions."""
 
     place: int
@@ -85,7 +85,7 @@ class Chooser:
         draw: random.Random,
         *,
         reuse_prefix: bool = False,
-    ) -> Choice:
+    ) -> Picked:
         """One of `options`. `listed` makes the prompt with lettered lines in it, `alone` the one about a single option.
 
         Raises PlannerError.
@@ -102,7 +102,7 @@ class Chooser:
             place = draw.choices(range(len(options)), probabilities)[0]
         else:
             place = max(range(len(options)), key=lambda at: scores[at])
-        return Choice(place, tuple(probabilities), self._style, self._tokens, self._seconds)
+        return Picked(place, tuple(probabilities), self._style, self._tokens, self._seconds)
 
     async def _letters(self, listed: Callable[[Sequence[str]], str], options: Sequence[str], reuse_prefix: bool) -> list[float]:
         count = len(options)

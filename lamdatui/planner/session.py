@@ -13,7 +13,7 @@ from lamdatui.base.jsonio import digest
 from lamdatui.domain.choice import Candidate, PlannerCall, PolicyError, View
 from lamdatui.domain.state import Trial
 from lamdatui.planner import answers, brief, grammar
-from lamdatui.planner.choose import Choice, Chooser, Style, parameters_in, style_for
+from lamdatui.planner.choose import Chooser, Picked, Style, parameters_in, style_for
 from lamdatui.planner.client import Answer, PlannerClient, PlannerError, probe_grammar
 from lamdatui.planner.prompts import Load, PromptBook
 from lamdatui.planner.servers import planner_server
@@ -147,7 +147,7 @@ class PlannerSession:
 
     # --- questions -----------------------------------------------------------------------------------------------
 
-    async def choose(self, view: View, call: str, options: Sequence[str], *, reuse_prefix: bool = False) -> Choice:
+    async def choose(self, view: View, call: str, options: Sequence[str], *, reuse_prefix: bool = False) -> Picked:
         """One of the options, by the prompts `choose_<call>` and `judge_<call>`. Raises PolicyError."""
         thinks = self.settings.think_tokens and self.style == "letters"
         thoughts = await self._think(view, call, options) if thinks else ""
@@ -257,7 +257,7 @@ def draw(view: View, purpose: str) -> random.Random:
     return random.Random(digest([purpose, view.seed, view.number]))
 
 
-def weighed(candidates: Sequence[Candidate], choice: Choice) -> tuple[dict[str, Any], ...]:
+def weighed(candidates: Sequence[Candidate], choice: Picked) -> tuple[dict[str, Any], ...]:
     """The alternatives of a proposal, the most likely first."""
     told = zip(brief.short(candidates), candidates, choice.probabilities, strict=True)
     ranked = sorted(told, key=lambda item: -item[2])

@@ -107,7 +107,7 @@ def shipped() -> list[Situation]:
 
 
 @dataclass(frozen=True)
-class Score:
+class SituationScore:
     """Shares over situations with 95% bootstrap intervals: `right` (the best option was preferred), `worth` (see `Situation.worth`)."""
 
     n: int
@@ -129,12 +129,12 @@ class Score:
         return "worse than chance" if self.right_interval[1] < self.chance else "not distinguishable from chance"
 
 
-def score(situations: Sequence[Situation], places: Sequence[int], seconds: float = 0.0, tokens: int = 0) -> Score:
+def score(situations: Sequence[Situation], places: Sequence[int], seconds: float = 0.0, tokens: int = 0) -> SituationScore:
     """The score of the places that were preferred, one for each situation."""
     right = [place == one.best for one, place in zip(situations, places, strict=True)]
     worth = [one.worth(place) for one, place in zip(situations, places, strict=True)]
     guesses = [max(range(len(one.expected)), key=lambda at: one.expected[at]) == one.best for one in situations]
-    return Score(
+    return SituationScore(
         n=len(situations),
         right=float(np.mean(right)),
         right_interval=_interval(right),
@@ -156,7 +156,7 @@ def _interval(values: Iterable[float]) -> tuple[float, float]:
 
 async def self_test(
     session: PlannerSession, situations: Sequence[Situation], say: Callable[[int, int], None] = lambda done, of: None
-) -> Score:
+) -> SituationScore:
     """Ask a started planner every situation, as a run would. Raises PolicyError when it stops answering."""
     places, seconds, tokens = [], 0.0, 0
     for done, one in enumerate(situations):

@@ -18,8 +18,8 @@ from lamdatui.domain.state import RunState
 from lamdatui.ui.lineage.forest import Forest
 from lamdatui.ui.view.reduce import reduce
 from lamdatui.ui.view.state import ViewState
-from lamdatui.wire.checks import check, check_event, check_head, check_trials
 from lamdatui.wire.snapshot import Snapshots
+from lamdatui.wire.validation import check, check_event, check_head, check_trials
 from tests.hostile import Disguise, strings
 from tests.ui.conftest import opened
 from tests.ui.fake_engine import FakeEngine

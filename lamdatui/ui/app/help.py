@@ -14,7 +14,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lamdatui.base.text import one_line
-from lamdatui.ui.app.help_text import Entry, Group, about, help_lines, indent
+from lamdatui.ui.app.help_text import Group, HelpEntry, about, help_lines, indent
 from lamdatui.ui.keys.table import KEYS, bindings, display, shown
 from lamdatui.ui.kit.hanging import Hanging
 from lamdatui.ui.kit.stack import DIALOG_STYLES
@@ -65,9 +65,9 @@ def groups(screen: Screen[Any]) -> list[Group]:
     What the toolkit's widgets have by themselves comes last.
     """
     found: list[Group] = []
-    others: dict[str, Entry] = {}
+    others: dict[str, HelpEntry] = {}
     for node, listed in groupby(screen.active_bindings.values(), key=lambda active: active.node):
-        entries: dict[str, Entry] = {}
+        entries: dict[str, HelpEntry] = {}
         for active in listed:
             binding = active.binding
             if binding.system or not active.enabled or not (binding.description or binding.tooltip):
@@ -75,7 +75,7 @@ def groups(screen: Screen[Any]) -> list[Group]:
             place = entries if binding.id in IDS else others
             before = place.get(binding.action)
             keys = (*(before.keys if before else ()), display(binding.key))
-            place[binding.action] = Entry(tuple(dict.fromkeys(keys)), binding.description, binding.tooltip or "")
+            place[binding.action] = HelpEntry(tuple(dict.fromkeys(keys)), binding.description, binding.tooltip or "")
         title = name_of(node) or ("This screen" if isinstance(node, Screen) else "Here")
         found.append(Group(one_line(title), tuple(entries.values())))
     return [*found, Group("Moving and selecting", tuple(others.values()))]

@@ -32,7 +32,7 @@ ABOUT = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HelpEntry:
     """One command: its keys as they are now, its name, what it does."""
 
     keys: tuple[str, ...]
@@ -45,7 +45,7 @@ class Group:
     """The commands of one place."""
 
     title: str
-    entries: tuple[Entry, ...]
+    entries: tuple[HelpEntry, ...]
 
 
 def about(ids: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ HEAD = 5
 
 
 @dataclass
-class Tab:
+class BrowserTab:
     """What is known of the tab of this process, whichever app it shows."""
 
     greeted: bool = False
@@ -32,7 +32,7 @@ class Tab:
     """The beginning of a packet whose end has not come yet."""
 
 
-TAB = Tab()
+TAB = BrowserTab()
 
 
 def whole(data: bytes) -> int:

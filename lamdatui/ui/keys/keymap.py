@@ -47,7 +47,7 @@ _NAMES = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class KeyRow:
     """One line of `lamdatui keys`. `conflict` says with what its keys clash."""
 
     id: str
@@ -96,13 +96,15 @@ def checked(keymap: Mapping[str, str], where: str) -> dict[str, str]:
     return found
 
 
-def rows(keymap: Mapping[str, str]) -> list[Row]:
+def rows(keymap: Mapping[str, str]) -> list[KeyRow]:
     """The whole table under a keymap of spelled-out names, in table order."""
     live = {key.id: tuple(keymap.get(key.id, key.keys).split(",")) for key in KEYS}
-    return [Row(key.id, live[key.id], tuple(key.keys.split(",")), key.where, key.tooltip, _conflict(key, live)) for key in KEYS]
+    return [
+        KeyRow(key.id, live[key.id], tuple(key.keys.split(",")), key.where, key.tooltip, _conflict(key, live)) for key in KEYS
+    ]
 
 
-def table(found: list[Row]) -> str:
+def table(found: list[KeyRow]) -> str:
     """For people: id, keys (a star where they were changed), place, meaning; conflicts at the end of their line."""
     lines = []
     for row in found:

@@ -13,7 +13,7 @@ from textual.content import Content
 from textual.events import Key
 from textual.widgets import Input, Static
 
-from lamdatui.ui.logs.sources import NEWEST, Source, beside, cause, source
+from lamdatui.ui.logs.sources import NEWEST, LogSource, beside, cause, source
 from lamdatui.ui.view.state import ViewState
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class LogsPane(Vertical):
         self._view = view
         self._run_dir = run_dir
         self._key = NEWEST
-        self._shown: Source | None = None
+        self._shown: LogSource | None = None
         self._origin = 0
         self._said = ("", "")
         self._why = ""
@@ -65,7 +65,7 @@ class LogsPane(Vertical):
         return self._key
 
     @property
-    def source(self) -> Source:
+    def source(self) -> LogSource:
         """The log that is shown."""
         return source(self._key, self._view, self._run_dir)
 

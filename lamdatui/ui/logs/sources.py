@@ -20,7 +20,7 @@ FILES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class LogSource:
     """A log. `key` is `newest`, `step:KEY` or a name of `FILES`; `path` is None while there is no step."""
 
     key: str
@@ -34,14 +34,14 @@ class Source:
         return self.step is None or self.step.status in ("intended", "running")
 
 
-def source(key: str, view: ViewState, run_dir: Path) -> Source:
+def source(key: str, view: ViewState, run_dir: Path) -> LogSource:
     """The log of a key; the newest step's where the key is of a step that there isn't."""
     if key in FILES:
-        return Source(key, FILES[key][0], run_dir / f"{key}.log")
+        return LogSource(key, FILES[key][0], run_dir / f"{key}.log")
     step = view.run.steps.get(key.removeprefix("step:")) or view.shown_step
     folder = step_folder(run_dir, step.key) if step else None
     name = f"step {step.key}, {step.purpose}" if step else "step"
-    return Source(key, name, folder / "log.txt" if folder else None, step)
+    return LogSource(key, name, folder / "log.txt" if folder else None, step)
 
 
 def keys(state: RunState, run_dir: Path) -> list[str]:

@@ -28,7 +28,7 @@ from lamdatui.ui.start.text import (
     FETCH,
     NO_RUNS,
     ProfileChoice,
-    Run,
+    RunRow,
     finding_lines,
     profile_line,
     run_line,
@@ -93,7 +93,7 @@ class StartScreen(Screen[None]):
     def __init__(self, runs_dir: Path) -> None:
         super().__init__(id="start")
         self._runs_dir = runs_dir
-        self._runs: Rows[Run] = Rows("start-runs", "Runs", lambda run, width: [run_line(run, width)], "looking for runs…")
+        self._runs: Rows[RunRow] = Rows("start-runs", "Runs", lambda run, width: [run_line(run, width)], "looking for runs…")
         self._profiles: Rows[ProfileChoice] = Rows(
             "start-profiles", "Profiles", lambda item, width: [profile_line(item, width)], "No profile can be found."
         )
@@ -232,12 +232,12 @@ class StartScreen(Screen[None]):
         text = f"It can go on later: enter on it, or {shown('start-new')} for a new one."
         open_over(self, ChoiceScreen(f"Stop {run.name}?", text, choices), partial(self._stop_chosen, run))
 
-    def _stop_chosen(self, run: Run, choice: str | None) -> None:
+    def _stop_chosen(self, run: RunRow, choice: str | None) -> None:
         if choice:
             self._stop(run)
 
     @work(group="stop")
-    async def _stop(self, run: Run) -> None:
+    async def _stop(self, run: RunRow) -> None:
         ended = await commandline.run("stop", run.path)
         if ended.code:
             self.notify(one_line(" ".join(ended.errors)), title=f"{run.name} was not stopped", severity="error", markup=False)

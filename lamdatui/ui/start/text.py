@@ -32,7 +32,7 @@ FETCH = "lamdatui models fetch "
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class RunRow:
     """One run of the folder."""
 
     name: str
@@ -60,13 +60,13 @@ class ProfileChoice:
     """Whether it is used in place of a builtin one of that name."""
 
 
-def runs_of(found: Sequence[Json]) -> list[Run]:
+def runs_of(found: Sequence[Json]) -> list[RunRow]:
     """The rows of `lamdatui runs --json`: going first, then unfinished, then the others, the newest first in each."""
     rows = [_run(row) for row in found]
     return sorted(rows, key=lambda run: ORDER.index(run.mark.word) if run.mark.word in ORDER else len(ORDER))
 
 
-def _run(row: Json) -> Run:
+def _run(row: Json) -> RunRow:
     status = str(row.get("status", ""))
     known, limit = row.get("trials", 0), row.get("max_trials")
     note = str(row.get("problem") or "")
@@ -75,7 +75,7 @@ def _run(row: Json) -> Run:
         note = f"winner {row['winner']}"
         if beats is not None:
             note += ", better than the base" if beats else ", not shown to be better"
-    return Run(
+    return RunRow(
         str(row["run"]),
         str(row["path"]),
         STATES.get(status, Mark("·", status, "plain")),
@@ -86,7 +86,7 @@ def _run(row: Json) -> Run:
     )
 
 
-def run_line(run: Run, width: int) -> Line:
+def run_line(run: RunRow, width: int) -> Line:
     """`▶ going       lab-2            3/12  ask        lab         winner m3`, cut to `width` cells."""
     name = max(12, min(24, width // 4))
     spans: list[Span] = [

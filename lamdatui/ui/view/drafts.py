@@ -52,7 +52,7 @@ def draft_of(action: Mapping[str, Any] | None, *, seed: bool = False) -> Draft:
 def declared_types(reply: Any) -> dict[str, DeclaredType]:
     """The types of an `actions` reply by name. Raises LamdatuiError where it is of another shape."""
     from lamdatui.domain.declarations import declared_type
-    from lamdatui.wire.checks import check_types
+    from lamdatui.wire.validation import check_types
 
     try:
         check_types(reply)

@@ -12,9 +12,9 @@ from lamdatui.domain.events import Event, event_from_json
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.activityrows import ActivityRow, rows
 from lamdatui.ui.view.state import ALL_PARTS, Exchange, Part, ViewState
-from lamdatui.wire.checks import check_event, check_hardware, check_head, check_link, check_trials
 from lamdatui.wire.protocol import Clean
 from lamdatui.wire.snapshot import Restored
+from lamdatui.wire.validation import check_event, check_hardware, check_head, check_link, check_trials
 
 Json = dict[str, Any]
 

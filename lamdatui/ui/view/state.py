@@ -100,7 +100,7 @@ class ViewState:
 
     def complete(self, number: int, found: Json) -> None:
         """The whole of a brief trial, as the command `trial` gave it. Raises KeyError or TypeError where that can't be shown."""
-        from lamdatui.wire.checks import check
+        from lamdatui.wire.validation import check
 
         check("trial.proposed", {"number": number, "proposal": found["proposal"]})
         check("shadows.recorded", {"number": number, "shadows": found["shadows"]})

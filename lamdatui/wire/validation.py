@@ -30,7 +30,7 @@ class _Processes(TypedDict, total=False):
     processes: list[Json] | None
 
 
-class _Host(_Processes, total=False):
+class _HostReading(_Processes, total=False):
     cpu_percent: list[Any] | None
     load: list[Any] | None
 
@@ -39,7 +39,7 @@ class _Hardware(TypedDict, total=False):
     """Its numbers are looked at one by one where they are shown."""
 
     gpus: list[_Processes] | None
-    host: _Host | None
+    host: _HostReading | None
 
 
 class _Link(TypedDict):
