@@ -11,10 +11,12 @@ import apsw
 import pytest
 
 from lamdatui.base.jsonio import write_atomic, write_json, write_record
+from lamdatui.cli import export
 from lamdatui.inputs import trust
 from lamdatui.step.files import claim, write_outcome, write_request
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import SCHEMA_VERSION, Journal
+from tests.landed import Landed
 
 
 def state_of(path: Path | int) -> tuple[int, int]:
@@ -119,6 +121,19 @@ def test_an_object_is_on_disk_with_its_manifest_and_folders_before_it_is_publish
         target = store.publish(staged, "d1", {"kind": "full"})
     disk.assert_named(target)
     assert disk.is_synced(target / "sub" / "weights") and disk.is_synced(target / "config.json")
+
+
+def test_an_exported_model_is_on_disk_before_it_has_its_name(
+    landed: Landed, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(state: object, model: str, store: Store, staged: Path, say: object) -> None:
+        (staged / "model.safetensors").write_bytes(b"x" * 9000)
+
+    monkeypatch.setattr(export, "_write", write)
+    target = landed.folder / "out" / "winner"
+    export.export_model(landed.runs / "finished", target, None, print)
+    disk.assert_named(target)
+    assert disk.is_synced(target / "model.safetensors")
 
 
 def test_an_evaluation_is_on_disk(tmp_path: Path, disk: Disk) -> None:

@@ -71,6 +71,16 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def fsync_tree(folder: Path) -> None:
+    """Make all that is in a folder durable, itself included: it can then be given its name."""
+    for path in [*folder.rglob("*"), folder]:
+        if path.is_dir():
+            fsync_dir(path)
+        else:
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
 def write_atomic(path: Path, text: str) -> None:
     """Write, fsync and rename: a reader sees the old file or the whole new one, also after a power cut."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

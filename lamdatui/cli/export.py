@@ -13,6 +13,7 @@ import yaml
 
 from lamdatui import __version__
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import fsync_dir, fsync_tree
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.state import RunState
 from lamdatui.step.request import reference
@@ -62,7 +63,9 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
     staged.mkdir()
     try:
         _write(state, chosen, Store(run_dir.parent / "store", always=state.profile.get("verify") == "always"), staged, say)
+        fsync_tree(staged)
         os.rename(staged, target)
+        fsync_dir(target.parent)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
-from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, read_json, read_record, regular, unsealed, write_record
+from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, fsync_tree, read_json, read_record, regular, unsealed, write_record
 
 MANIFEST = "manifest.json"
 REFERENCE = "store:"
@@ -136,13 +136,10 @@ class Store:
         """Make a staged directory the model `digest`; if it is there already, the first one stays."""
         files = {}
         for file in sorted(p for p in staged.rglob("*") if p.is_file()):
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
             files[str(file.relative_to(staged))] = {"size": file.stat().st_size, "blake2b": file_hash(file)}
+        fsync_tree(staged)
         fault("store.before-manifest")
         write_record(staged / MANIFEST, {"digest": digest, "files": files, **about})
-        for folder in [staged, *(p for p in staged.rglob("*") if p.is_dir())]:
-            fsync_dir(folder)
         target = self.root / "objects" / digest
         if self.find(digest) is None:
             self.put_aside(digest)
