@@ -11,6 +11,7 @@ from lamdatui.domain.actions import make_action
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import Approvals, Decision
+from lamdatui.engine.judging import matches
 from lamdatui.engine.machine import Machine
 from tests.test_candidates import TYPES, model, pool
 
@@ -36,8 +37,12 @@ async def test_a_decision_about_something_else_is_refused() -> None:
     for wrong in ({"number": 4}, {"digest": "other"}, {"verdict": "rejected"}, {"verdict": "yes"}):
         with pytest.raises(LamdatuiError):
             await decided(state, **{"verdict": "approve", **wrong})
+    for digest in ("0", "z"):
+        with pytest.raises(LamdatuiError):
+            await decided(state, verdict="approve", digest=digest)
     with pytest.raises(LamdatuiError, match="no proposal is waiting"):
         Approvals(TYPES, MACHINE).read(state, {"number": 1, "digest": "d", "verdict": "approve"}, "person")
+    assert not Decision("approve", "person", "", proposal(state).action).remember
 
 
 @pytest.mark.parametrize("verdict", ["approve", "edit", "skip", "veto", "stop"])
@@ -187,6 +192,8 @@ def test_a_rule_covers_exactly_what_it_says() -> None:
     assert approvals.standing(state, shown, None) is not None
     other = make_action(TYPES["sft"], {"model": ("m1",), "dataset": ("calls",)}, {}, state.pool, seed=1, dtype="float32")
     assert approvals.standing(state, Proposal(other, "why", "random"), None) is None
+    for kind in ("a_type", "z_type"):
+        assert not matches(shown.action, {**rule["match"], "type": kind})
     del state.rules[rule["id"]]
     assert approvals.standing(state, shown, None) is None
 

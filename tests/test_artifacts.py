@@ -103,6 +103,8 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     publish(tmp_path)
     (tmp_path / "objects" / "d1" / "sub" / "w").write_bytes(b"x" * 999 + b"y")
     assert Store(tmp_path).verify("d1") == ["sub/w"]
+    (tmp_path / "objects" / "d1" / "sub" / "w").unlink()
+    assert Store(tmp_path).verify("d1") == ["sub/w"]
 
 
 # --- guards ---------------------------------------------------------------------------------------------------------
@@ -122,6 +124,7 @@ def store(tmp_path: Path) -> Store:
     "change",
     [
         {"digest": "d2"},
+        {"digest": "d0"},
         {"kind": "folder"},
         {"files": []},
         {"files": {}},
@@ -173,13 +176,19 @@ def test_an_object_that_is_not_there_can_not_be_used(store: Store) -> None:
 
 
 def test_an_evaluation_of_another_key_or_without_rows_is_put_aside(store: Store) -> None:
-    for value in ({"key": "other", "rows": [1]}, {"key": "k", "rows": []}, {"key": "k", "rows": "1"}, {"key": "k"}):
+    for value in (
+        {"key": "other", "rows": [1]},
+        {"key": "a", "rows": [1]},
+        {"key": "k", "rows": []},
+        {"key": "k", "rows": "1"},
+        {"key": "k"},
+    ):
         store.record_evaluation("k", value)
         assert store.evaluation("k") is None
         assert not (store.root / "evaluations" / "k.json").exists()
     store.record_evaluation("k", {"key": "k", "rows": [1]})
     assert store.evaluation("k", lambda _: False) == {"key": "k", "rows": [1]}
-    assert len(list((store.root / "damaged").iterdir())) == 4
+    assert len(list((store.root / "damaged").iterdir())) == 5
 
 
 def test_an_evaluation_of_the_first_version_is_taken_when_it_is_sound_and_gets_its_seal(store: Store) -> None:

@@ -9,7 +9,7 @@ from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.candidates import LIMIT, enumerate_all, opening
-from lamdatui.engine.judging import tried_digests
+from lamdatui.engine.judging import Known, tried_digests
 from lamdatui.engine.machine import Machine
 
 MACHINE = Machine("cpu", "float32", 16 * 2**30)
@@ -78,6 +78,22 @@ def test_what_was_cut_off_or_asked_of_nobody_may_come_again() -> None:
     state.mode = "read-only"
     state.trials[1] = Trial(1, "rejected", action=first.action.to_json())
     assert first.action.digest in tried_digests(state)
+    # What was cut off hides nothing that comes after it.
+    other = {**first.action.to_json(), "digest": "other"}
+    state.trials = {1: Trial(1, "stopped", action=first.action.to_json()), 2: Trial(2, "done", action=other)}
+    assert tried_digests(state) == {"other"}
+
+
+def test_the_hyperparameters_of_every_trial_are_on_record() -> None:
+    state = pool(model("base"))
+    first = opening(TYPES, state, MACHINE, {"base": 0.5})
+    assert first is not None
+    proposed, ran, queued = ({**first.action.to_json(), "digest": name, "params": {"of": name}} for name in "pqr")
+    state.trials[1] = Trial(1, "done", action=ran, proposal={"action": proposed})
+    state.trials[2] = Trial(2)
+    state.queue["q1"] = {"action": queued}
+    records = Known.of(state, MACHINE).records
+    assert [records(name) for name in ("p", "q", "r", "none")] == [{"of": "p"}, {"of": "q"}, {"of": "r"}, None]
 
 
 def test_sampling_is_the_same_for_the_same_seed_and_round() -> None:

@@ -119,6 +119,16 @@ def test_what_is_above_two_gib_is_hashed_once_until_it_changes(tmp_path: Path, s
     assert hashes([file], hasher) == {file: f"hash {looks + 2}"}
 
 
+def test_every_large_file_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 10)
+    files, read = [tmp_path / name for name in ("one", "two")], []
+    for file in files:
+        file.write_bytes(b"x" * 11)
+    for _ in range(2):
+        hashes(files, lambda path: str(read.append(path)))
+    assert read == files
+
+
 def test_a_large_file_is_hashed_each_time_where_nothing_can_be_remembered(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

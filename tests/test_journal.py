@@ -181,6 +181,8 @@ def test_a_run_is_known_without_its_history(tmp_path: Path) -> None:
     assert trials == len(journal.state.trials) == 2
     whole = journal.state.run_json()
     assert {name: getattr(run, name) for name in whole} == whole
+    Journal(tmp_path / "new.db").close()
+    assert read_run(tmp_path / "new.db") == (RunState(), 0)
     (tmp_path / "bad.db").write_text("not a database, " * 100)
     with pytest.raises(LamdatuiError, match="no readable run"):
         read_run(tmp_path / "bad.db")

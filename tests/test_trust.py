@@ -288,6 +288,21 @@ def test_values_can_not_pass_for_lines_of_the_question(lab_profile) -> None:
     assert len(lines) == 3 and all(line.isprintable() for line in lines)
 
 
+def test_the_question_says_what_leaves_this_machine_and_which_program_is_meant(lab_profile) -> None:
+    away = trust.told(sensitive(lab_profile, "backend: openai, url: 'http://planner.example/v1'"))
+    assert away[1:] == [
+        '  planner.url: "http://planner.example/v1"',
+        "    Prompts, with the record of the run, leave this machine.",
+    ]
+    here = trust.told({"url": "http://127.0.0.1:8000/v1"})
+    assert here[2] == "    It is on this machine."
+    missing, there = (
+        trust.told(sensitive(lab_profile, f"backend: vllm, model: m, executable: {path}"))[2]
+        for path in ("/no/such/vllm", sys.executable)
+    )
+    assert "There is no such program now." in missing and "no such program" not in there
+
+
 class Recorder:
     """A server on loopback that keeps the Authorization header of each request."""
 
@@ -383,6 +398,8 @@ def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile
     profile: Profile = load_profile(lab_profile(planner("backend: openai, url: 'http://planner.example'")))
     with pytest.raises(LamdatuiError, match="can't re"):
         trust.ask(profile, "p", trust=True, can_ask=False)
+    with pytest.raises(LamdatuiError, match="can't record the confirmation"):
+        trust.confirm({"url": "http://planner.example"})
 
 
 @pytest.mark.parametrize(
