@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, LamdatuiError
 from lamdatui.base.output import complain, say, say_json
 from lamdatui.config.resources import files, replaced, untrusted
-from lamdatui.domain.events import MODES
+from lamdatui.domain.decisions import MODES
 from lamdatui.inputs.profile import find_profile, load_profile
 from lamdatui.inputs.trust import ask
 from lamdatui.policy import known_policy

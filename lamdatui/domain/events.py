@@ -238,9 +238,6 @@ EVENTS: dict[str, type[Any]] = {
 }
 """Kind → the fields that its events carry. One that may be missing came with a later version."""
 
-VERDICTS = ("approve", "edit", "veto", "skip", "stop", "rejected")
-MODES = ("read-only", "ask", "ask-risky", "auto")
-
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -255,11 +252,6 @@ class Event:
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as in `--json` and on the socket."""
         return {"seq": self.seq, "kind": self.kind, "wall": self.wall, "mono": self.mono, "data": self.data}
-
-
-def by_person(by: str) -> bool:
-    """Whether an event's author is a person: `person`, or a named one as `USER@TERMINAL`."""
-    return by == "person" or "@" in by
 
 
 def event_from_json(data: dict[str, Any]) -> Event:

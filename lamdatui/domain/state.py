@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lamdatui.domain import events
-from lamdatui.domain.events import Event
 from lamdatui.domain.objects import ObjectPool, object_from_json
-from lamdatui.domain.records import (
-    ActionRecord,
-    DecisionRecord,
-    Declaration,
-    Failure,
-    Gain,
-    ProblemRecord,
-    ProposalRecord,
-    Queued,
-    Scores,
-    Seconds,
-    Shadow,
-    TaskFile,
-    Told,
-    ToldOf,
-)
 from lamdatui.domain.schemes import SCHEME
+
+if TYPE_CHECKING:
+    from lamdatui.domain import events
+    from lamdatui.domain.events import Event
+    from lamdatui.domain.records import (
+        ActionRecord,
+        DecisionRecord,
+        Declaration,
+        Failure,
+        Gain,
+        ProblemRecord,
+        ProposalRecord,
+        Queued,
+        Scores,
+        Seconds,
+        Shadow,
+        TaskFile,
+        Told,
+        ToldOf,
+    )
 
 Json = dict[str, Any]
 

@@ -25,8 +25,8 @@ from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.jsonio import write_atomic
 from lamdatui.base.paths import PRIVATE, make_private, measurements_file, socket_path
 from lamdatui.config.resources import load_prompt, untrusted
+from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
-from lamdatui.domain.events import MODES
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.integrity import check_promises

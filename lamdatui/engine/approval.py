@@ -9,7 +9,7 @@ from typing import Any
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action, BoundType
 from lamdatui.domain.choice import Proposal
-from lamdatui.domain.events import VERDICTS, by_person
+from lamdatui.domain.decisions import VERDICTS, by_person
 from lamdatui.domain.state import RunState
 from lamdatui.engine.judging import matches
 from lamdatui.engine.machine import Machine

@@ -7,8 +7,8 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.choice import Candidate
+from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
-from lamdatui.domain.events import MODES
 from lamdatui.domain.state import RunState
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.forecasts import numbers

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lamdatui.domain.choice import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.domain.events import by_person
+from lamdatui.domain.decisions import by_person
 from lamdatui.domain.state import Trial
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_type_hin
 
 from msgspec import Meta, ValidationError, convert
 
+from lamdatui.domain import records
 from lamdatui.domain.events import EVENTS
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.records import Declaration, Json, ProposalRecord, Scores
@@ -145,7 +146,7 @@ def _check_rows(kind: str, rows: Sequence[list[Any]], names: Sequence[str]) -> N
 @cache
 def _columns(kind: str) -> dict[str, Any]:
     """Field → type of a column of its values."""
-    hints = get_type_hints(_ROWS[kind])
+    hints = _hints(_ROWS[kind])
     if kind == "trial":
         # Of a brief trial's proposal what the trial says too is left out, and scores that are its model's.
         brief = _partial("BriefProposal", get_type_hints(ProposalRecord))
@@ -156,8 +157,13 @@ def _columns(kind: str) -> dict[str, Any]:
 @cache
 def _run_fields() -> Any:
     """What a snapshot says of the run itself."""
-    hints = {**get_type_hints(RunState), "last_wall": Moment, "engine_since": _MaybeMoment}
+    hints = {**_hints(RunState), "last_wall": Moment, "engine_since": _MaybeMoment}
     return _partial("RunFields", {name: hint for name, hint in hints.items() if name not in PARTS})
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    # The state's module knows the records' names for the type checker alone: the console's first paint does without them.
+    return get_type_hints(cls, None, vars(records))
 
 
 def _partial(name: str, hints: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from textual.events import Key
 
-from lamdatui.domain.events import MODES
+from lamdatui.domain.decisions import MODES
 from lamdatui.ui.card.edit import EditScreen
 from lamdatui.ui.card.grace import GRACE_SECONDS
 from lamdatui.ui.console import screen

@@ -15,7 +15,7 @@ from textual.screen import Screen
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
-from lamdatui.domain.events import MODES
+from lamdatui.domain.decisions import MODES
 from lamdatui.ui.app import garbage
 from lamdatui.ui.app.attention import Attention
 from lamdatui.ui.app.shell import ShellApp

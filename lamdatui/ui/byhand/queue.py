@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from textual.app import ComposeResult
 from textual.containers import Vertical
@@ -14,13 +14,15 @@ from textual.widgets.option_list import Option
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
-from lamdatui.domain.records import Queued
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.stack import DIALOG_STYLES
 from lamdatui.ui.view.format import Line, call_text
 from lamdatui.ui.view.state import ViewState
 from lamdatui.ui.view.subject import action_fields
+
+if TYPE_CHECKING:
+    from lamdatui.domain.records import Queued
 
 EMPTY = "No action waits. e, f, r or n in the pipeline pane makes one."
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,7 +15,6 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from lamdatui.base.text import one_line
-from lamdatui.domain.records import ProposalRecord
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.card.grace import GRACE_SECONDS, Grace
 from lamdatui.ui.card.legend import question, rows_of
@@ -24,6 +23,9 @@ from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit.hanging import Hanging
 from lamdatui.ui.kit.legend import Legend
 from lamdatui.ui.view.format import LABEL
+
+if TYPE_CHECKING:
+    from lamdatui.domain.records import ProposalRecord
 
 Json = dict[str, Any]
 Wish = Literal["edit", "editor", "other", "own", "rules"]

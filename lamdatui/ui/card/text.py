@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
-from lamdatui.domain.events import by_person
+from lamdatui.domain.decisions import by_person
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState, Trial, details_of

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lamdatui.base.text import one_line
 from lamdatui.domain.lineage import _inputs, model_inputs
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.records import Gain
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import Mark, cost_of, mark
 from lamdatui.ui.view.state import ViewState
+
+if TYPE_CHECKING:
+    from lamdatui.domain.records import Gain
 
 Json = dict[str, Any]
 Order = Literal["number", "objective", "gain", "cost"]

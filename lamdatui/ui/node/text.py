@@ -10,7 +10,6 @@ from rich.cells import cell_len
 
 from lamdatui.domain.lineage import ancestry, model_inputs
 from lamdatui.domain.objects import DatasetObject, ModelObject
-from lamdatui.domain.records import Interval, Score
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import (
     Line,
@@ -34,6 +33,7 @@ from lamdatui.ui.view.subject import Subject, action_fields
 
 if TYPE_CHECKING:
     from lamdatui.domain.actions import Param
+    from lamdatui.domain.records import Interval, Score
 
 Json = dict[str, Any]
 VERDICTS = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stopped"}

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
 from lamdatui.domain.planner_report import Worth, details, told
-from lamdatui.domain.records import Told
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import Line, Tone, call_text, count, duration, labelled
 from lamdatui.ui.view.proposals import alternatives, by_text, expected_text
 from lamdatui.ui.view.state import Exchange, ViewState
+
+if TYPE_CHECKING:
+    from lamdatui.domain.records import Told
 
 Json = dict[str, Any]
 Kind = Literal["hint", "constraint", "rule"]

@@ -17,7 +17,7 @@ from textual.widgets import Input, Label, RadioButton, RadioSet, Static
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.text import one_line
-from lamdatui.domain.events import MODES
+from lamdatui.domain.decisions import MODES
 from lamdatui.ui.keys.table import bindings, shown
 from lamdatui.ui.kit import commandline
 from lamdatui.ui.kit.hanging import Hanging

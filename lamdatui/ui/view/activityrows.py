@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.text import one_line
 from lamdatui.domain.events import Event
-from lamdatui.domain.records import ActionRecord
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed
 from lamdatui.ui.view.proposals import proposer
+
+if TYPE_CHECKING:
+    from lamdatui.domain.records import ActionRecord
 
 Json = dict[str, Any]
 
