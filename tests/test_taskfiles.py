@@ -149,7 +149,7 @@ def test_a_scorer_and_its_references_are_known_to_fit(tmp_path: Path) -> None:
         ({"id": 1}, "the id 1 is there twice"),
         ({"id": "2"}, "all text or all whole numbers"),
         ({"id": True}, "all text or all whole numbers"),
-        ({"messages": "q"}, "messages is text or a list"),
+        ({"messages": "q"}, "messages is a list of messages, not str"),
         ({"reference": float("nan")}, "not JSON|Out of range"),
     ],
 )

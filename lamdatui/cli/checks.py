@@ -119,8 +119,9 @@ def _contents(profile: Profile) -> list[Finding]:
         info = inspect_model(locate(path))
         return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
 
-    def dataset(path: str) -> str:
+    def dataset(name: str, path: str) -> str:
         info = inspect_dataset(locate(path))
+        noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
         return f"{info.rows} rows, {info.format}"
 
     def task(name: str) -> str:
@@ -135,7 +136,9 @@ def _contents(profile: Profile) -> list[Finding]:
         return ", ".join(bound)
 
     findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
-    findings += [_try(f"dataset {name}", lambda spec=spec: dataset(spec.path)) for name, spec in profile.datasets.items()]
+    for name, spec in profile.datasets.items():
+        noted: list[Finding] = []
+        findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec.path)), *noted]
     findings += [_try(f"task {name}", lambda name=name: task(name)) for name in profile.tasks]
     findings.append(_try("actions", types))
     for problem in resources.load_registry().problems:

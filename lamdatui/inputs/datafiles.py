@@ -1,26 +1,33 @@
-"""JSONL datasets in the usual shapes, read row by row with the row number in every complaint.
-
-Shapes: `{"messages": [...]}`, `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`,
-`{"chosen", "rejected"}` whose messages begin with the same prompt, `{"prompt", "completion", "label"}` (true: wanted) and
-`{"prompt", "scorer", "reference"}` (answers are made and judged later). Prompts and answers are strings or lists of messages.
-"""
+"""Datasets and task files: read row by row (`rowfiles`, `rowshapes`), with the row's number in every complaint."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
-from lamdatui.base.jsonio import canonical, parse_json, regular
-from lamdatui.base.surrogates import has_lone
+from lamdatui.base.jsonio import canonical
 from lamdatui.domain.objects import DatasetFormat
+from lamdatui.inputs.rowfiles import read_rows
+from lamdatui.inputs.rowshapes import COLUMNS, PARTS, Message, check_question, dataset_format, normalise, read_row, row_chars
 
-Message = dict[str, str]
-ROW_BYTES = 4 * 1024 * 1024
-COLUMNS = "messages | prompt+completion | prompt+chosen+rejected | chosen+rejected | prompt+completion+label | prompt+scorer+reference"
+__all__ = [
+    "COLUMNS",
+    "PARTS",
+    "DatasetInfo",
+    "Message",
+    "dataset_format",
+    "inspect_dataset",
+    "normalise",
+    "read_dataset",
+    "read_task",
+    "read_task_rows",
+    "row_chars",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,166 +39,88 @@ class DatasetInfo:
     digest: str
     chars: int
     """Mean characters of a row, prompt and answers."""
+    notes: tuple[str, ...] = ()
+    """What of the rows is not used, a sentence each."""
 
 
-def _messages(value: Any, column: str) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{column} is text or a list of messages, not {type(value).__name__}")
-    for item in value:
-        if not isinstance(item, dict) or not isinstance(item.get("role"), str) or not isinstance(item.get("content"), str):
-            raise ValueError(f'{column}: a message is {{"role": text, "content": text}}')
-        if has_lone(item["role"] + item["content"]):
-            raise ValueError(f"{column} holds half of a surrogate pair")
-    return [{"role": item["role"], "content": item["content"]} for item in value]
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a dataset, their digest, and what of them is not used."""
 
-
-def _turn(value: Any, column: str, role: str) -> list[Message]:
-    if isinstance(value, str):
-        if not value:
-            raise ValueError(f"{column} is empty")
-        if has_lone(value):
-            raise ValueError(f"{column} holds half of a surrogate pair")
-        return [{"role": role, "content": value}]
-    return _messages(value, column)
-
-
-def normalise(row: Any) -> dict[str, Any]:
-    """A row with its prompt and answers as messages: `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`,
-    `{"prompt", "completion", "label"}` or `{"prompt", "scorer", "reference"}`.
-
-    Raises ValueError that says which column is wrong and how.
-    """
-    if not isinstance(row, dict):
-        raise ValueError(f"a row is a JSON object, not {type(row).__name__}")
-    columns = set(row)
-    if {"chosen", "rejected"} <= columns:
-        chosen, rejected = (_turn(row[name], name, "assistant") for name in ("chosen", "rejected"))
-        if "prompt" in columns:
-            return {"prompt": _turn(row["prompt"], "prompt", "user"), "chosen": chosen, "rejected": rejected}
-        shared = 0
-        while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
-            shared += 1
-        if not shared:
-            raise ValueError("chosen and rejected share no prompt; add a prompt column")
-        return {"prompt": chosen[:shared], "chosen": chosen[shared:], "rejected": rejected[shared:]}
-    if {"prompt", "completion"} <= columns:
-        found: dict[str, Any] = {
-            "prompt": _turn(row["prompt"], "prompt", "user"),
-            "completion": _turn(row["completion"], "completion", "assistant"),
-        }
-        if "label" in columns:
-            if not isinstance(row["label"], bool):
-                raise ValueError(f"label is true or false, not {row['label']!r}")
-            found["label"] = row["label"]
-        return found
-    if {"prompt", "scorer", "reference"} <= columns:
-        return {"prompt": _turn(row["prompt"], "prompt", "user"), **_judged(row["scorer"], row["reference"])}
-    if "messages" in columns:
-        messages = _messages(row["messages"], "messages")
-        if len(messages) < 2 or messages[-1]["role"] != "assistant":
-            raise ValueError("messages end with the assistant's answer and begin with a prompt")
-        return {"prompt": messages[:-1], "completion": messages[-1:]}
-    raise ValueError(f"columns {', '.join(sorted(columns)) or 'none'}; a dataset has {COLUMNS}")
-
-
-def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
-    """Scorer and reference of a verifiable row, once they are known to fit each other."""
-    from lamdatui.tasks.scorers import SCORERS, problem
-
-    if not isinstance(scorer, str) or scorer not in SCORERS:
-        raise ValueError(f"no scorer named {scorer!r}; scorers: {', '.join(SCORERS)}")
-    if wrong := problem(scorer, reference):
-        raise ValueError(f"the reference does not suit the scorer {scorer}: {wrong}")
-    canonical(reference)  # no NaN: it goes into JSON that can't hold one
-    return {"scorer": scorer, "reference": reference}
-
-
-def dataset_format(row: dict[str, Any]) -> DatasetFormat:
-    """The format of a normalised row."""
-    for column, found in _TELLING.items():
-        if column in row:
-            return found
-    return "sft"
-
-
-_TELLING: dict[str, DatasetFormat] = {"chosen": "preference", "label": "unpaired", "scorer": "verifiable"}
-
-
-PARTS = ("prompt", "completion", "chosen", "rejected")
-
-
-def row_chars(row: dict[str, Any]) -> int:
-    """Characters of a normalised row's messages."""
-    return sum(len(message["content"]) for name in PARTS for message in row.get(name, ()))
+    rows: list[dict[str, Any]]
+    digest: str
+    notes: tuple[str, ...]
 
 
 def read_dataset(path: Path, promised: str = "") -> list[dict[str, Any]]:
-    """All rows of a dataset, normalised; `promised` is the sha256 of the file's bytes.
+    """All rows of a dataset, normalised (`lamdatui.inputs.rowshapes.Row.parts`); `promised` is its digest.
 
-    Raises LamdatuiError that names the file and the row, Changed when these are not the bytes that were promised.
+    Raises LamdatuiError that names the file and the row, Changed when these are not the rows that were promised.
     """
-    return _dataset(path, promised)[0]
+    return read_noted(path, promised).rows
 
 
-def _dataset(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str]:
-    """The rows and the sha256 of the very bytes that they were read from."""
+def read_noted(path: Path, promised: str = "") -> Rows:
+    """The same with what is not used. The digest is of the file's bytes, and of how they are read where an older version read them otherwise."""
     rows: list[dict[str, Any]] = []
-    kind: tuple[str, ...] = ()
-    lines, digest = _lines(path, promised)
-    for number, value in lines:
+    unused: Counter[str] = Counter()
+    earlier, second = 0, False
+    found, sha256 = read_rows(path)
+    _promised(path, sha256, promised)
+    for number, value in found:
         try:
-            row = normalise(value)
+            row = read_row(value)
         except ValueError as error:
             raise LamdatuiError(str(error), where=f"{path}, row {number}", fix=f"columns: {COLUMNS}") from error
-        if rows and tuple(row) != kind:
+        if rows and row.parts.keys() != rows[0].keys():
             raise LamdatuiError(
                 "this row has another shape than the first one", where=f"{path}, row {number}", fix="one shape per file"
             )
-        kind = tuple(row)
-        rows.append(row)
+        unused.update(row.unused)
+        earlier += row.earlier_answers
+        second |= row.second_reading
+        rows.append(row.parts)
     if not rows:
         raise LamdatuiError("the dataset is empty", where=str(path))
-    return rows, digest
+    digest = _second(sha256) if second else sha256
+    if promised and digest != promised:
+        raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
+    return Rows(rows, digest, tuple(_notes(unused, earlier, len(rows))))
 
 
-def _lines(path: Path, promised: str = "") -> tuple[list[tuple[int, Any]], str]:
-    found = []
-    digest = hashlib.sha256()
-    try:
-        with regular(path).open("rb") as handle:
-            number = 0
-            while line := handle.readline(ROW_BYTES + 1):
-                number += 1
-                digest.update(line)
-                if len(line) > ROW_BYTES:
-                    raise LamdatuiError(f"a row longer than {ROW_BYTES} bytes", where=f"{path}, row {number}")
-                if line.strip():
-                    found.append((number, _parse(line, path, number)))
-    except OSError as error:
-        raise LamdatuiError(f"can't read the file: {error.strerror}", where=str(path)) from error
-    if promised and digest.hexdigest() != promised:
+def _second(sha256: str) -> str:
+    """The digest of rows that the first version of lamdatui read otherwise from the same bytes."""
+    return hashlib.sha256(f"{sha256} second reading".encode()).hexdigest()
+
+
+def _promised(path: Path, sha256: str, promised: str) -> None:
+    if promised and promised not in (sha256, _second(sha256)):
         raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
-    return found, digest.hexdigest()
 
 
-def _parse(line: bytes, path: Path, number: int) -> Any:
-    try:
-        return parse_json(line.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise LamdatuiError(f"not UTF-8 at byte {error.start} of the row", where=f"{path}, row {number}") from error
-    except ValueError as error:
-        raise LamdatuiError(f"not JSON: {error}", where=f"{path}, row {number}", fix="one JSON object a line") from error
+def _notes(unused: Counter[str], earlier: int, rows: int) -> list[str]:
+    """What of a dataset's rows is not used."""
+    found = []
+    if unused:
+        names = [
+            f"{name}{'' if count == rows else f' (in {count:,} of {rows:,} rows)'}" for name, count in sorted(unused.items())
+        ]
+        found.append(f"not used: {', '.join(names[:20])}{f' and {len(names) - 20} more' if len(names) > 20 else ''}")
+    if earlier:
+        which = "all rows hold" if earlier == rows else f"{earlier:,} of {rows:,} rows hold"
+        found.append(f"{which} more answers than the last one; only the last answer of a row is trained")
+    return found
 
 
 def inspect_dataset(path: Path) -> DatasetInfo:
     """Read a whole dataset once and tell its format, rows and digest. Raises LamdatuiError."""
-    rows, digest = _dataset(path)
-    chars = sum(map(row_chars, rows)) // len(rows)
-    return DatasetInfo(dataset_format(rows[0]), len(rows), digest, chars)
+    found = read_noted(path)
+    chars = sum(map(row_chars, found.rows)) // len(found.rows)
+    return DatasetInfo(dataset_format(found.rows[0]), len(found.rows), found.digest, chars, found.notes)
 
 
 def read_task_rows(path: Path, promised: str = "") -> list[dict[str, Any]]:
-    """Rows of a task file: `id`, `split` (search | sealed), `messages`, `reference`; `promised` as in `read_dataset`.
+    """Rows of a task file: `id`, `split` (search | sealed), `messages`, `reference`; `promised` is the sha256 of the file's bytes.
 
     Raises LamdatuiError, Changed.
     """
@@ -203,8 +132,10 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
     rows = []
     seen: set[str | int] = set()
     kind: type | None = None
-    lines, digest = _lines(path, promised)
-    for number, value in lines:
+    found, digest = read_rows(path)
+    if promised and digest != promised:
+        raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
+    for number, value in found:
         where = f"{path}, row {number}"
         missing = {"id", "split", "messages", "reference"} - set(value if isinstance(value, dict) else ())
         if missing:
@@ -217,7 +148,7 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
         if value["id"] in seen:
             raise LamdatuiError(f"the id {value['id']!r} is there twice", where=where)
         try:
-            _messages(value["messages"], "messages")
+            check_question(value["messages"])
             canonical(value)  # no NaN: the rows have a digest
         except ValueError as error:
             raise LamdatuiError(str(error), where=where) from error

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, PrinterCallback
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
-from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, read_task_rows, row_chars
+from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, read_noted, read_task_rows, row_chars
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
@@ -159,7 +159,10 @@ class StepContext:
         if path.is_dir():
             return read_dataset(path / DATA)
         with naming(f"the dataset {data['id']}"):
-            return read_dataset(path, data["digest"])
+            found = read_noted(path, data["digest"])
+        for note in found.notes:
+            self.say(f"dataset {data['id']}: {note}")
+        return found.rows
 
     def load_dataset(self, slot: str = "dataset", index: int = 0) -> Dataset:
         """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`,

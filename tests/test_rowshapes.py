@@ -1,0 +1,243 @@
+"""Rows in the shapes that people have: each is read as it is meant, or refused with a reason; nothing is left out in silence."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyarrow import ipc, parquet
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.fingerprint import Changed
+from lamdatui.inputs.datafiles import inspect_dataset, normalise, read_dataset
+from lamdatui.inputs.rowshapes import read_row
+
+Row = dict[str, Any]
+
+
+def turn(role: str, content: Any = "x", **more: Any) -> Row:
+    return {"role": role, "content": content, **more}
+
+
+U, A, B, S = turn("user", "q"), turn("assistant", "a"), turn("assistant", "b"), turn("system", "s")
+SFT = {"prompt": [U], "completion": [A]}
+PAIR = {"prompt": [U], "chosen": [A], "rejected": [B]}
+TAKEN: dict[str, tuple[Row, Row]] = {
+    "TRL conversation": ({"messages": [U, A]}, SFT),
+    "TRL prompt and completion": ({"prompt": "q", "completion": "a"}, SFT),
+    "TRL preference": ({"prompt": "q", "chosen": "a", "rejected": "b"}, PAIR),
+    "TRL preference of conversations": ({"prompt": [U], "chosen": [A], "rejected": [B]}, PAIR),
+    "TRL implicit prompt": ({"chosen": [U, A], "rejected": [U, B]}, PAIR),
+    "ultrafeedback_binarized": ({"prompt": "q", "chosen": [U, A], "rejected": [U, B], "messages": [U, A], "score_chosen": 9.5}, PAIR),
+    "text prompt, answers as messages": ({"prompt": "q", "chosen": [A], "rejected": [B]}, PAIR),
+    "TRL unpaired": ({"prompt": "q", "completion": "a", "label": True}, {**SFT, "label": True}),
+    "label 0": ({"prompt": "q", "completion": "a", "label": 0}, {**SFT, "label": False}),
+    "label of a table of text": ({"prompt": "q", "completion": "a", "label": "1.0"}, {**SFT, "label": True}),
+    "conversation with a label": ({"messages": [U, A], "label": False}, {**SFT, "label": False}),
+    "LLaMA-Factory KTO": ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "kto_tag": True}, {**SFT, "label": True}),
+    "nulls of a union": ({"messages": None, "prompt": "q", "completion": "a", "chosen": None, "rejected": None, "label": None}, SFT),
+    "nulls of a union in messages": ({"messages": [{**U, "tool_calls": None, "name": None}, {**A, "tool_calls": []}], "tools": []}, SFT),
+    "ShareGPT": ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, SFT),
+    "ShareGPT with a system column": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
+        {"prompt": [S, U], "completion": [A]},
+    ),
+    "ShareGPT ranking": (
+        {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
+        PAIR,
+    ),
+    "conversations with roles": ({"conversations": [U, A]}, SFT),
+    "OpenAI developer": ({"messages": [turn("developer", "s"), U, A]}, {"prompt": [S, U], "completion": [A]}),
+    "OpenAI weight 1": ({"messages": [U, {**A, "weight": 1}]}, SFT),
+    "an earlier answer of weight 0": ({"messages": [U, {**B, "weight": 0}, U, A]}, {"prompt": [U, B, U], "completion": [A]}),
+    "text parts": ({"messages": [turn("user", [{"type": "text", "text": "q"}]), A]}, SFT),
+    "Alpaca": ({"instruction": "q", "input": "", "output": "a", "text": "all of it"}, SFT),
+    "Alpaca with input": ({"instruction": "q", "input": "i", "output": "a"}, {"prompt": [turn("user", "q\ni")], "completion": [A]}),
+    "Alpaca with history and system": (
+        {"instruction": "q", "output": "a", "system": "s", "history": [["q", "b"]]},
+        {"prompt": [S, U, B, U], "completion": [A]},
+    ),
+    "Dolly": ({"instruction": "q", "context": "c", "response": "a", "category": "x"}, {"prompt": [turn("user", "q\nc")], "completion": [A]}),
+    "GSM8K": ({"question": "q", "answer": "a"}, SFT),
+    "Orca preference": ({"system": "s", "question": "q", "chosen": "a", "rejected": "b"}, {**PAIR, "prompt": [S, U]}),
+    "prompt and response": ({"prompt": "q", "response": "a"}, SFT),
+}  # fmt: skip
+CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
+REFUSED: dict[str, tuple[Row, str]] = {
+    "tools": ({"messages": [U, A], "tools": [CALL]}, "the column tools: tool calls are not trained yet"),
+    "tool_calls": ({"messages": [U, {**A, "content": "", "tool_calls": [CALL]}]}, "messages with tool_calls: tool calls"),
+    "function_call": ({"messages": [U, {**A, "function_call": {"name": "f"}}]}, "function_call: tool calls"),
+    "a tool's turn": ({"messages": [U, turn("tool"), A]}, "a turn of the role tool"),
+    "observation": ({"conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"}]}, "observation"),
+    "reasoning_content": ({"messages": [U, {**A, "reasoning_content": "hm"}]}, "reasoning_content: it would be lost"),
+    "chat_template_kwargs": ({"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+    "weight 0": ({"messages": [U, {**A, "weight": 0}]}, "marked not to be"),
+    "train false": ({"messages": [U, {**A, "train": False}]}, "marked not to be"),
+    "images": ({"messages": [U, A], "images": ["x.png"]}, "only text is trained"),
+    "an image part": ({"messages": [turn("user", [{"type": "image"}]), A]}, "content of the type image"),
+    "input_ids": ({"input_ids": [1, 2], "labels": [1, 2]}, "rendered with the model's own template"),
+    "segments": ({"segments": [{"label": True, "text": "x"}]}, "rendered with the model's own template"),
+    "a user's turn in the completion": ({"prompt": "q", "completion": [A, U, A]}, "completion holds a turn of the role user"),
+    "a user's turn alone": ({"prompt": "q", "completion": [U]}, "completion holds a turn of the role user"),
+    "a user's turn in chosen": ({"prompt": [U], "chosen": [A, U, A], "rejected": [B]}, "chosen holds a turn of the role user"),
+    "the prompt twice": ({"prompt": [U], "chosen": [U, A], "rejected": [U, B]}, "drop one of the two"),
+    "a prompt that ends with an answer": ({"prompt": [U, A], "completion": "a"}, "the prompt ends with an answer"),
+    "a role nobody has": ({"messages": [turn("critic"), A]}, "the role is 'critic'; roles are"),
+    "plain text": ({"text": "once"}, "plain text is not trained"),
+    "label of neither": ({"prompt": "q", "completion": "a", "label": 2}, "label is true or false, not 2"),
+    "an empty question": ({"question": "", "answer": "a"}, "question is empty"),
+    "history of another shape": ({"instruction": "q", "output": "a", "history": ["x"]}, "history is a list"),
+    "nothing": ({"id": 3}, "columns id; a dataset has"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("row", "parts"), TAKEN.values(), ids=TAKEN)
+def test_a_row_of_each_shape_is_read_as_it_is_meant(row: Row, parts: Row) -> None:
+    assert normalise(row) == parts
+    assert normalise(parts) == parts, "what a step writes is read back as it is"
+
+
+@pytest.mark.parametrize(("row", "why"), REFUSED.values(), ids=REFUSED)
+def test_what_would_be_lost_or_trained_wrongly_is_refused(row: Row, why: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(why)):
+        normalise(row)
+
+
+NAMES = st.sampled_from(["id", "source", "score", "meta", "name", "x"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(list(TAKEN.values())), st.dictionaries(NAMES, st.integers() | st.text(), max_size=3), st.booleans())
+def test_what_is_not_used_is_named(taken: tuple[Row, Row], more: Row, within: bool) -> None:
+    row, parts = taken
+    usual = read_row(row).unused
+    if within and isinstance(row.get("messages"), list) and parts["prompt"][0] in row["messages"]:
+        turns = [{**row["messages"][0], **more}, *row["messages"][1:]]
+        found = read_row({**row, "messages": turns})
+        named = {f"{name} (of a message)" for name in more} if "messages" not in usual else set()
+    else:
+        found = read_row({**row, **more})
+        named = set(more)
+    assert found.parts == parts
+    assert found.unused == usual | named
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_what_is_not_used_is_told_of_a_whole_file(tmp_path: Path) -> None:
+    rows = [{"messages": [U, A], "id": 1}, {"messages": [U, A, U, A], "id": 2, "split": "x"}]
+    info = inspect_dataset(write(tmp_path / "d.jsonl", rows))
+    assert info.notes == (
+        "not used: id, split (in 1 of 2 rows)",
+        "1 of 2 rows hold more answers than the last one; only the last answer of a row is trained",
+    )
+    assert inspect_dataset(write(tmp_path / "e.jsonl", [{"messages": [U, A]}])).notes == ()
+
+
+def test_rows_that_were_read_otherwise_before_have_another_digest(tmp_path: Path) -> None:
+    usual = write(tmp_path / "d.jsonl", [{"messages": [U, A]}, {"prompt": "q", "completion": "a"}])
+    sha256 = hashlib.sha256(usual.read_bytes()).hexdigest()
+    assert inspect_dataset(usual).digest == sha256
+    for row in ({"prompt": "q", "chosen": [U, A], "rejected": [U, B]}, {"messages": [U, A], "label": True}):
+        path = write(tmp_path / "e.jsonl", [row])
+        sha256, digest = hashlib.sha256(path.read_bytes()).hexdigest(), inspect_dataset(path).digest
+        assert digest != sha256
+        assert len(read_dataset(path, digest)) == 1
+        with pytest.raises(Changed, match="read otherwise"):
+            read_dataset(path, sha256)
+    with pytest.raises(Changed, match="not the one"):
+        read_dataset(usual, digest)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+ROWS: list[Row] = [{"prompt": f"q{number}", "completion": f"a{number}"} for number in range(3)]
+CHATS: list[Row] = [{"messages": [turn("user", f"q{number}"), turn("assistant", 'a, "b"\nc')]} for number in range(3)]
+
+
+def packed(path: Path, data: bytes) -> Path:
+    with pyarrow.output_stream(path, compression="zstd") as stream:
+        stream.write(data)
+    return path
+
+
+def table(path: Path, rows: list[Row], delimiter: str = ",") -> Path:
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, delimiter=delimiter)
+        writer.writerow(rows[0])
+        for row in rows:
+            writer.writerow([value if isinstance(value, str) else json.dumps(value) for value in row.values()])
+    return path
+
+
+def files(folder: Path, rows: list[Row]) -> list[Path]:
+    lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    columns = pyarrow.Table.from_pylist(rows)
+    made = {"d.jsonl": lines, "bom.jsonl": b"\xef\xbb\xbf" + lines, "d.json": json.dumps(rows, indent=2).encode()}
+    made |= {"d.jsonl.gz": gzip.compress(lines), "d.json.gz": gzip.compress(json.dumps(rows).encode())}
+    for name, data in made.items():
+        (folder / name).write_bytes(data)
+    parquet.write_table(columns, folder / "d.parquet", row_group_size=2)
+    with ipc.new_file(folder / "d.arrow", columns.schema) as writer:
+        writer.write_table(columns)
+    with ipc.new_stream(folder / "stream.arrow", columns.schema) as writer:
+        writer.write_table(columns)
+    found = [folder / name for name in (*made, "d.parquet", "d.arrow", "stream.arrow")]
+    found += [packed(folder / "d.jsonl.zst", lines), table(folder / "d.csv", rows), table(folder / "d.tsv", rows, "\t")]
+    return [*found, packed(folder / "t.csv.zst", (folder / "d.csv").read_bytes())]
+
+
+@pytest.mark.parametrize("rows", [ROWS, CHATS], ids=["text", "messages"])
+def test_every_format_gives_the_same_rows_and_the_digest_of_its_bytes(tmp_path: Path, rows: list[Row]) -> None:
+    wanted = [normalise(row) for row in rows]
+    for path in files(tmp_path, rows):
+        assert read_dataset(path) == wanted, path.name
+        digest = inspect_dataset(path).digest
+        assert digest == hashlib.sha256(path.read_bytes()).hexdigest(), path.name
+        path.write_bytes(path.read_bytes() + b"\n")
+        with pytest.raises(LamdatuiError):
+            read_dataset(path, digest)
+
+
+def test_a_damaged_file_is_one_error_with_its_place(tmp_path: Path) -> None:
+    for path in files(tmp_path, ROWS):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        try:
+            rows = read_dataset(path)
+        except LamdatuiError as error:
+            assert str(path) in error.where and error.exit_code == 2
+        else:
+            assert path.suffix in (".csv", ".tsv", ".zst") and len(rows) < 3, path.name
+
+
+def test_a_table_of_text_has_one_cell_for_each_column(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("prompt,completion,label\nq,a,1\nq,,0\n")
+    with pytest.raises(LamdatuiError, match="columns label, prompt") as refused:
+        read_dataset(path)
+    assert "row 2" in refused.value.where
+    path.write_text("prompt,completion\nq,a,more\n")
+    with pytest.raises(LamdatuiError, match="more cells than the header"):
+        read_dataset(path)
+    path.write_text("prompt,completion,label\nq,a,1\nq,b,0\n")
+    assert [row["label"] for row in read_dataset(path)] == [True, False]
+
+
+def test_utf_16_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-16")
+    with pytest.raises(LamdatuiError, match="not UTF-8") as refused:
+        read_dataset(tmp_path / "d.jsonl")
+    assert refused.value.fix == "convert it to UTF-8"
