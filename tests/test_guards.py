@@ -33,7 +33,7 @@ def model(lab: Path, tmp_path: Path) -> Path:
 
 def test_a_model_that_brings_its_own_code_is_refused(model: Path) -> None:
     config = read_json(model / "config.json")
-    write_json(model / "config.json", {**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}})
+    write_json(model / "config.json", {**config, "model_type": "own", "auto_map": {"AutoModelForCausalLM": "evil.Model"}})
     with pytest.raises(LamdatuiError, match="runs its own code") as refused:
         inspect_model(model)
     assert refused.value.where == str(model)

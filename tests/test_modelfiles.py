@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.inputs.modelfiles import inspect_model
+from lamdatui.base.jsonio import read_json, write_json
+from lamdatui.inputs.modelfiles import WRAPPERS, inspect_model
+from lamdatui.store.artifacts import Store
 from tests.test_bad_input import DEEP, circle, device, fifo, folder, listener
 
 pytestmark = pytest.mark.timeout(120)
@@ -150,8 +154,122 @@ def test_an_adapter_is_not_a_model(model: Path) -> None:
     with pytest.raises(LamdatuiError, match="adapter"):
         inspect_model(model)
     (model / "config.json").unlink()
+    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    with pytest.raises(LamdatuiError, match="this is a LoRA adapter of org/base, not a whole model") as refused:
+        inspect_model(model)
+    assert "merge it into its base" in refused.value.fix
+    (model / "adapter_config.json").unlink()
     with pytest.raises(LamdatuiError, match=r"no readable config.json"):
         inspect_model(model)
     for other in (model / "tokenizer.json", model / "nothing"):
         with pytest.raises(LamdatuiError):
             inspect_model(other)
+
+
+# --- what transformers would load ------------------------------------------------------------------------------------
+
+
+def rewrite(model: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The weights with other names or values."""
+    file = model / "model.safetensors"
+    save_file({name: value.contiguous() for name, value in change(load_file(file)).items()}, file, metadata={"format": "pt"})
+
+
+def loaded(model: Path, tmp_path: Path) -> Any:
+    from lamdatui.step.models import load_model
+
+    return load_model(
+        Store(tmp_path / "store"),
+        {"id": "m", "weights": str(model), "adapters": [], "digest": ""},
+        torch.float32,
+        torch.device("cpu"),
+    )
+
+
+def test_a_whole_model_is_loaded_whole(model: Path, tmp_path: Path) -> None:
+    inspect_model(model)
+    weights = loaded(model, tmp_path).state_dict()
+    for name, value in load_file(model / "model.safetensors").items():
+        assert torch.equal(weights[name], value)
+
+
+@pytest.mark.parametrize("prefix", WRAPPERS)
+def test_weights_under_another_name_are_refused_before_and_at_the_load(model: Path, tmp_path: Path, prefix: str) -> None:
+    rewrite(model, lambda weights: {prefix + name: value for name, value in weights.items()})
+    with pytest.raises(LamdatuiError, match="transformers would not find them"):
+        inspect_model(model)
+    with pytest.raises(LamdatuiError, match="weights are missing"):
+        loaded(model, tmp_path)
+
+
+def test_weights_that_are_missing_or_of_another_shape_are_refused(model: Path, tmp_path: Path) -> None:
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "num_hidden_layers": config["num_hidden_layers"] + 1})
+    with pytest.raises(LamdatuiError, match="the weights are of"):
+        inspect_model(model)
+    with pytest.raises(LamdatuiError, match="weights are missing"):
+        loaded(model, tmp_path)
+    write_json(model / "config.json", config)
+    rewrite(model, lambda weights: {name: value for name, value in weights.items() if "layers.0.mlp.up_proj" not in name})
+    with pytest.raises(LamdatuiError, match=r"1 weights are missing .* the first: model\.layers\.0\.mlp\.up_proj\.weight"):
+        loaded(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["config", "fp8", "scales"])
+def test_quantised_weights_are_refused(model: Path, kind: str) -> None:
+    if kind == "config":
+        write_json(
+            model / "config.json", {**read_json(model / "config.json"), "quantization_config": {"quant_method": "bitsandbytes"}}
+        )
+    else:
+        name = "model.layers.0.mlp.up_proj.weight"
+        rewrite(
+            model,
+            lambda weights: (
+                {**weights, name: weights[name].to(torch.float8_e4m3fn)}
+                if kind == "fp8"
+                else {**weights, f"{name}_scale": torch.ones(1)}
+            ),
+        )
+    with pytest.raises(LamdatuiError, match="quantised") as refused:
+        inspect_model(model)
+    assert "bf16" in refused.value.fix
+
+
+def test_a_native_architecture_is_loaded_without_the_models_own_code(model: Path, tmp_path: Path) -> None:
+    config = {
+        **read_json(model / "config.json"),
+        "auto_map": {"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"},
+    }
+    write_json(model / "config.json", config)
+    canary = tmp_path / "canary"
+    (model / "evil.py").write_text(f"open({str(canary)!r}, 'w')\n")
+    assert inspect_model(model).architecture == "llama"
+    assert type(loaded(model, tmp_path)).__module__.startswith("transformers.models.llama")
+    assert not canary.exists()
+    write_json(model / "config.json", {**config, "model_type": "own_kind"})
+    with pytest.raises(LamdatuiError, match="runs its own code") as refused:
+        inspect_model(model)
+    assert "auto_map" in refused.value.fix
+
+
+def test_a_vocabulary_is_what_it_holds_and_not_how_it_was_written(model: Path) -> None:
+    before, file = inspect_model(model), model / "tokenizer.json"
+    told = read_json(file)
+    file.write_text(
+        json.dumps({**told, "truncation": {"max_length": 8, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}})
+    )
+    again = inspect_model(model)
+    assert (again.layout, again.tokenizer) == (before.layout, before.tokenizer) and again.digest != before.digest
+    vocabulary = {**told["model"]["vocab"], "a token more": len(told["model"]["vocab"])}
+    file.write_text(json.dumps({**told, "model": {**told["model"], "vocab": vocabulary}}))
+    assert inspect_model(model).layout != before.layout
+    file.unlink()
+    with pytest.raises(LamdatuiError, match=r"neither tokenizer\.json") as refused:
+        inspect_model(model)
+    assert "save_pretrained" in refused.value.fix
+    (model / "vocab.json").write_text("{}")
+    with pytest.raises(LamdatuiError):
+        inspect_model(model)
+    (model / "merges.txt").write_text("#version: 0.2\n")
+    assert inspect_model(model).tokenizer != before.tokenizer

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -12,8 +15,18 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say, hashes
 from lamdatui.base.jsonio import digest, read_json, regular
 
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers")
 """Fields of config.json that are whole numbers where they are given, whatever the architecture."""
+PAIR = ("vocab.json", "merges.txt")
+"""A vocabulary and its merges in files of their own, where there is no tokenizer.json (GPT-2, older Qwen)."""
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", *PAIR)
+WRAPPERS = ("_orig_mod.", "module.", "base_model.model.", "_forward_module.", "_fsdp_wrapped_module.")
+"""What programs that trained a model have put before the names of its weights."""
+QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F4", "I8", "U8"))
+"""Types of weights that only mean something with their scales."""
+ADAPTER = "adapter_config.json"
+FULL = "take the model in bf16, fp16 or fp32; a step with method: qlora quantises it by itself"
 INDEX = "model.safetensors.index.json"
 
 
@@ -28,8 +41,16 @@ class ModelInfo:
     tokenizer: str
 
 
-def tensor_shapes(file: Path) -> dict[str, list[int]]:
-    """Name → shape from a safetensors header. Raises ValueError when the file is not whole safetensors, OSError.
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a header says of a weight; `kind` is safetensors' name of its type."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """By name, from a safetensors header. Raises ValueError when the file is not whole safetensors, OSError.
 
     The library holds shapes, types and offsets against each other and against the file's size; no tensor is read.
     """
@@ -38,9 +59,15 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
 
     try:
         with safe_open(regular(file), framework="np") as handle:
-            return {name: handle.get_slice(name).get_shape() for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+            found = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118 (not a mapping)
+            return {name: Tensor(tuple(part.get_shape()), str(part.get_dtype())) for name, part in found.items()}
     except SafetensorError as error:
         raise ValueError(f"not safetensors, or cut off ({error})") from error
+
+
+def tensor_shapes(file: Path) -> dict[str, list[int]]:
+    """The shapes of `tensors`. Raises as that does."""
+    return {name: list(tensor.shape) for name, tensor in tensors(file).items()}
 
 
 def model_digest(path: Path, *, always: bool = False, say: Say | None = None) -> str:
@@ -51,8 +78,15 @@ def model_digest(path: Path, *, always: bool = False, say: Say | None = None) ->
 def _hashes(path: Path, always: bool, say: Say | None) -> dict[str, str]:
     """Name → sha256 of what makes the model: config, weights, tokenizer, chat template."""
     tokenizer = sorted(p for p in path.glob("tokenizer*") if p.is_file()) + sorted(path.glob("*.jinja"))
-    files = [path / "config.json", *sorted(path.glob("*.safetensors")), *tokenizer]
+    # Older digests know none of a pair: such a model was refused.
+    pair = [path / name for name in PAIR if not tokenizer_file(path) and (path / name).is_file()]
+    files = [path / "config.json", *sorted(path.glob("*.safetensors")), *tokenizer, *pair]
     return {file.name: found for file, found in hashes(files, always=always, say=say).items()}
+
+
+def tokenizer_file(path: Path) -> Path | None:
+    """The file that holds the whole tokenizer of a model directory, if there is one."""
+    return next((path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()), None)
 
 
 def inspect_model(path: Path, *, always: bool = False, say: Say | None = None) -> ModelInfo:
@@ -63,20 +97,40 @@ def inspect_model(path: Path, *, always: bool = False, say: Say | None = None) -
     try:
         _only_files(path)
         config = _config(path)
-        shapes = _shapes(path)
+        weights = _tensors(path)
+        _check_names(path, weights, config)
+        shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
         files = _hashes(path, always, say)
     except OSError as error:
         raise LamdatuiError(f"can't read the model: {error.strerror or error}", where=str(error.filename or path)) from error
-    vocabulary = {name: value for name, value in files.items() if name in ("tokenizer.json", "tokenizer.model")}
-    if not vocabulary:
-        raise LamdatuiError("no tokenizer in the model directory", where=str(path))
+    vocabulary = {name: value for name, value in files.items() if name in VOCABULARIES}
+    if not {"tokenizer.json", "tokenizer.model"} & vocabulary.keys() and len(vocabulary) < len(PAIR):
+        raise LamdatuiError(
+            "no tokenizer in the model directory: neither tokenizer.json, nor tokenizer.model, nor vocab.json with merges.txt",
+            where=str(path),
+            fix="save it there: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
+        )
+    tokens = _vocabulary(path, vocabulary)
     return ModelInfo(
         digest=digest(files),
         architecture=str(config.get("model_type", "unknown")),
-        layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": vocabulary}),
+        layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": tokens}),
         parameters=sum(prod(shape) for shape in shapes.values()),
-        tokenizer=digest(vocabulary),
+        tokenizer=digest(tokens),
     )
+
+
+def _vocabulary(path: Path, files: Mapping[str, str]) -> Any:
+    """What two tokenizers have to share to be one: tokens with their ids, and merges. The bytes of a tokenizer.json change with how it was
+    written. Of other files, and of one that can't be read, the hashes stand for the vocabulary."""
+    try:
+        told = read_json(path / "tokenizer.json")
+        model = told["model"]
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or ()]
+        added = sorted((token["id"], token["content"]) for token in told.get("added_tokens") or ())
+        return {"type": model.get("type"), "vocab": model["vocab"], "merges": merges, "added": added}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return dict(files)
 
 
 def _only_files(path: Path) -> None:
@@ -88,40 +142,72 @@ def _only_files(path: Path) -> None:
 
 def _config(path: Path) -> dict[str, Any]:
     where = str(path / "config.json")
+    if (path / ADAPTER).exists():
+        raise _adapter(path)
     try:
         config = read_json(path / "config.json")
     except (OSError, ValueError) as error:
         raise LamdatuiError(f"not a model directory: no readable config.json ({_why(error)})", where=where) from error
     if not isinstance(config, dict):
         raise LamdatuiError(f"config.json is an object, not {type(config).__name__}", where=where)
-    if "auto_map" in config:
-        raise LamdatuiError("this model runs its own code (auto_map), which lamdatui never does", where=str(path))
     if not isinstance(config.get("model_type", ""), str):
         raise LamdatuiError(f"model_type is text, not {type(config['model_type']).__name__}", where=where)
     for name in SIZES:
         size = config.get(name)
         if size is not None and (type(size) is not int or not 0 < size < 2**31):
             raise LamdatuiError(f"{name} is a whole number above 0", where=where)
-    if (path / "adapter_config.json").exists():
+    if "auto_map" in config and not _is_native(config.get("model_type", "")):
         raise LamdatuiError(
-            "there is an adapter in the model directory", where=str(path / "adapter_config.json"), fix="merge it into the model"
+            "this model runs its own code (auto_map), which lamdatui never does",
+            where=str(path),
+            fix="take a version of the model for an architecture that transformers has, and drop auto_map from config.json",
         )
+    if config.get("quantization_config") is not None:
+        kind = (
+            config["quantization_config"].get("quant_method", "unknown")
+            if isinstance(config["quantization_config"], dict)
+            else "unknown"
+        )
+        raise LamdatuiError(f"the model is quantised ({kind}): its weights can't be trained or merged", where=where, fix=FULL)
     return config
+
+
+def _adapter(path: Path) -> LamdatuiError:
+    """That a directory holds a LoRA adapter, and of which base."""
+    try:
+        base = str(read_json(path / ADAPTER)["base_model_name_or_path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        base = "its base"
+    return LamdatuiError(
+        f"this is a LoRA adapter of {base}, not a whole model",
+        where=str(path / ADAPTER),
+        fix="merge it into its base (PEFT's merge_and_unload, then save_pretrained), and name the folder that you get",
+    )
+
+
+def _is_native(kind: str) -> bool:
+    """Whether transformers has an architecture of its own for a model type: then it takes that one, not the model's code."""
+    spec = importlib.util.find_spec("transformers")
+    places = spec.submodule_search_locations if spec else None
+    name = kind.replace("-", "_")
+    return bool(
+        name.isidentifier() and places and (Path(next(iter(places))) / "models" / name / f"modeling_{name}.py").exists()
+    )
 
 
 def _weights(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors"))
 
 
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of all weights, every file that the index names among them. Raises LamdatuiError."""
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """All weights, every file that the index names among them. Raises LamdatuiError."""
     weights = _weights(path)
     if not weights:
         raise LamdatuiError("no safetensors in the model directory", where=str(path), fix="convert the weights to safetensors")
-    shapes: dict[str, list[int]] = {}
+    found: dict[str, Tensor] = {}
     for file in weights:
         try:
-            shapes |= tensor_shapes(file)
+            found |= tensors(file)
         except (ValueError, OSError) as error:
             raise LamdatuiError(f"broken weights: {error}", where=str(file)) from error
     index = path / INDEX
@@ -132,9 +218,37 @@ def _shapes(path: Path) -> dict[str, list[int]]:
             raise LamdatuiError(f"the index of the weights can't be read: {_why(error)}", where=str(index)) from error
         if missing := sorted(map(str, named - {file.name for file in weights})):
             raise LamdatuiError(f"{len(missing)} files of weights are missing", where=str(index), fix=f"add {missing[0]}")
-    if not any(map(prod, shapes.values())):
+    if not any(prod(tensor.shape) for tensor in found.values()):
         raise LamdatuiError("the weights hold no parameters", where=str(path))
-    return shapes
+    return found
+
+
+def _check_names(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Raises LamdatuiError for weights that transformers would not find, or would take for something else.
+
+    What is missing it makes up at random, what has another name it passes over: neither is told to anybody.
+    """
+    first = next(iter(weights))
+    wrapper = next((prefix for prefix in WRAPPERS if all(name.startswith(prefix) for name in weights)), None)
+    if wrapper:
+        raise LamdatuiError(
+            f"the weights are named {wrapper}… ({first}): transformers would not find them",
+            where=str(path),
+            fix="save the inner model: unwrap it, then save_pretrained",
+        )
+    kinds = {tensor.kind for tensor in weights.values()}
+    if kinds & QUANTISED or any(
+        name.endswith((".weight_scale", ".weight_scale_inv", ".qweight", ".absmax")) for name in weights
+    ):
+        raise LamdatuiError(f"the weights are quantised ({', '.join(sorted(kinds))})", where=str(path), fix=FULL)
+    layers = config.get("num_hidden_layers")
+    numbers = {int(found[1]) for name in weights if (found := _LAYER.search(name))}
+    if layers is not None and numbers and "vision_config" not in config and max(numbers) + 1 != layers:
+        raise LamdatuiError(
+            f"config.json says {layers} layers, the weights are of {max(numbers) + 1}",
+            where=str(path),
+            fix="take another copy of the model",
+        )
 
 
 def _why(error: Exception) -> str:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed, hashes
+from lamdatui.inputs.datafiles import is_promised
 from lamdatui.inputs.modelfiles import model_digest
 from lamdatui.step.errors import StepError
 from lamdatui.step.request import ModelReference
@@ -48,7 +50,7 @@ def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
     for datasets in request["datasets"].values():
         for data in datasets:
             path = store.resolve(data["path"])
-            if not path.is_dir() and hashes([path], always=store.always)[path] != data["digest"]:
+            if not path.is_dir() and not is_promised(hashes([path], always=store.always)[path], data["digest"]):
                 raise Changed(f"the dataset {data['id']} has changed", where=str(path))
 
 
@@ -78,14 +80,27 @@ def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
     return tokenizer
 
 
+def _check_whole(info: Mapping[str, Any], path: Path) -> None:
+    """Raises LamdatuiError when weights are missing: transformers makes them up at random, other ones at each load."""
+    lacking = sorted(map(str, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]))
+    if lacking:
+        raise LamdatuiError(
+            f"{len(lacking)} weights are missing or have another shape than config.json says, the first: {lacking[0]}",
+            where=str(path),
+            fix="save the model again with save_pretrained, or take another copy of it",
+        )
+
+
 def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
     """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
     from peft import PeftModel
 
     path = weights_directory(store, reference)
-    model: Model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
     )
+    model: Model = loaded[0]
+    _check_whole(loaded[1], path)
     adapters: Sequence[str] = reference["adapters"]
     for adapter in adapters:
         model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
