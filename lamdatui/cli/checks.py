@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -110,8 +110,9 @@ def _device(profile: Profile) -> list[Finding]:
 
 
 def _contents(profile: Profile) -> list[Finding]:
-    from lamdatui.inputs.datafiles import inspect_dataset
+    from lamdatui.inputs.datafiles import info_of, read_noted
     from lamdatui.inputs.modelfiles import inspect_model
+    from lamdatui.inputs.overlap import question_of
     from lamdatui.inputs.taskfiles import load_task
     from lamdatui.inputs.workspace import bind_types, locate, origins
 
@@ -120,7 +121,9 @@ def _contents(profile: Profile) -> list[Finding]:
         return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
 
     def dataset(name: str, path: str) -> str:
-        info = inspect_dataset(locate(path))
+        rows = read_noted(locate(path))
+        info = info_of(rows)
+        asked[name] = [question_of(row["prompt"]) for row in rows.rows]
         noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
         return f"{info.rows} rows, {info.format}"
 
@@ -128,6 +131,11 @@ def _contents(profile: Profile) -> list[Finding]:
         spec = profile.tasks[name]
         limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
         rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits).rows
+        every = [row for held in rows.values() for row in held]
+        if empty := sum(row["reference"] in ("", [], {}, None) for row in every):
+            detail = f"{empty} of {len(every)} references are empty: a model that says nothing may be right there"
+            noted.append(Finding("warn", f"task {name}", detail, "drop these rows, or give their references"))
+        tasks[name] = rows
         return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
 
     def types() -> str:
@@ -136,13 +144,36 @@ def _contents(profile: Profile) -> list[Finding]:
         return ", ".join(bound)
 
     findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
+    asked: dict[str, list[str]] = {}
     for name, spec in profile.datasets.items():
         noted: list[Finding] = []
         findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec.path)), *noted]
-    findings += [_try(f"task {name}", lambda name=name: task(name)) for name in profile.tasks]
+    tasks: dict[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}
+    for name in profile.tasks:
+        noted = []
+        findings += [_try(f"task {name}", lambda name=name: task(name)), *noted]
+    findings += _overlaps(asked, tasks)
     findings.append(_try("actions", types))
     for problem in resources.load_registry().problems:
         findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
+    return findings
+
+
+def _overlaps(
+    asked: Mapping[str, Sequence[str]], tasks: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
+) -> list[Finding]:
+    """Training rows that ask what a task's rows ask; `asked` are the questions of each dataset."""
+    from lamdatui.inputs.overlap import shared
+
+    findings = []
+    for name, questions in asked.items():
+        for task, held in tasks.items():
+            for split, (count, question) in shared(questions, held).items():
+                which = f"{count:,} of {len(questions):,} rows ask what a {split} row of the task {task} asks"
+                fix = (
+                    f"drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
+                )
+                findings.append(Finding("warn", f"dataset {name}", f"{which}, the first: {question[:80]!r}", fix))
     return findings
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "DatasetInfo",
     "Message",
     "dataset_format",
+    "info_of",
     "inspect_dataset",
     "is_promised",
     "normalise",
@@ -121,7 +122,11 @@ def _notes(unused: Counter[str], earlier: int, rows: int) -> list[str]:
 
 def inspect_dataset(path: Path) -> DatasetInfo:
     """Read a whole dataset once and tell its format, rows and digest. Raises LamdatuiError."""
-    found = read_noted(path)
+    return info_of(read_noted(path))
+
+
+def info_of(found: Rows) -> DatasetInfo:
+    """The same of rows that were read."""
     chars = sum(map(row_chars, found.rows)) // len(found.rows)
     return DatasetInfo(dataset_format(found.rows[0]), len(found.rows), found.digest, chars, found.notes)
 
