@@ -121,7 +121,7 @@ class Dpo(ActionType):
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
-        _train(step, trainer, tokenizer, length)
+        _train(step, trainer, tokenizer, length, len(data))
 
 
 class Kto(ActionType):
@@ -182,7 +182,7 @@ class Kto(ActionType):
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
-        _train(step, trainer, tokenizer, length, least=config.per_device_train_batch_size)
+        _train(step, trainer, tokenizer, length, len(data), least=config.per_device_train_batch_size)
 
 
 class Orpo(ActionType):
@@ -260,7 +260,7 @@ def _run_without_reference(step: StepContext, classes: tuple[Any, Any], loss: di
     trainer.train_dataset = trainer.train_dataset.filter(
         lambda row: row["chosen_labels"][-1] >= 0 and row["rejected_labels"][-1] >= 0
     )
-    _train(step, trainer, tokenizer, length)
+    _train(step, trainer, tokenizer, length, len(data))
 
 
 def _arguments(step: StepContext, size: int) -> dict[str, Any]:
@@ -351,10 +351,11 @@ def _require_together(step: StepContext, config: Any) -> None:
         step.say(f"rows are compared within micro-batches of {config.per_device_train_batch_size}")
 
 
-def _train(step: StepContext, trainer: Any, tokenizer: Any, length: int, least: int = 1) -> None:
-    """Train and finish. Raises StepError(data) when cutting left fewer than `least` rows."""
+def _train(step: StepContext, trainer: Any, tokenizer: Any, length: int, given: int, least: int = 1) -> None:
+    """Train and finish; `given` rows went in. Raises StepError(data) when cutting left fewer than `least` rows."""
     from lamdatui.step.context import StepError
 
+    step.say_left(len(trainer.train_dataset), given, length)
     if len(trainer.train_dataset) < least:
         raise StepError("data", f"{len(trainer.train_dataset)} rows have an answer within {length} tokens; raise max_length")
     step.train(trainer)

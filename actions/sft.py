@@ -122,13 +122,15 @@ class Sft(ActionType):
             completion_only_loss=True,
             gradient_checkpointing=False,
         )
-        trainer = SFTTrainer(
+        trainer: Any = SFTTrainer(
             model=model,
             args=config,
             train_dataset=data,
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
+        if not p["packing"]:
+            step.say_left(len(trainer.train_dataset), len(rows), config.max_length or length)
         require_rows(trainer, length)
         step.train(trainer)
         step.finish_training(trainer.model, tokenizer)

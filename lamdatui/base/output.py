@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
 
@@ -23,12 +24,26 @@ def complain(text: object) -> None:
 
 def say_json(value: Any, *, indent: int | None = 1, flush: bool = False) -> None:
     """Print JSON. What acts on a terminal or can't be encoded stands in it as an escape: the value is the same."""
-    print(json_text(value, indent), flush=flush)
+    print(_as_encoded(value, indent), flush=flush)
 
 
-def json_text(value: Any, indent: int | None = None) -> str:
+def say_findings(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON array of flat objects, one a line, so that a line says all of one."""
+    print("[\n " + ",\n ".join(_as_encoded(dict(row), None) for row in rows) + "\n]")
+
+
+def _as_encoded(value: Any, indent: int | None) -> str:
+    text = json_text(value, indent)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json_text(value, indent, ascii_only=True)
+    return text
+
+
+def json_text(value: Any, indent: int | None = None, *, ascii_only: bool = False) -> str:
     """JSON in which every character that acts or hides is an escape."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only)
     if text.isascii() and "\x7f" not in text:
         return text
     # Only where it is needed: most output is plain.

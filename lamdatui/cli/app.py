@@ -11,7 +11,7 @@ import typer
 
 from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
-from lamdatui.base.output import complain, say, say_json
+from lamdatui.base.output import complain, say, say_findings, say_json
 
 app = typer.Typer(
     name="lamdatui",
@@ -221,7 +221,7 @@ def check(
     from lamdatui.cli.checks import check_profile
 
     findings = check_profile(profile, overrides or [], runs_dir)
-    say_json([finding.to_json() for finding in findings]) if as_json else say("\n".join(map(str, findings)))
+    say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(2)
 
@@ -232,7 +232,7 @@ def doctor(as_json: AsJson = False) -> None:
     from lamdatui.cli.checks import check_machine
 
     findings = check_machine()
-    say_json([finding.to_json() for finding in findings]) if as_json else say("\n".join(map(str, findings)))
+    say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
 

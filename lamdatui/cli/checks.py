@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +18,7 @@ from lamdatui import __version__
 from lamdatui.actionkit.timings import Timings
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.output import json_text
 from lamdatui.config import resources
 from lamdatui.domain.actions import BoundType
 from lamdatui.inputs import trust
@@ -123,7 +124,7 @@ def _contents(profile: Profile) -> list[Finding]:
     def dataset(name: str, path: str) -> str:
         rows = read_noted(locate(path))
         info = info_of(rows)
-        asked[name] = [question_of(row["prompt"]) for row in rows.rows]
+        asked[name], parts[name] = [question_of(row["prompt"]) for row in rows.rows], rows.rows
         noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
         return f"{info.rows} rows, {info.format}"
 
@@ -145,6 +146,7 @@ def _contents(profile: Profile) -> list[Finding]:
 
     findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
     asked: dict[str, list[str]] = {}
+    parts: dict[str, list[dict[str, Any]]] = {}
     for name, spec in profile.datasets.items():
         noted: list[Finding] = []
         findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec.path)), *noted]
@@ -153,6 +155,7 @@ def _contents(profile: Profile) -> list[Finding]:
         noted = []
         findings += [_try(f"task {name}", lambda name=name: task(name)), *noted]
     findings += _overlaps(asked, tasks)
+    findings += _templates(profile, parts, tasks)
     findings.append(_try("actions", types))
     for problem in resources.load_registry().problems:
         findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
@@ -175,6 +178,37 @@ def _overlaps(
                 )
                 findings.append(Finding("warn", f"dataset {name}", f"{which}, the first: {question[:80]!r}", fix))
     return findings
+
+
+def _templates(profile: Profile, datasets: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Every row through the template of every base; models with one template are looked at once. One that can't be read has its finding."""
+    from lamdatui.inputs import templates
+    from lamdatui.inputs.workspace import locate
+
+    seen: dict[str, str] = {}
+    for name, spec in profile.models.items():
+        try:
+            template = templates.read_template(locate(spec.path))
+        except LamdatuiError:
+            continue
+        yield from (Finding(note.status, f"model {name}", note.detail, note.fix) for note in templates.of_model(template))
+        same = seen.setdefault(json_text([template.text, template.words, sorted(template.ends)]), name)
+        if not template.text or same != name:
+            continue
+        for kind, found in (
+            *((f"dataset {data} × {name}", templates.of_rows(template, rows)) for data, rows in datasets.items()),
+            *(
+                (
+                    f"task {task} × {name}",
+                    templates.of_questions(template, [*held["search"], *held["sealed"]], profile.tasks[task].max_new_tokens),
+                )
+                for task, held in tasks.items()
+            ),
+        ):
+            yield from (Finding(note.status, kind, note.detail, note.fix) for note in found)
+    if len(seen) > 1:
+        names = ", ".join(seen.values())
+        yield Finding("warn", "templates", f"{names} have different chat templates: a merge of two of them has the first one's")
 
 
 def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:

@@ -270,6 +270,13 @@ class StepContext:
         longest = -(-longest // 8) * 8
         return min(longest, limit) if limit > 0 else longest
 
+    def say_left(self, kept: int, given: int, length: int) -> None:
+        """Say how many rows have an answer left when they are cut at `length` tokens, where some have none."""
+        if kept < given:
+            self.say(
+                f"{kept:,} of {given:,} rows have an answer left at {length:,} tokens; the others are left out: raise max_length"
+            )
+
     def train(self, trainer: Any) -> None:
         """Train a transformers trainer with the step's own reports in place of its prints.
 

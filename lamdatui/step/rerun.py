@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pdb
 import shutil
@@ -112,6 +113,10 @@ def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = F
 
     Raises LamdatuiError when the trial has no step or a hyperparameter is not legal.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks must not fail the step.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     with private():
         return _rerun(run_dir, number, overrides, dry_run=dry_run, debug=debug)
 

@@ -1,0 +1,167 @@
+"""Chat templates are looked at before anything runs: what a row, a question or an answer would become with a base's own template."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer
+
+from lamdatui.base.jsonio import read_json, write_json
+from lamdatui.cli.checks import check_profile
+from lamdatui.inputs import templates
+from lamdatui.inputs.templates import Note, of_model, of_questions, of_rows, read_template
+from tests.conftest import Commands
+
+Row = dict[str, Any]
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+THINKS = CHATML.replace(
+    "{{ m.content }}", "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}{{ m.content }}"
+)
+STRICT = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    + CHATML.partition("%}")[2]
+)
+HINTS = CHATML.replace("<|im_start|>assistant\n{% endif %}", "Answer:{% endif %}")
+
+
+def turn(role: str, content: str) -> Row:
+    return {"role": role, "content": content}
+
+
+ROWS = [{"prompt": [turn("user", f"q{number}")], "completion": [turn("assistant", f"a{number}")]} for number in range(3)]
+PAIRS = [{"prompt": row["prompt"], "chosen": row["completion"], "rejected": [turn("assistant", "b")]} for row in ROWS]
+
+
+@pytest.fixture
+def model(lab: Path, tmp_path: Path) -> Path:
+    shutil.copytree(lab / "llama", tmp_path / "model")
+    return tmp_path / "model"
+
+
+def with_template(model: Path, text: str) -> templates.ChatTemplate:
+    (model / "chat_template.jinja").write_text(text)
+    return read_template(model)
+
+
+def with_end_of_turn(model: Path, *, stops: bool) -> int:
+    """Give the tokenizer an end of turn of its own, which stops answers or does not; its id."""
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<|im_end|>"])
+    tokenizer.save(str(model / "tokenizer.json"))
+    token = tokenizer.token_to_id("<|im_end|>")
+    write_json(model / "generation_config.json", {"eos_token_id": [0, token] if stops else 0})
+    return token
+
+
+def said(notes: Sequence[Note]) -> list[tuple[str, str]]:
+    return [(note.status, note.detail) for note in notes]
+
+
+def test_the_lab_and_its_bases_have_nothing_to_tell(lab: Path, tmp_path: Path) -> None:
+    for name in ("llama", "phi"):
+        template = read_template(lab / name)
+        assert template.text and template.ends
+        assert [*of_model(template), *of_rows(template, ROWS), *of_rows(template, PAIRS)] == []
+    assert [each for each in check_profile("lab", [], tmp_path) if each.status != "ok"] == []
+
+
+def test_a_base_without_a_template_is_told_with_a_way_on(model: Path) -> None:
+    (model / "chat_template.jinja").unlink(missing_ok=True)
+    config = read_json(model / "tokenizer_config.json")
+    write_json(model / "tokenizer_config.json", {name: value for name, value in config.items() if name != "chat_template"})
+    (note,) = of_model(read_template(model))
+    assert note.status == "bad" and "no chat template" in note.detail and "chat_template.jinja" in note.fix
+    for told in (CHATML, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]):
+        write_json(model / "tokenizer_config.json", {**config, "chat_template": told})
+        assert read_template(model).text == CHATML
+
+
+def test_a_row_that_the_template_refuses_is_named(model: Path) -> None:
+    template = with_template(model, STRICT)
+    system = {"prompt": [turn("system", "s"), turn("user", "q")], "completion": [turn("assistant", "a")]}
+    (note,) = of_rows(template, [ROWS[0], system, ROWS[1], system])
+    assert note.status == "bad"
+    assert note.detail == "the chat template does not take 2 of 4 rows, the first: row 2: System role not supported"
+    (note,) = of_questions(template, [{"messages": row["prompt"]} for row in (ROWS[0], ROWS[1], system)], 4)
+    assert "1 of 3 rows, the first: row 3: System role" in note.detail
+    for broken in ("{% for", "{{ messages[9].content }}", "{{ 1 / 0 }}", "{{ nothing.more.than }}", "{{ messages | no_such }}"):
+        (note,) = of_rows(with_template(model, broken), ROWS)
+        assert note.status == "bad" and "3 of 3 rows, the first: row 1" in note.detail
+
+
+@pytest.mark.parametrize("rows", [ROWS, PAIRS], ids=["completion", "pair"])
+def test_what_a_template_puts_before_an_answer_is_told(model: Path, rows: list[Row]) -> None:
+    (note,) = of_rows(with_template(model, THINKS), rows)
+    assert note.status == "warn" and "3 of 3 rows" in note.detail and r"'<think>\n\n</think>' before the answer" in note.detail
+    (note,) = of_rows(with_template(model, HINTS), rows)
+    assert "does not begin with the prompt that is asked with" in note.detail
+
+
+def test_an_end_of_turn_that_stops_nothing_is_told(model: Path) -> None:
+    with_end_of_turn(model, stops=True)
+    assert of_rows(with_template(model, CHATML), ROWS) == []
+    token = with_end_of_turn(model, stops=False)
+    (note,) = of_rows(read_template(model), ROWS)
+    assert note.detail.startswith(
+        f"the chat template ends an answer with <|im_end|> (id {token}), which is no stop token (eos_token_id 0)"
+    )
+    assert "eos_token_id" in note.fix
+
+
+@pytest.mark.parametrize(("kind", "status"), [("llama", "warn"), ("gpt2", "bad")])
+def test_rows_beyond_the_models_positions_are_told(model: Path, kind: str, status: str) -> None:
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "model_type": kind, "max_position_embeddings": 40})
+    template = with_template(model, "{% for m in messages %}{{ m.content }}{% endfor %}")
+    assert of_rows(template, ROWS) == []
+    rows = [*ROWS, {"prompt": [turn("user", "abcdefghij" * 9)], "completion": [turn("assistant", "a")]}]
+    length = len(template.ids("abcdefghij" * 9 + "a") or ())
+    assert said(of_rows(template, rows)) == [(status, f"2 rows have up to {length} tokens; the model has 40 positions")]
+    questions = [{"messages": row["prompt"]} for row in ROWS]
+    assert of_questions(template, questions, 30) == []
+    (note,) = of_questions(template, questions, 40)
+    assert note.status == status and "tokens with their answers; the model has 40 positions" in note.detail
+
+
+def test_a_date_and_settings_that_change_answers_are_told(model: Path) -> None:
+    write_json(
+        model / "generation_config.json",
+        {"eos_token_id": 0, "repetition_penalty": 1.1, "min_length": 0, "top_k": 20, "do_sample": True},
+    )
+    notes = of_model(with_template(model, "{{ strftime_now('%d %b %Y') }}" + CHATML))
+    assert [note.status for note in notes] == ["warn", "warn"]
+    assert "today's date" in notes[0].detail and notes[1].detail.endswith("changes greedy answers: repetition_penalty 1.1")
+
+
+def test_damaged_files_of_a_tokenizer_are_as_if_they_were_not_there(model: Path) -> None:
+    with_template(model, CHATML)
+    for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "tokenizer.json"):
+        (model / name).write_text("[" * 9)
+    template = read_template(model)
+    assert template.ids("x") is None and of_model(template) == [] == of_rows(template, ROWS)
+
+
+def test_check_tells_it_of_every_base_and_a_line_of_json_says_all_of_one(model: Path, lab_profile, cli: Commands) -> None:
+    with_template(model, STRICT)
+    data = model.parent / "data.jsonl"
+    rows = [
+        {"messages": [turn("user", "q"), turn("assistant", "a")]},
+        {"messages": [turn("system", "s"), turn("user", "q"), turn("assistant", "a")]},
+    ]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    profile = str(lab_profile())
+    sets = ("--set", f"models.llama.path={model}", "--set", f"datasets.copy.path={data}")
+    done = cli("check", profile, *sets, "--json")
+    assert done.returncode == 2
+    found = {item["subject"]: item for item in json.loads(done.stdout)}
+    assert found["dataset copy × llama"]["status"] == "bad" and "row 2: System role" in found["dataset copy × llama"]["detail"]
+    assert "different chat templates" in found["templates"]["detail"] and found["templates"]["status"] == "warn"
+    lines = done.stdout.splitlines()
+    assert [json.loads(line.rstrip(",")) for line in lines[1:-1]] == json.loads(done.stdout)
+    plain = cli("check", profile, *sets, "--json", PYTHONIOENCODING="ascii")
+    assert json.loads(plain.stdout) == json.loads(done.stdout) and plain.stdout.isascii()
