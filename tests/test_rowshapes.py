@@ -69,6 +69,7 @@ TAKEN: dict[str, tuple[Row, Row]] = {
     "Dolly": ({"instruction": "q", "context": "c", "response": "a", "category": "x"}, {"prompt": [turn("user", "q\nc")], "completion": [A]}),
     "GSM8K": ({"question": "q", "answer": "a"}, SFT),
     "Orca preference": ({"system": "s", "question": "q", "chosen": "a", "rejected": "b"}, {**PAIR, "prompt": [S, U]}),
+    "a row of weight 1": ({"prompt": "q", "completion": "a", "weight": 1.0}, SFT),
     "prompt and response": ({"prompt": "q", "response": "a"}, SFT),
 }  # fmt: skip
 CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
@@ -96,6 +97,9 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "label of neither": ({"prompt": "q", "completion": "a", "label": 2}, "label is true or false, not 2"),
     "an empty question": ({"question": "", "answer": "a"}, "question is empty"),
     "history of another shape": ({"instruction": "q", "output": "a", "history": ["x"]}, "history is a list"),
+    "a weighted row": ({"prompt": "q", "completion": "a", "weight": 0.5}, "the column weight: rows are not weighted"),
+    "a row that is not to be trained": ({"messages": [U, A], "train": False}, "the column train: rows are not weighted"),
+    "a label beside a pair": ({"prompt": "q", "chosen": "a", "rejected": "b", "label": True}, "the column label: a label belongs"),
     "nothing": ({"id": 3}, "columns id; a dataset has"),
 }  # fmt: skip
 

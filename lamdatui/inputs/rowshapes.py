@@ -47,6 +47,13 @@ _TELLING: dict[str, DatasetFormat] = {"chosen": "preference", "label": "unpaired
 _ANSWERS = (("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("query", "response"))
 _ANSWERS += (("prompt", "response"), ("input", "output"))
 """Columns of a question and its answer, beside prompt and completion."""
+_WEIGHTS = frozenset(("weight", "train", "sample_weight", "loss_weight"))
+_MEANT_HOW = {
+    **dict.fromkeys(_WEIGHTS, "rows are not weighted, each counts alike"),
+    **dict.fromkeys(("label", "kto_tag"), "a label belongs to one answer, not to a pair or to a question without one"),
+}
+"""Columns that would change what is trained where nothing has taken them → why such a row is refused."""
+_MEANT = _MEANT_HOW.keys()
 _MARKS = ("weight", "train", "training")
 """Keys of an answer that say whether it is trained."""
 _LABELS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -176,7 +183,12 @@ def read_row(value: Any) -> Row:
     _refuse(reader.row, "the row has the column ")
     parts = _parts(reader)
     _check_turns(parts, reader.untrained)
-    unused = reader.unused | (reader.row.keys() - reader.used)
+    left = reader.row.keys() - reader.used
+    for name in left & _MEANT:
+        if name in _WEIGHTS and reader.row[name] in (1, "1", "1.0", "true"):
+            continue
+        raise ValueError(f"the row has the column {name}: {_MEANT_HOW[name]}")
+    unused = reader.unused | left
     return Row(parts, frozenset(unused), _has_answers(parts["prompt"]), reader.second_reading)
 
 
