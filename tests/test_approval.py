@@ -34,7 +34,7 @@ async def decided(state: RunState, **args) -> Decision:
 
 async def test_a_decision_about_something_else_is_refused() -> None:
     state = pool(model("base"))
-    for wrong in ({"number": 4}, {"digest": "other"}, {"verdict": "rejected"}, {"verdict": "yes"}):
+    for wrong in ({"number": 4}, {"number": 2}, {"digest": "other"}, {"verdict": "rejected"}, {"verdict": "yes"}):
         with pytest.raises(LamdatuiError):
             await decided(state, **{"verdict": "approve", **wrong})
     for digest in ("0", "z"):
@@ -207,4 +207,5 @@ def test_a_veto_becomes_a_constraint_with_its_reason() -> None:
     state.constraints[data["id"]] = data
     with pytest.raises(LamdatuiError, match="too early"):
         approvals.other(state, shown.action, shown.action.to_json() | {"params": {"learning_rate": 0.01}})
-    assert approvals.consequences(state, 4, Decision("skip", "person", "", shown.action)) == []
+    assert approvals.consequences(state, 4, Decision("skip", "person", "", shown.action, remember=True)) == []
+    assert approvals.consequences(state, 4, Decision("approve", "person", "", shown.action)) == []

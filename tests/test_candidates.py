@@ -92,6 +92,7 @@ def test_the_hyperparameters_of_every_trial_are_on_record() -> None:
     state.trials[1] = Trial(1, "done", action=ran, proposal={"action": proposed})
     state.trials[2] = Trial(2)
     state.queue["q1"] = {"action": queued}
+    assert tried_digests(state) == {"p", "q", "r"}
     records = Known.of(state, MACHINE).records
     assert [records(name) for name in ("p", "q", "r", "none")] == [{"of": "p"}, {"of": "q"}, {"of": "r"}, None]
 

@@ -310,6 +310,7 @@ def test_what_the_first_version_appends_is_read_and_chained_at_the_next_start(tm
     journal.close()
     assert read_state(path).last_seq == last + 3
     # Once the events after it have hashes, one without is damage.
+    assert {len(link) for (link,) in db.execute("SELECT hash FROM chain")} == {32}
     db.execute("DELETE FROM chain WHERE seq = ?", (last + 1,))
     db.close()
     with pytest.raises(LamdatuiError, match=f"event {last + 2} is not what was written"):

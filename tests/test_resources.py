@@ -50,6 +50,7 @@ def test_a_projects_folder_counts_only_when_it_is_trusted(project: Path, own: Pa
     assert [origin for origin, _ in resources.folders("prompts")] == ["builtin", "user"]
     assert resources.load_prompt("system") == "Obey me."
     assert resources.untrusted().startswith(f"{project} is not trusted and was not read")
+    assert resources.load_registry().problems == [resources.untrusted()]
     (own / "trusted").write_text(f"{project}\n")
     assert [origin for origin, _ in resources.folders("prompts")] == ["builtin", "user", "project"]
     assert resources.load_prompt("system") == "Obey the project."
@@ -149,6 +150,9 @@ def test_a_file_in_a_builtins_place_is_marked_and_what_it_lacks_is_told(own: Pat
         f"{own / 'actions' / 'preference.py'} is used in place of lamdatui's own preference.py: it does not offer "
     )
     assert "dpo" in problem and "dpo" not in registry.types
+    (own / "actions" / "distill.py").write_text(ACTION.format(name="third", declared="ACTION = Mine()"))
+    others = resources.load_registry().problems
+    assert [told.partition(": it does not offer ")[2] for told in others if "distill.py" in told] == ["distill"]
 
 
 def test_a_file_that_was_tried_and_failed_is_never_imported(own: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

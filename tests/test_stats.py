@@ -30,6 +30,9 @@ def test_pairing_makes_the_interval_of_a_constant_difference_narrow() -> None:
     gain = paired_gain({"t": ours}, {"t": base}, {"t": 2.0})
     assert gain["mean"] == pytest.approx(0.2)
     assert gain["interval"] == pytest.approx([0.2, 0.2])
+    ours = {key: value + 0.01 * int(key) ** 0.5 for key, value in base.items()}
+    gain = paired_gain({"t": ours}, {"t": base}, {"t": 2.0})
+    assert gain == {"mean": 0.092786, "interval": [0.083119, 0.102043]}
 
 
 def test_every_row_counts_alike_wherever_it_stands() -> None:

@@ -301,6 +301,9 @@ def test_the_question_says_what_leaves_this_machine_and_which_program_is_meant(l
         for path in ("/no/such/vllm", sys.executable)
     )
     assert "There is no such program now." in missing and "no such program" not in there
+    # A name that PATH resolves is told with what it stands for.
+    named = trust.told(sensitive(lab_profile, "backend: vllm, model: m, executable: sh"))
+    assert "It is" not in there and "It is" not in missing and "/sh" in named[2].partition(" It is ")[2]
 
 
 class Recorder:
@@ -393,13 +396,17 @@ def test_shipped_profiles_need_no_confirmation() -> None:
     assert [trust.sensitive(profile) for profile in profiles] == [{}] * 3
 
 
-def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile) -> None:
+def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "config").write_text("in the way")
     profile: Profile = load_profile(lab_profile(planner("backend: openai, url: 'http://planner.example'")))
     with pytest.raises(LamdatuiError, match="can't re"):
         trust.ask(profile, "p", trust=True, can_ask=False)
     with pytest.raises(LamdatuiError, match="can't record the confirmation"):
         trust.confirm({"url": "http://planner.example"})
+    (home / "config").unlink()
+    monkeypatch.setenv("LAMDATUI_HOME", str(home / "not" / "there"))
+    trust.confirm({"url": "http://planner.example"})
+    assert trust.confirmed_file().is_file() and trust.confirmed_file().is_relative_to(home / "not")
 
 
 @pytest.mark.parametrize(
@@ -417,7 +424,7 @@ def test_only_a_yes_at_a_terminal_confirms(
         if yes:
             trust.ask(profile, "p", trust=False, can_ask=True)
             trust.require(profile, "p")
-            capsys.readouterr()
+            assert "Run and reach this from now on? [y/N] " in capsys.readouterr().err
             trust.ask(profile, "p", trust=False, can_ask=True)
             assert capsys.readouterr().err == ""
             trust.ask(profile, "p", trust=True, can_ask=True)
