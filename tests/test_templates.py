@@ -165,3 +165,36 @@ def test_check_tells_it_of_every_base_and_a_line_of_json_says_all_of_one(model: 
     assert [json.loads(line.rstrip(",")) for line in lines[1:-1]] == json.loads(done.stdout)
     plain = cli("check", profile, *sets, "--json", PYTHONIOENCODING="ascii")
     assert json.loads(plain.stdout) == json.loads(done.stdout) and plain.stdout.isascii()
+
+
+def test_a_row_is_shown_as_a_trainer_will_see_it(model: Path, lab_profile, cli: Commands) -> None:
+    with_template(model, CHATML)
+    data = model.parent / "data.jsonl"
+    rows = [{"prompt": "q1", "chosen": "yes\x1b[2J", "rejected": "no"}, {"prompt": "q2", "chosen": "a", "rejected": "b"}]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    profile = str(lab_profile())
+    sets = ("--set", f"models.llama.path={model}", "--set", f"datasets.prefer.path={data}")
+    done = cli("data", "show", profile, "prefer", *sets)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "dataset prefer, row 1 of 2, as the template of llama writes it\n\n--- the prompt, not trained\n"
+        "<|im_start|>user\nq1<|im_end|>\n<|im_start|>assistant\n\n"
+        "--- chosen, trained; it ends with 'yes\\x1b[2J<|im_end|>\\n'\nyes\x1b[2J<|im_end|>\n\n"
+        "--- rejected, trained; it ends with 'no<|im_end|>\\n'\nno<|im_end|>\n\n"
+    )
+    other = cli("data", "show", profile, "prefer", *sets, "--row", "2", "--model", "phi").stdout
+    assert "row 2 of 2, as the template of phi" in other and "<|im_start|>" not in other
+    task = cli("data", "show", profile, "copy", *sets)
+    assert "task copy, row 1 of" in task.stdout and "--- reference: " in task.stdout and '--- split: "search"' in task.stdout
+    for words, why in (
+        (("prefer", "--row", "3"), "rows 1 to 2"),
+        (("none",), "no dataset or task named 'none'"),
+        (("prefer", "--model", "m"), "no model named 'm'"),
+        (("prefer", "--row", "0"), "1"),
+    ):
+        failed = cli("data", "show", profile, *words, *sets)
+        assert failed.returncode == 2 and why in failed.stderr and not failed.stdout
+    with_template(model, STRICT)
+    data.write_text(json.dumps({"prompt": [turn("system", "s"), turn("user", "q")], "chosen": "a", "rejected": "b"}) + "\n")
+    failed = cli("data", "show", profile, "prefer", *sets)
+    assert failed.returncode == 2 and "System role not supported" in failed.stderr and "row 1" in failed.stderr

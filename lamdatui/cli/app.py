@@ -27,6 +27,8 @@ planner_app = typer.Typer(help="The planner: what it is worth, which servers ans
 app.add_typer(models_app, name="models")
 app.add_typer(planner_app, name="planner")
 app.add_typer(actions_app, name="actions")
+data_app = typer.Typer(help="A profile's data: what a trainer will see of it.", rich_markup_mode=None, no_args_is_help=True)
+app.add_typer(data_app, name="data")
 
 RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
 Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on the screen.")]
@@ -224,6 +226,20 @@ def check(
     say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(2)
+
+
+@data_app.command("show")
+def show_data(
+    profile: Annotated[str, typer.Argument(help="A profile's path or name.")],
+    name: Annotated[str, typer.Argument(help="One of its datasets or tasks.")],
+    row: Annotated[int, typer.Option(min=1, help="Which row, from 1.")] = 1,
+    model: Annotated[str, typer.Option(help="Whose chat template; the first model's when not given.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+) -> None:
+    """A row as training or evaluation will see it, with what is trained marked."""
+    from lamdatui.cli.rows import show_row
+
+    say(show_row(profile, overrides or [], name, row, model))
 
 
 @app.command()

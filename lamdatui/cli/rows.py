@@ -1,0 +1,64 @@
+"""`lamdatui data show`: a row as a trainer or an evaluation will see it, through a base's own chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.inputs.datafiles import read_dataset, read_task_rows
+from lamdatui.inputs.profile import Profile, find_profile, load_profile
+from lamdatui.inputs.templates import ChatTemplate, read_template
+from lamdatui.inputs.workspace import locate
+
+ANSWERS = ("completion", "chosen", "rejected")
+
+
+def show_row(profile_text: str, overrides: list[str], name: str, number: int, model: str) -> str:
+    """A row (from 1) of a profile's dataset or task, with what is trained marked. Raises LamdatuiError."""
+    profile = load_profile(find_profile(profile_text), overrides)
+    if name not in profile.datasets and name not in profile.tasks:
+        known = ", ".join([*profile.datasets, *profile.tasks])
+        raise LamdatuiError(f"no dataset or task named {name!r}", where=f"profile {profile.name}", fix=f"it has {known}")
+    base = _model(profile, model)
+    template = read_template(locate(profile.models[base].path))
+    if not template.text:
+        raise LamdatuiError(
+            "the model has no chat template", where=str(template.path), fix="put a chat_template.jinja into its directory"
+        )
+    is_task = name in profile.tasks
+    path = locate(profile.tasks[name].path if is_task else profile.datasets[name].path)
+    rows = read_task_rows(path) if is_task else read_dataset(path)
+    if not 1 <= number <= len(rows):
+        raise LamdatuiError(f"there is no row {number}", where=str(path), fix=f"rows 1 to {len(rows):,}")
+    kind = "task" if is_task else "dataset"
+    head = f"{kind} {name}, row {number:,} of {len(rows):,}, as the template of {base} writes it"
+    try:
+        return "\n".join([head, *_parts(template, rows[number - 1])])
+    except ValueError as error:
+        raise LamdatuiError(f"the chat template does not take it: {error}", where=f"{path}, row {number}") from error
+
+
+def _model(profile: Profile, model: str) -> str:
+    if model and model not in profile.models:
+        raise LamdatuiError(
+            f"no model named {model!r}", where=f"profile {profile.name}", fix=f"it has {', '.join(profile.models)}"
+        )
+    return model or next(iter(profile.models))
+
+
+def _parts(template: ChatTemplate, row: Mapping[str, Any]) -> Iterator[str]:
+    """What is asked with, then each answer with what is trained of it. Raises ValueError where the template refuses it."""
+    prompt = row["prompt"] if "prompt" in row else row["messages"]
+    asked = template.render(prompt, asks=True)
+    yield from ("", "--- the prompt, not trained", asked)
+    for name in ANSWERS:
+        if name in row:
+            whole = template.render([*prompt, *row[name]])
+            # A template that writes the prompt otherwise before an answer: `check` tells it.
+            trained = whole[len(asked) :] if whole.startswith(asked) else whole
+            yield from (f"--- {name}, trained; it ends with {trained[-20:]!r}", trained)
+    for name in ("label", "scorer", "reference", "split"):
+        if name in row:
+            yield f"--- {name}: {json.dumps(row[name], ensure_ascii=False)}"
