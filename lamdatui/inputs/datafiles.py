@@ -47,7 +47,7 @@ class DatasetInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class DatasetRows:
     """The rows of a dataset, their digest, and what of them is not used."""
 
     rows: list[dict[str, Any]]
@@ -56,14 +56,14 @@ class Rows:
 
 
 def read_dataset(path: Path, promised: str = "") -> list[dict[str, Any]]:
-    """All rows of a dataset, normalised (`lamdatui.inputs.rowshapes.Row.parts`); `promised` is its digest.
+    """All rows of a dataset, normalised (`lamdatui.inputs.rowshapes.ReadRow.parts`); `promised` is its digest.
 
     Raises LamdatuiError that names the file and the row, Changed when these are not the rows that were promised.
     """
     return read_noted(path, promised).rows
 
 
-def read_noted(path: Path, promised: str = "") -> Rows:
+def read_noted(path: Path, promised: str = "") -> DatasetRows:
     """The same with what is not used. The digest is of the file's bytes, and of how they are read where an older version read them otherwise."""
     rows: list[dict[str, Any]] = []
     unused: Counter[str] = Counter()
@@ -88,7 +88,7 @@ def read_noted(path: Path, promised: str = "") -> Rows:
     digest = _second(sha256) if second else sha256
     if promised and digest != promised:
         raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
-    return Rows(rows, digest, tuple(_notes(unused, earlier, len(rows))))
+    return DatasetRows(rows, digest, tuple(_notes(unused, earlier, len(rows))))
 
 
 def _second(sha256: str) -> str:
@@ -125,7 +125,7 @@ def inspect_dataset(path: Path) -> DatasetInfo:
     return info_of(read_noted(path))
 
 
-def info_of(found: Rows) -> DatasetInfo:
+def info_of(found: DatasetRows) -> DatasetInfo:
     """The same of rows that were read."""
     chars = sum(map(row_chars, found.rows)) // len(found.rows)
     return DatasetInfo(dataset_format(found.rows[0]), len(found.rows), found.digest, chars, found.notes)

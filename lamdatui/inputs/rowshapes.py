@@ -60,7 +60,7 @@ _LABELS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False,
 
 
 @dataclass(slots=True)
-class Row:
+class ReadRow:
     """A row as it was read.
 
     `parts`: `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`, `{"prompt", "completion", "label"}` or
@@ -175,7 +175,7 @@ def _refuse(names: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}{name}: {_CHANGES[name]}")
 
 
-def read_row(value: Any) -> Row:
+def read_row(value: Any) -> ReadRow:
     """A row of any of the shapes. Raises ValueError that says which column is wrong and how."""
     if not isinstance(value, dict):
         raise ValueError(f"a row is a JSON object, not {type(value).__name__}")
@@ -189,7 +189,7 @@ def read_row(value: Any) -> Row:
             continue
         raise ValueError(f"the row has the column {name}: {_MEANT_HOW[name]}")
     unused = reader.unused | left
-    return Row(parts, frozenset(unused), _has_answers(parts["prompt"]), reader.second_reading)
+    return ReadRow(parts, frozenset(unused), _has_answers(parts["prompt"]), reader.second_reading)
 
 
 def normalise(value: Any) -> dict[str, Any]:

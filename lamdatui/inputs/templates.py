@@ -167,7 +167,7 @@ def of_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], new_
 
 
 def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]]) -> list[Note]:
-    """A dataset's rows (`lamdatui.inputs.rowshapes.Row.parts`) with a template."""
+    """A dataset's rows (`lamdatui.inputs.rowshapes.ReadRow.parts`) with a template."""
     pairs = [
         (number, row["prompt"], row[name])
         for number, row in enumerate(rows, 1)
