@@ -262,7 +262,7 @@ def _module(action: str) -> Any:
 def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> None:
     import torch
 
-    from lamdatui.step.generate import sample
+    from lamdatui.step.generate import answers, sample
     from lamdatui.step.models import load_tokenizer
     from lamdatui.step.request import reference
 
@@ -280,6 +280,13 @@ def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> N
     # Alone, nothing is padded: the mask of a padded batch is right when the answers are the same.
     assert greedy == [sample(model, tokenizer, [one], max_new_tokens=12)[0] for one in asked]
     assert greedy == sample(model, tokenizer, asked, max_new_tokens=12, batch_tokens=64)
+    # Whether an answer ended is told by its tokens: a whole one is the same with more room, one that was cut goes on.
+    whole, short = (answers(model, tokenizer, asked, max_new_tokens=tokens) for tokens in (40, 3))
+    for (full,), (cut,) in zip(whole, short, strict=True):
+        assert cut.ended is (cut.text == full.text and len(tokenizer(full.text)["input_ids"]) < 3)
+        assert full.text.startswith(cut.text)
+    assert {cut.ended for (cut,) in short} == {False} or {cut.ended for (cut,) in short} == {True, False}
+    assert sum(full.ended for (full,) in whole) > 20
     model.generation_config.eos_token_id = None
     assert greedy == sample(model, tokenizer, asked, max_new_tokens=12)
     plain = sample(model, tokenizer, [one[0]["content"] for one in asked], max_new_tokens=12)

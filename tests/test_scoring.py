@@ -9,6 +9,7 @@ import pytest
 
 from lamdatui.base.jsonio import read_json, write_json
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.scores import counted, remarks
 from lamdatui.domain.state import RunState
 from lamdatui.engine.scoring import Scoring
 from lamdatui.inputs.taskfiles import Task, load_task
@@ -73,6 +74,16 @@ def test_evaluations_become_facts_with_their_keys(scoring: Scoring) -> None:
         for name, key, score in zip(WEIGHTS, keys, scores, strict=True)
     ]
     assert [fact["score"]["mean"] for _, fact in facts] == [0.666667, 0.666667]
+
+
+def test_answers_that_did_not_end_or_are_empty_are_counted_beside_the_score() -> None:
+    rows = [{"completion": text, "ended": ended} for text, ended in (("a", True), ("b", False), (" \n", True), ("", False))]
+    assert counted(rows) == {"unfinished": 2, "empty": 2}
+    assert counted([{"completion": "a", "ended": True}, {"completion": ""}]) == {}, (
+        "evaluations of older versions counted nothing"
+    )
+    assert remarks(4, counted(rows)) == "2 of 4 answers did not end, 2 are empty"
+    assert remarks(4, {"empty": 1}) == "1 is empty" and remarks(4, {}) == ""
 
 
 def test_what_is_missing_is_asked_for_and_never_guessed(scoring: Scoring) -> None:

@@ -14,6 +14,7 @@ from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_
 from lamdatui.base.jsonio import Damaged
 from lamdatui.base.output import complain, say_json
 from lamdatui.domain.events import event_from_json
+from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
@@ -198,6 +199,7 @@ class Headless:
                 low, high = score["interval"]
                 self._say(
                     f"{data['model']} {data['task']} ({data['split']}): {score['mean']:.3f} [{low:.3f}, {high:.3f}] n={score['n']}"
+                    + (f"; {told}" if (told := remarks(score["n"], score)) else "")
                 )
             case "trial.closed":
                 self._say(_closing(self.state.trials[data["number"]]))

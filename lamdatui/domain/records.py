@@ -30,6 +30,9 @@ class Score(TypedDict):
     mean: float
     n: int
     interval: Interval
+    unfinished: NotRequired[int]
+    """Answers that did not end within their tokens; not there where all did, or where nobody counted."""
+    empty: NotRequired[int]
 
 
 Scores = dict[str, dict[str, Score]]

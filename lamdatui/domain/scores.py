@@ -1,8 +1,8 @@
-"""The objective: the weighted sum of the tasks' means. Pure."""
+"""What scores say together: the objective, the weighted sum of the tasks' means; answers that did not end. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lamdatui.base.jsonio import finite
@@ -23,6 +23,21 @@ def objectives(state: RunState, weights: Mapping[str, float]) -> dict[str, float
     """Model id → its objective on the search split, of every model that has all its scores."""
     found = {model: objective(scores, weights) for model, scores in state.scores.items()}
     return {model: value for model, value in found.items() if value is not None}
+
+
+def remarks(rows: int, counts: Mapping[str, Any]) -> str:
+    """Of a score, or of what `counted` counts: `12 of 100 answers did not end, 3 are empty`; nothing where all is well. A score of such answers tells less of the model."""
+    parts = [f"{count} of {rows} answers did not end" if (count := counts.get("unfinished")) else ""]
+    parts.append(f"{count} {'is' if count == 1 else 'are'} empty" if (count := counts.get("empty")) else "")
+    return ", ".join(filter(None, parts))
+
+
+def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Of an evaluation's rows: how many answers did not end, and how many are empty; what is 0 or was not counted is left out."""
+    rows = list(rows)
+    found = {"unfinished": sum(row.get("ended") is False for row in rows)}
+    found["empty"] = sum("ended" in row and not row["completion"].strip() for row in rows)
+    return {name: count for name, count in found.items() if count}
 
 
 def weights_of(profile: Mapping[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.schemes import SCHEMES
-from lamdatui.domain.scores import objective, objectives
+from lamdatui.domain.scores import counted, objective, objectives
 from lamdatui.domain.state import RunState
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.store.artifacts import Store
@@ -52,7 +52,7 @@ class Scoring:
             value = self._sound(task, key, split)
             if value is None:
                 raise LookupError(f"no evaluation of {model.id} on {task.name} ({split})")
-            score = summary([row["score"] for row in value["rows"]])
+            score = summary([row["score"] for row in value["rows"]]) | counted(value["rows"])
             data = {"model": model.id, "task": task.name, "split": split, "key": key, "score": score}
             found.append(("evaluation.recorded", data))
         return found

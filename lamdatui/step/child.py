@@ -21,6 +21,7 @@ from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import Changed, DamagedObject
 from lamdatui.base.jsonio import Damaged, read_record, write_json
 from lamdatui.domain.actions import Registry
+from lamdatui.domain.scores import counted, remarks
 from lamdatui.step.context import StepContext
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.evaluate import evaluate
@@ -217,5 +218,9 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
         fault("step.before-evaluate")
         value = evaluate(step.model, tokenizer, request, step.metric, step.batch_tokens)
         mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
-        step.say(f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s")
+        told = remarks(len(value["rows"]), counted(value["rows"]))
+        step.say(
+            f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
+            + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
+        )
         store.record_evaluation(request["key"], {"model": step.request["digest"], **value})

@@ -10,7 +10,7 @@ from typing import Any
 from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
 from lamdatui.inputs.datafiles import read_task_rows
-from lamdatui.step.generate import BATCH_TOKENS, sample
+from lamdatui.step.generate import BATCH_TOKENS, answers
 from lamdatui.tasks.scorers import score
 
 
@@ -21,7 +21,7 @@ def evaluate(
     report: Callable[..., None],
     batch_tokens: int = BATCH_TOKENS,
 ) -> dict[str, Any]:
-    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion"}], "seconds"}`.
+    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion", "ended"}], "seconds"}`.
 
     Raises Changed when the rows of the task's file are not those that the request's key was made from.
     """
@@ -34,7 +34,7 @@ def evaluate(
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))
 
     progress(0)
-    answers = sample(
+    given = answers(
         model,
         tokenizer,
         [row["messages"] for row in rows],
@@ -43,8 +43,8 @@ def evaluate(
         batch_tokens=batch_tokens,
     )
     scored = [
-        {"id": row["id"], "score": score(request["scorer"], row["reference"], answer), "completion": answer}
-        for row, (answer,) in zip(rows, answers, strict=True)
+        {"id": row["id"], "score": score(request["scorer"], row["reference"], text), "completion": text, "ended": ended}
+        for row, ((text, ended),) in zip(rows, given, strict=True)
     ]
     return {
         "key": request["key"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
@@ -16,7 +16,19 @@ Conversation = list[dict[str, str]] | str
 """Messages that the chat template turns into a prompt, or plain text that is continued as it stands."""
 
 
-def sample(
+class Answer(NamedTuple):
+    """An answer without special tokens; `ended`: the model ended it by itself, within its tokens."""
+
+    text: str
+    ended: bool
+
+
+def sample(model: Any, tokenizer: Any, conversations: Sequence[Conversation], **how: Any) -> list[list[str]]:
+    """The texts of `answers`, which takes the same arguments."""
+    return [[answer.text for answer in each] for each in answers(model, tokenizer, conversations, **how)]
+
+
+def answers(
     model: Any,
     tokenizer: Any,
     conversations: Sequence[Conversation],
@@ -28,8 +40,8 @@ def sample(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
     batch_tokens: int = BATCH_TOKENS,
-) -> list[list[str]]:
-    """Answers to `conversations` (n,) in their order: n lists of `samples` texts without special tokens.
+) -> list[list[Answer]]:
+    """Answers to `conversations` (n,) in their order: n lists of `samples`.
 
     Temperature 0 is greedy decoding. Otherwise the model's distribution at `temperature` is cut to the likeliest tokens
     of total probability `top_p` (nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751). The same seed and
@@ -41,7 +53,8 @@ def sample(
     prompts = [_prompt_ids(tokenizer, conversation) for conversation in conversations]
     settings = _settings(model, tokenizer, max_new_tokens, temperature, top_p)
     work = [row for row in range(len(prompts)) for _ in range(samples)]
-    texts: list[list[str]] = [[] for _ in prompts]
+    found: list[list[Answer]] = [[] for _ in prompts]
+    ends = {settings.eos_token_id} if isinstance(settings.eos_token_id, int) else {*(settings.eos_token_id or ())}
     model.eval()
     done = 0
     with torch.inference_mode(), torch.random.fork_rng(_devices(model)):
@@ -52,12 +65,13 @@ def sample(
             output = model.generate(
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
             )
-            decoded = tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
-            for row, text in zip(rows, decoded, strict=True):
-                texts[row].append(text)
+            made = output[:, ids.shape[1] :]
+            decoded = tokenizer.batch_decode(made, skip_special_tokens=True)
+            for row, text, tokens in zip(rows, decoded, made.tolist(), strict=True):
+                found[row].append(Answer(text, not ends.isdisjoint(tokens)))
             done += len(group)
             progress(done)
-    return texts
+    return found
 
 
 def _prompt_ids(tokenizer: Any, conversation: Conversation) -> list[int]:

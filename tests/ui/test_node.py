@@ -22,6 +22,7 @@ from lamdatui.ui.node.compare_text import cost_rows, made_lines, score_rows
 from lamdatui.ui.node.evidence import gather, places
 from lamdatui.ui.node.screen import SECTIONS, NodeScreen
 from lamdatui.ui.node.text import action_lines, lineage_lines, overlap, score_lines, story_lines
+from lamdatui.ui.view.activityrows import rows
 from lamdatui.ui.view.subject import subject
 from tests.ui import script
 from tests.ui.conftest import Console, opened
@@ -73,6 +74,14 @@ def test_scores_stand_beside_the_base_with_intervals(history: FakeEngine) -> Non
     history.add("evaluation.recorded", model="m6", task="tool_use", split="sealed", key="s", score=script.score(0.4))
     state = history.state
     assert "sealed" in text_of(score_lines(state, the(state, "trial:6")))
+    assert "did not end" not in text_of(score_lines(state, the(state, "trial:6")))
+    cut = {**script.score(0.4), "unfinished": 30, "empty": 2}
+    history.add("evaluation.recorded", model="m6", task="tool_use", split="sealed", key="s", score=cut)
+    state = history.state
+    said = text_of(score_lines(state, the(state, "trial:6")))
+    assert f"! tool_use, sealed: 30 of {cut['n']} answers did not end, 2 are empty" in said
+    (row,) = rows(history.events[-1], state)
+    assert row.text.endswith(f"; 30 of {cut['n']} answers did not end, 2 are empty")
 
 
 def test_proposed_decided_and_ran_are_side_by_side_with_what_differs_marked(history: FakeEngine) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from lamdatui.domain.lineage import ancestry, model_inputs
 from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.ui.view.format import (
     Line,
@@ -33,7 +34,7 @@ from lamdatui.ui.view.subject import Subject, action_fields
 
 if TYPE_CHECKING:
     from lamdatui.domain.actions import Param
-    from lamdatui.domain.records import Interval, Score
+    from lamdatui.domain.records import Interval, Score, Scores
 
 Json = dict[str, Any]
 VERDICTS = {"approve": "approved", "edit": "edited and approved", "veto": "vetoed", "skip": "skipped", "stop": "stopped"}
@@ -195,6 +196,8 @@ def score_lines(state: RunState, item: Subject) -> list[Line]:
         return [(("not scored", "dim"),)]
     shown = rows if item.trial else [(task, split, "", mine, "") for task, split, _, mine, _ in rows]
     lines = table(("task", "split", base or "base", item.name, "difference, intervals"), shown)
+    for task, split, told in _remarks(mine):
+        lines.append(((f"! {task}, {split}: {told}", "wait"),))
     trial = item.trial
     if trial and trial.objective is not None:
         text = (
@@ -208,6 +211,11 @@ def score_lines(state: RunState, item: Subject) -> list[Line]:
         gain = f"  {signed((state.gain or {}).get('mean'))} {interval((state.gain or {}).get('interval'), True)}".rstrip(" –")
         lines.append(labelled("winner", (f"{words}{gain}", "wait")))
     return lines
+
+
+def _remarks(scores: Scores) -> Iterator[tuple[str, str, str]]:
+    for task, splits in scores.items():
+        yield from ((task, split, told) for split, value in splits.items() if (told := remarks(value["n"], value)))
 
 
 def _scored(value: Score | None) -> str:

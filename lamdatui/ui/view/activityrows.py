@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.text import one_line
 from lamdatui.domain.events import Event
+from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
 from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed
 from lamdatui.ui.view.proposals import proposer
@@ -174,6 +175,8 @@ def _step_ended(data: Json, before: RunState) -> list[ActivityRow]:
 def _evaluated(data: Json, _: RunState) -> list[ActivityRow]:
     value = data["score"]
     text = f"{data['task']} {score(value.get('mean'))} {interval(value.get('interval'))} n={value.get('n', '?')}"
+    if told := remarks(value["n"], value):
+        text += f"; {told}"
     sealed = data["split"] == "sealed"
     return [_row("·", str(data["model"]), f"sealed {text}" if sealed else text, "strong" if sealed else "plain")]
 
