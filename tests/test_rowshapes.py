@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
@@ -135,6 +135,31 @@ def test_what_is_not_used_is_named(taken: tuple[Row, Row], more: Row, within: bo
     assert found.unused == usual | named
 
 
+KEYS = sorted(
+    {key for row, _ in [*TAKEN.values(), *REFUSED.values()] for key in row} | {"role", "content", "from", "value", "type"}
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**20), 10**20)
+    | st.floats()
+    | st.sampled_from(["user", "assistant", "gpt", "text", "", "x", "1"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.sampled_from(KEYS), JSON, max_size=5) | JSON)
+def test_any_json_is_a_row_or_one_reason(value: Any) -> None:
+    try:
+        found = read_row(value)
+    except ValueError as error:
+        assert str(error)
+    else:
+        assert normalise(json.loads(json.dumps(found.parts))) == found.parts
+
+
 def write(path: Path, rows: list[Row]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -238,6 +263,33 @@ def test_a_table_of_text_has_one_cell_for_each_column(tmp_path: Path) -> None:
         read_dataset(path)
     path.write_text("prompt,completion,label\nq,a,1\nq,b,0\n")
     assert [row["label"] for row in read_dataset(path)] == [True, False]
+
+
+STARTS = (
+    b"",
+    b"[",
+    b"{",
+    b"PAR1",
+    b"ARROW1",
+    b"\xff\xff\xff\xff",
+    b"\x1f\x8b\x08",
+    b"\x28\xb5\x2f\xfd",
+    b"prompt,completion\n",
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["d.jsonl", "d.json", "d.csv", "d.tsv", "d.parquet", "d.csv.gz"]),
+    st.sampled_from(STARTS),
+    st.binary(max_size=200),
+)
+def test_any_bytes_under_any_name_are_rows_or_one_error(tmp_path: Path, name: str, start: bytes, rest: bytes) -> None:
+    (tmp_path / name).write_bytes(start + rest)
+    try:
+        read_dataset(tmp_path / name)
+    except LamdatuiError as error:
+        assert error.exit_code == 2 and str(tmp_path / name) in error.where
 
 
 def test_utf_16_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from lamdatui.base.jsonio import read_json, write_json
@@ -144,6 +146,35 @@ def test_damaged_files_of_a_tokenizer_are_as_if_they_were_not_there(model: Path)
         (model / name).write_text("[" * 9)
     template = read_template(model)
     assert template.ids("x") is None and of_model(template) == [] == of_rows(template, ROWS)
+
+
+TURNS = st.lists(
+    st.builds(
+        turn,
+        st.sampled_from(["user", "assistant", "system"]),
+        st.sampled_from([" ", "a", "a" * 90, "<|im_end|>", "{{ x }}", "\n", "é"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    TURNS,
+    st.sampled_from([" ", "a", "\n\n", "<think>x</think>y", "<|im_end|>"]),
+    st.sampled_from([CHATML, THINKS, STRICT, HINTS, "", "{{ messages[-1].content | trim }}", "{{ nothing }}"]),
+    st.sampled_from([0, [0, "x", None, 2.5, True], "0", None, {}, [[0]]]),
+)
+def test_any_row_with_any_template_has_its_notes(model: Path, prompt: list[Row], answer: str, text: str, ends: Any) -> None:
+    write_json(model / "generation_config.json", {"eos_token_id": ends})
+    rows = [
+        {"prompt": prompt, "completion": [turn("assistant", answer)]},
+        {"prompt": prompt, "scorer": "exact", "reference": ""},
+    ]
+    template = with_template(model, text)
+    for note in [*of_model(template), *of_rows(template, rows), *of_questions(template, [{"messages": prompt}], 5)]:
+        assert note.status in ("warn", "bad") and note.detail.isprintable()
 
 
 def test_check_tells_it_of_every_base_and_a_line_of_json_says_all_of_one(model: Path, lab_profile, cli: Commands) -> None:

@@ -81,7 +81,9 @@ class ChatTemplate:
 
             try:
                 self._tokenizer = Tokenizer.from_file(str(self.path / "tokenizer.json"))
-            except Exception:  # noqa: BLE001 (the library raises Exception itself)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
                 self._tokenizer = False
         return self._tokenizer
 
@@ -92,17 +94,10 @@ def read_template(path: Path) -> ChatTemplate:
     config, generation = _object(path / "config.json"), _object(path / "generation_config.json")
     words = {name: text for name in SPECIAL if (text := _word(tokenizer.get(name)) or _word(special.get(name)))}
     found = ChatTemplate(path, _template(path, tokenizer), words, frozenset(), config)
-    ends = generation.get("eos_token_id", config.get("eos_token_id"))
-    ids = (
-        [ends]
-        if isinstance(ends, int)
-        else ends
-        if isinstance(ends, list)
-        else found.ids(words["eos_token"])
-        if "eos_token" in words
-        else None
-    )
-    found.ends = frozenset(ids or ())
+    told = generation.get("eos_token_id", config.get("eos_token_id"))
+    found.ends = frozenset(token for token in (told if isinstance(told, list) else [told]) if type(token) is int)
+    if not found.ends and "eos_token" in words:
+        found.ends = frozenset(found.ids(words["eos_token"]) or ())
     return found
 
 
@@ -194,8 +189,12 @@ def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]]) -> list[N
                 "the template adds or drops text before an answer",
             )
         )
-    answers = [(number, text[len(asked[number]) :], answer) for number, text, answer in whole if number not in other]
-    added = {number: text.lstrip().partition(answer.strip())[0] for number, text, answer in answers if answer.strip() in text}
+    answers = [
+        (number, text[len(asked[number]) :], answer.strip())
+        for number, text, answer in whole
+        if number not in other and answer.strip()
+    ]
+    added = {number: text.partition(answer)[0] for number, text, answer in answers if answer in text}
     added = {number: text.strip() for number, text in added.items() if text.strip()}
     if added:
         first = next(iter(added.values()))
@@ -239,8 +238,8 @@ def _broken(broken: Mapping[int, str], count: int) -> list[Note]:
 def _end(template: ChatTemplate, answers: Sequence[tuple[int, str, str]]) -> list[Note]:
     """Whether what the template writes after an answer stops the model: looked at in the first row that has it."""
     for _, text, answer in answers:
-        after = text.partition(answer.strip())[2].strip()
-        ids = template.ids(after) if after and answer.strip() else None
+        after = text.partition(answer)[2].strip()
+        ids = template.ids(after) if after else None
         if not ids or not template.ends:
             continue
         word = template.special(ids[0])
