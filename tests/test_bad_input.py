@@ -280,7 +280,7 @@ def test_what_is_not_used_overlaps_or_is_empty_is_told_by_check(lab_profile, tmp
     task.write_text("".join(json.dumps({**row, "id": row["id"] + row["split"]}) + "\n" for row in rows))
     asked = ["what is  SEALED 1?", "What is sealed 2?", "another one"]
     data.write_text("".join(json.dumps({"prompt": text, "completion": "a", "source": "x"}) + "\n" for text in asked))
-    sets = [f"datasets.copy.path={data}", f"tasks.copy={{path: {task}, scorer: exact}}"]
+    sets = [f"datasets.copy.path={data}", f"tasks.copy={{path: {task}, scorer: exact, max_new_tokens: 8}}"]
     found = {
         (each.subject, each.detail.partition(",")[0]): each
         for each in check_profile(str(lab_profile()), sets, tmp_path)

@@ -19,6 +19,8 @@ from lamdatui.base.jsonio import file_digest, read_json, write_json
 from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.workspace import open_workspace
+from lamdatui.step.models import check_inputs
+from lamdatui.store.artifacts import Store
 from lamdatui.wire.rundir import prepare_run
 
 
@@ -153,6 +155,34 @@ def test_a_run_goes_on_with_its_own_profile_only(lab_profile, tmp_path: Path) ->
     with pytest.raises(LamdatuiError, match="was made from another profile"):
         prepare_run(load_profile(lab_profile(("seed: 1", "seed: 2"))), "r", runs)
     assert (run_dir / "profile.yaml").read_bytes() == before
+
+
+def test_a_run_goes_on_with_conversations_as_it_read_them(lab_profile, tmp_path: Path) -> None:
+    """Runs of the first version trained the last answer of a conversation, under the file's own digest."""
+    data = tmp_path / "chat.jsonl"
+    turns = [
+        {"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "a"), ("user", "r"), ("assistant", "b"))
+    ]
+    data.write_text(json.dumps({"messages": turns}) + "\n")
+    sha256 = file_digest(data)
+    profile = load_profile(lab_profile(), [f"datasets.copy.path={data}"])
+    last = load_profile(lab_profile(), [f"datasets.copy={{path: {data}, answers: last}}"])
+    assert profile.search_digest() == last.search_digest()
+    told = {
+        name: (space.datasets["copy"].rows, space.datasets["copy"].digest == sha256)
+        for name, space in (
+            ("new", open_workspace(profile)),
+            ("last", open_workspace(last)),
+            ("of the first version", open_workspace(profile, promised={"copy": sha256})),
+        )
+    }
+    assert told == {"new": (2, False), "last": (1, True), "of the first version": (1, True)}
+    found = open_workspace(profile).datasets["copy"]
+    request = {"models": {}, "datasets": {"dataset": [{"id": "copy", "path": str(data), "digest": found.digest}]}}
+    check_inputs(Store(tmp_path / "store"), request)
+    data.write_text(data.read_text() + "\n")
+    with pytest.raises(Changed):
+        check_inputs(Store(tmp_path / "store"), request)
 
 
 # --- leakage ---------------------------------------------------------------------------------------------------------

@@ -87,8 +87,8 @@ def broken_rows(count: int, broken: int, row: str) -> str:
         (("catalogue:lab-bases/data/reverse.jsonl", "no-such.jsonl"), None, ["no such file", "no-such.jsonl"]),
         (
             ("catalogue:lab-bases/data/reverse.jsonl", "data.jsonl"),
-            '{"question": "a", "answer": "b"}\n',
-            ["columns answer, question", "data.jsonl, row 1"],
+            '{"title": "a", "body": "b"}\n',
+            ["columns body, title", "data.jsonl, row 1"],
         ),
         (("default: 2.0e-3", "default: -2.0e-3"), None, ["learning_rate is at least", "actions.sft.learning_rate"]),
         (

@@ -18,7 +18,7 @@ from pyarrow import ipc, parquet
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
-from lamdatui.inputs.datafiles import inspect_dataset, normalise, read_dataset
+from lamdatui.inputs.datafiles import inspect_dataset, is_promised, normalise, read_dataset
 from lamdatui.inputs.rowshapes import read_row
 
 Row = dict[str, Any]
@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "observation": ({"conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"}]}, "observation"),
     "reasoning_content": ({"messages": [U, {**A, "reasoning_content": "hm"}]}, "reasoning_content: it would be lost"),
     "chat_template_kwargs": ({"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
-    "weight 0": ({"messages": [U, {**A, "weight": 0}]}, "marked not to be"),
+    "weight 0": ({"prompt": [U], "completion": [{**A, "weight": 0}]}, "marked not to be"),
     "train false": ({"messages": [U, {**A, "train": False}]}, "marked not to be"),
     "images": ({"messages": [U, A], "images": ["x.png"]}, "only text is trained"),
     "an image part": ({"messages": [turn("user", [{"type": "image"}]), A]}, "content of the type image"),
@@ -166,13 +166,62 @@ def write(path: Path, rows: list[Row]) -> Path:
 
 
 def test_what_is_not_used_is_told_of_a_whole_file(tmp_path: Path) -> None:
-    rows = [{"messages": [U, A], "id": 1}, {"messages": [U, A, U, A], "id": 2, "split": "x"}]
-    info = inspect_dataset(write(tmp_path / "d.jsonl", rows))
-    assert info.notes == (
-        "not used: id, split (in 1 of 2 rows)",
-        "1 of 2 rows hold more answers than the last one; only the last answer of a row is trained",
-    )
+    path = write(tmp_path / "d.jsonl", [{"messages": [U, A], "id": 1}, {"messages": [U, A, U, A], "id": 2, "split": "x"}])
+    info = inspect_dataset(path)
+    assert (info.rows, info.read, info.notes) == (3, 2, ("not used: id, split (in 1 of 2 rows)",))
+    last = inspect_dataset(path, answers="last")
+    assert (last.rows, last.read) == (2, 2)
+    assert last.notes[1:] == ("1 of 2 rows hold more answers than the last one, which alone is trained (answers: last)",)
     assert inspect_dataset(write(tmp_path / "e.jsonl", [{"messages": [U, A]}])).notes == ()
+
+
+def test_every_answer_of_a_conversation_is_a_row_with_what_comes_before_it(tmp_path: Path) -> None:
+    marked = {**B, "weight": 0}
+    rows = [
+        {"messages": [S, U, A, U, B]},
+        {"messages": [U, marked, U, A]},
+        {"messages": [U, A, U, marked]},
+        {"messages": [U, marked]},
+        {"instruction": "q", "output": "a", "history": [["q", "b"]]},
+    ]
+    path = write(tmp_path / "d.jsonl", rows)
+    assert read_dataset(path) == [
+        {"prompt": [S, U], "completion": [A]},
+        {"prompt": [S, U, A, U], "completion": [B]},
+        {"prompt": [U, B, U], "completion": [A]},
+        {"prompt": [U], "completion": [A]},
+        {"prompt": [U], "completion": [B]},
+        {"prompt": [U, B, U], "completion": [A]},
+    ]
+    with pytest.raises(LamdatuiError, match="marked not to be") as refused:
+        read_dataset(path, answers="last")
+    assert "row 3" in refused.value.where
+    # What is no conversation of its own keeps to what it says: a prompt's answers are part of the prompt.
+    for row in (
+        {"prompt": [U, B, U], "completion": [A]},
+        {"messages": [U, B, U, A], "label": True},
+        {"chosen": [U, B, U, A], "rejected": [U, B, U, B]},
+    ):
+        assert len(read_dataset(write(path, [row]))) == 1
+    with pytest.raises(LamdatuiError, match="no answer of the dataset is to be trained"):
+        read_dataset(write(path, [{"messages": [U, marked]}]))
+
+
+def test_a_run_goes_on_with_rows_as_they_were_read_when_it_began(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"messages": [U, A, U, B]}, {"messages": [turn("human"), A, U, B]}])
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    every, last = (inspect_dataset(path, answers=answers) for answers in ("all", "last"))
+    assert (every.rows, last.rows) == (4, 2) and len({every.digest, last.digest, sha256}) == 3
+    for info in (every, last):
+        assert inspect_dataset(path, info.digest) == info == inspect_dataset(path, info.digest, "last")
+        assert len(read_dataset(path, info.digest)) == info.rows and is_promised(sha256, info.digest)
+    # Of the first version: the last answer alone, under the file's own digest.
+    plain = write(path, [{"messages": [U, A, U, B]}])
+    sha256 = hashlib.sha256(plain.read_bytes()).hexdigest()
+    assert inspect_dataset(plain, sha256).rows == 1 and inspect_dataset(plain).rows == 2
+    assert inspect_dataset(plain, sha256).digest == sha256 == inspect_dataset(plain, answers="last").digest
+    assert inspect_dataset(plain, "another").digest == inspect_dataset(plain).digest, "a changed file is told as it is now"
+    assert not is_promised(sha256, "another")
 
 
 def test_rows_that_were_read_otherwise_before_have_another_digest(tmp_path: Path) -> None:

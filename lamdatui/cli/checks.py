@@ -22,7 +22,7 @@ from lamdatui.base.output import json_text
 from lamdatui.config import resources
 from lamdatui.domain.actions import BoundType
 from lamdatui.inputs import trust
-from lamdatui.inputs.profile import Profile, find_profile, load_profile
+from lamdatui.inputs.profile import DatasetSpec, Profile, find_profile, load_profile
 from lamdatui.wire.rundir import check_name
 
 if TYPE_CHECKING:
@@ -121,12 +121,13 @@ def _contents(profile: Profile) -> list[Finding]:
         info = inspect_model(locate(path))
         return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
 
-    def dataset(name: str, path: str) -> str:
-        rows = read_noted(locate(path))
+    def dataset(name: str, spec: DatasetSpec) -> str:
+        rows = read_noted(locate(spec.path), answers=spec.answers)
         info = info_of(rows)
         asked[name], parts[name] = [question_of(row["prompt"]) for row in rows.rows], rows.rows
         noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
-        return f"{info.rows} rows, {info.format}"
+        told = "" if info.rows == info.read else f" of {info.read:,} conversations: each answer with what comes before it"
+        return f"{info.rows} rows, {info.format}{told}"
 
     def task(name: str) -> str:
         spec = profile.tasks[name]
@@ -149,7 +150,7 @@ def _contents(profile: Profile) -> list[Finding]:
     parts: dict[str, list[dict[str, Any]]] = {}
     for name, spec in profile.datasets.items():
         noted: list[Finding] = []
-        findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec.path)), *noted]
+        findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec)), *noted]
     tasks: dict[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}
     for name in profile.tasks:
         noted = []

@@ -29,7 +29,7 @@ def show_row(profile_text: str, overrides: list[str], name: str, number: int, mo
         )
     is_task = name in profile.tasks
     path = locate(profile.tasks[name].path if is_task else profile.datasets[name].path)
-    rows = read_task_rows(path) if is_task else read_dataset(path)
+    rows = read_task_rows(path) if is_task else read_dataset(path, answers=profile.datasets[name].answers)
     if not 1 <= number <= len(rows):
         raise LamdatuiError(f"there is no row {number}", where=str(path), fix=f"rows 1 to {len(rows):,}")
     kind = "task" if is_task else "dataset"

@@ -29,7 +29,7 @@ from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
-from lamdatui.engine.integrity import check_promises
+from lamdatui.engine.integrity import check_promises, promised
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.people import People, more_trials
@@ -80,7 +80,7 @@ class Engine:
         self.journal.on_failure = self._can_not_record
         self.closing = asyncio.Event()
         self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)
-        self.workspace = open_workspace(profile)
+        self.workspace = open_workspace(profile, promised=promised(self.journal.state))
         self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
         self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps)
         self.loop: Loop | None = None

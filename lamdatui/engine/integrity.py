@@ -30,6 +30,11 @@ class Lost(Exception):
         self.reason = reason
 
 
+def promised(state: RunState) -> dict[str, str]:
+    """Id → digest of what a run's profile named when it began."""
+    return {item.id: item.digest for item in state.pool.items.values() if item.trial is None}
+
+
 def check_promises(workspace: Workspace, state: RunState) -> None:
     """Compare what the profile names with what the run began with. Raises Changed for the first that differs."""
     for name, item in {**workspace.models, **workspace.datasets}.items():

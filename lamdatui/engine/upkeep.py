@@ -11,7 +11,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.integrity import SPARE_BYTES, Fact, Lost, check_promises, damaged, free_bytes, inputs_of, maker
+from lamdatui.engine.integrity import SPARE_BYTES, Fact, Lost, check_promises, damaged, free_bytes, inputs_of, maker, promised
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.steps import StepOutcome
@@ -210,7 +210,7 @@ class Upkeep:
     async def what_changed(self, message: str) -> str:
         """The step's words, with since when and the ways on where an input can be named."""
         try:
-            opened = await asyncio.to_thread(open_workspace, self._run.workspace.profile)
+            opened = await asyncio.to_thread(open_workspace, self._run.workspace.profile, promised=promised(self._state))
             check_promises(opened, self._state)
         except LamdatuiError as error:
             return f"{error.what} ({error.where}); {error.fix}"

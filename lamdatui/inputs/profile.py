@@ -34,9 +34,13 @@ class ModelSpec(_Strict):
 
 
 class DatasetSpec(_Strict):
-    """A JSONL file, `catalogue:NAME/file`, or `reasoning-gym:NAME?size=…&seed=…` (generated rows with a verifier)."""
+    """A file of rows, `catalogue:NAME/file`, or `reasoning-gym:NAME?size=…&seed=…` (generated rows with a verifier).
+
+    `answers`: whether all answers of a conversation are trained, each with what comes before it, or the `last` one alone.
+    """
 
     path: str
+    answers: Literal["all", "last"] = "all"
 
 
 class RowsSpec(_Strict):
@@ -133,7 +137,11 @@ class Profile(_Strict):
 
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
-        return digest(self.model_dump(mode="json", exclude=set(OUTSIDE)))
+        plain = self.model_dump(mode="json", exclude=set(OUTSIDE))
+        for spec in plain["datasets"].values():
+            # A dataset's own digest says how it was read; profiles of the first versions don't know the key.
+            del spec["answers"]
+        return digest(plain)
 
 
 OUTSIDE = ("budget", "mode", "verify", "steps")

@@ -56,6 +56,7 @@ _MEANT_HOW = {
 _MEANT = _MEANT_HOW.keys()
 _MARKS = ("weight", "train", "training")
 """Keys of an answer that say whether it is trained."""
+UNTRAINED = f"the answer that would be trained is marked not to be ({', '.join(_MARKS)})"
 _LABELS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -70,8 +71,10 @@ class ReadRow:
     parts: dict[str, Any]
     unused: frozenset[str] = frozenset()
     """Names of columns, and of keys of messages, that were not used."""
-    earlier_answers: bool = False
-    """Whether the prompt holds answers, too: they are not trained."""
+    answers: tuple[dict[str, Any], ...] = ()
+    """Every answer of a conversation that is to be trained, each with what comes before it as its prompt; elsewhere the parts alone."""
+    untrained: bool = False
+    """Whether the answer of the parts is marked not to be trained."""
     second_reading: bool = False
     """Whether the first version of lamdatui took it otherwise: then the file's digest is another one."""
 
@@ -85,6 +88,8 @@ class _Reader:
     unused: set[str] = field(default_factory=set)
     untrained: list[Message] = field(default_factory=list)
     """Answers that are marked so."""
+    conversation: list[Message] = field(default_factory=list)
+    """All turns, where each answer counts alike."""
     second_reading: bool = False
 
     def take(self, name: str) -> Any:
@@ -182,19 +187,37 @@ def read_row(value: Any) -> ReadRow:
     reader = _Reader({name: item for name, item in value.items() if _is_there(item)})
     _refuse(reader.row, "the row has the column ")
     parts = _parts(reader)
-    _check_turns(parts, reader.untrained)
+    _check_turns(parts)
     left = reader.row.keys() - reader.used
     for name in left & _MEANT:
         if name in _WEIGHTS and reader.row[name] in (1, "1", "1.0", "true"):
             continue
         raise ValueError(f"the row has the column {name}: {_MEANT_HOW[name]}")
     unused = reader.unused | left
-    return ReadRow(parts, frozenset(unused), _has_answers(parts["prompt"]), reader.second_reading)
+    answers, untrained = _answers(reader, parts)
+    return ReadRow(parts, frozenset(unused), answers, untrained, reader.second_reading)
 
 
 def normalise(value: Any) -> dict[str, Any]:
-    """The parts of `read_row`."""
-    return read_row(value).parts
+    """The parts of `read_row`. Raises ValueError also where their answer is marked not to be trained."""
+    row = read_row(value)
+    if row.untrained:
+        raise ValueError(UNTRAINED)
+    return row.parts
+
+
+def _answers(reader: _Reader, parts: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...], bool]:
+    """`ReadRow.answers` and `ReadRow.untrained`."""
+    marked = [any(turn is other for other in reader.untrained) for name in PARTS[1:] for turn in parts.get(name, ())]
+    turns = reader.conversation
+    if not turns:
+        return (() if any(marked) else (parts,)), any(marked)
+    places = [
+        place
+        for place, turn in enumerate(turns)
+        if place and turn["role"] == "assistant" and not any(turn is other for other in reader.untrained)
+    ]
+    return tuple({"prompt": turns[:place], "completion": [turns[place]]} for place in places), any(marked)
 
 
 def check_question(value: Any) -> None:
@@ -260,6 +283,7 @@ def _conversation(reader: _Reader, name: str) -> dict[str, Any]:
         raise ValueError(f"{name} end with the assistant's answer and begin with a prompt")
     label = {**_label(reader, "label"), **_label(reader, "kto_tag")}
     reader.second_reading |= bool(label) or len(messages) > len(told)
+    reader.conversation = [] if label else messages
     return {"prompt": messages[:-1], "completion": messages[-1:], **label}
 
 
@@ -279,7 +303,9 @@ def _question(reader: _Reader, question: str, answer: str) -> dict[str, Any]:
     if not asked:
         raise ValueError(f"{question} is empty")
     found = {"prompt": [*turns, {"role": "user", "content": asked}], "completion": reader.turns(answer, "assistant")}
-    return found | _label(reader, "kto_tag") | _label(reader, "label")
+    label = _label(reader, "kto_tag") | _label(reader, "label")
+    reader.conversation = [] if label else [*found["prompt"], *found["completion"]]
+    return found | label
 
 
 def _system(reader: _Reader) -> list[Message]:
@@ -318,20 +344,14 @@ def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
     return {"scorer": scorer, "reference": reference}
 
 
-def _check_turns(parts: Mapping[str, Any], untrained: list[Message]) -> None:
+def _check_turns(parts: Mapping[str, Any]) -> None:
     """Only what the model shall say is an answer, and a prompt ends before it. Raises ValueError."""
     for name in ("completion", "chosen", "rejected"):
         for turn in parts.get(name, ()):
-            if any(turn is other for other in untrained):
-                raise ValueError(f"the answer that would be trained is marked not to be ({', '.join(_MARKS)})")
             if turn["role"] != "assistant":
                 raise ValueError(f"{name} holds a turn of the role {turn['role']}, which would be trained as the model's own")
     if parts["prompt"][-1]["role"] == "assistant":
         raise ValueError("the prompt ends with an answer; it ends before the answer that is trained")
-
-
-def _has_answers(prompt: list[Message]) -> bool:
-    return any(turn["role"] == "assistant" for turn in prompt)
 
 
 def dataset_format(parts: Mapping[str, Any]) -> DatasetFormat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,8 +111,8 @@ def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> N
                 )
 
 
-def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
-    """Open and check what a profile names; `say` hears of files that take long to read.
+def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[str, str] | None = None) -> Workspace:
+    """Open and check what a profile names; `say` hears of files that take long to read. `promised`: digests of what a run began with.
 
     Raises LamdatuiError for the first thing that is wrong.
     """
@@ -119,7 +120,7 @@ def open_workspace(profile: Profile, say: Say | None = None) -> Workspace:
     datasets = {}
     for name, spec in profile.datasets.items():
         path = locate(spec.path)
-        info = inspect_dataset(path)
+        info = inspect_dataset(path, (promised or {}).get(name, ""), spec.answers)
         datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars)
     tasks = {}
     for name, spec in profile.tasks.items():
