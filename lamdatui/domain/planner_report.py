@@ -325,7 +325,9 @@ def _verdict(state: RunState, counts: Mapping[str, int], difference: Mean, error
 
 
 def _proposers(state: RunState, trials: Sequence[Trial]) -> tuple[Proposer, ...]:
-    objectives = scores.objectives(state, scores.weights_of(state.profile))
+    # What trials reached is on record; of the bases it is not.
+    reached = {trial.model: trial.objective for trial in state.trials.values() if trial.model and trial.objective is not None}
+    objectives = scores.objectives(state, scores.weights_of(state.profile)) | reached
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         if trial.proposal:
