@@ -91,6 +91,9 @@ def test_a_row_that_the_template_refuses_is_named(model: Path) -> None:
     assert note.detail == "the chat template does not take 2 of 4 rows, the first: row 2: System role not supported"
     (note,) = of_questions(template, [{"messages": row["prompt"]} for row in (ROWS[0], ROWS[1], system)], 4)
     assert "1 of 3 rows, the first: row 3: System role" in note.detail
+    # Answers of one conversation are several rows; the row that is named is the file's.
+    (note,) = of_rows(template, [ROWS[0], ROWS[1], system], [1, 1, 2])
+    assert "1 of 3 rows, the first: row 2" in note.detail
     for broken in ("{% for", "{{ messages[9].content }}", "{{ 1 / 0 }}", "{{ nothing.more.than }}", "{{ messages | no_such }}"):
         (note,) = of_rows(with_template(model, broken), ROWS)
         assert note.status == "bad" and "3 of 3 rows, the first: row 1" in note.detail

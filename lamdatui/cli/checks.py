@@ -28,6 +28,7 @@ from lamdatui.wire.rundir import check_name
 if TYPE_CHECKING:
     from lamdatui.domain.state import RunState
     from lamdatui.engine.machine import Machine
+    from lamdatui.inputs.datafiles import DatasetRows
 
 Status = Literal["ok", "info", "warn", "bad"]
 """`info`: nothing is wrong; it is optional, or lamdatui makes it when it is needed."""
@@ -124,7 +125,7 @@ def _contents(profile: Profile) -> list[Finding]:
     def dataset(name: str, spec: DatasetSpec) -> str:
         rows = read_noted(locate(spec.path), answers=spec.answers)
         info = info_of(rows)
-        asked[name], parts[name] = [question_of(row["prompt"]) for row in rows.rows], rows.rows
+        asked[name], parts[name] = [question_of(row["prompt"]) for row in rows.rows], rows
         noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
         told = "" if info.rows == info.read else f" of {info.read:,} conversations: each answer with what comes before it"
         return f"{info.rows} rows, {info.format}{told}"
@@ -147,7 +148,7 @@ def _contents(profile: Profile) -> list[Finding]:
 
     findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
     asked: dict[str, list[str]] = {}
-    parts: dict[str, list[dict[str, Any]]] = {}
+    parts: dict[str, DatasetRows] = {}
     for name, spec in profile.datasets.items():
         noted: list[Finding] = []
         findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec)), *noted]
@@ -181,7 +182,9 @@ def _overlaps(
     return findings
 
 
-def _templates(profile: Profile, datasets: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+def _templates(
+    profile: Profile, datasets: Mapping[str, DatasetRows], tasks: Mapping[str, Mapping[str, Any]]
+) -> Iterator[Finding]:
     """Every row through the template of every base; models with one template are looked at once. One that can't be read has its finding."""
     from lamdatui.inputs import templates
     from lamdatui.inputs.workspace import locate
@@ -197,7 +200,10 @@ def _templates(profile: Profile, datasets: Mapping[str, Any], tasks: Mapping[str
         if not template.text or same != name:
             continue
         for kind, found in (
-            *((f"dataset {data} × {name}", templates.of_rows(template, rows)) for data, rows in datasets.items()),
+            *(
+                (f"dataset {data} × {name}", templates.of_rows(template, read.rows, read.numbers))
+                for data, read in datasets.items()
+            ),
             *(
                 (
                     f"task {task} × {name}",

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.inputs.datafiles import read_dataset, read_task_rows
+from lamdatui.inputs.datafiles import read_noted, read_task_rows
 from lamdatui.inputs.profile import Profile, find_profile, load_profile
 from lamdatui.inputs.templates import ChatTemplate, read_template
 from lamdatui.inputs.workspace import locate
@@ -29,15 +29,22 @@ def show_row(profile_text: str, overrides: list[str], name: str, number: int, mo
         )
     is_task = name in profile.tasks
     path = locate(profile.tasks[name].path if is_task else profile.datasets[name].path)
-    rows = read_task_rows(path) if is_task else read_dataset(path, answers=profile.datasets[name].answers)
+    if is_task:
+        rows = read_task_rows(path)
+        numbers = list(range(1, len(rows) + 1))
+    else:
+        read = read_noted(path, answers=profile.datasets[name].answers)
+        rows, numbers = read.rows, read.numbers
     if not 1 <= number <= len(rows):
         raise LamdatuiError(f"there is no row {number}", where=str(path), fix=f"rows 1 to {len(rows):,}")
     kind = "task" if is_task else "dataset"
-    head = f"{kind} {name}, row {number:,} of {len(rows):,}, as the template of {base} writes it"
+    place = numbers[number - 1]
+    of_file = "" if place == number else f" (of row {place:,} of the file)"
+    head = f"{kind} {name}, row {number:,} of {len(rows):,}{of_file}, as the template of {base} writes it"
     try:
         return "\n".join([head, *_parts(template, rows[number - 1])])
     except ValueError as error:
-        raise LamdatuiError(f"the chat template does not take it: {error}", where=f"{path}, row {number}") from error
+        raise LamdatuiError(f"the chat template does not take it: {error}", where=f"{path}, row {place}") from error
 
 
 def _model(profile: Profile, model: str) -> str:

@@ -67,8 +67,10 @@ class DatasetRows:
 
     rows: list[dict[str, Any]]
     digest: str
+    numbers: list[int]
+    """Of each row, which one of the file it is of (from 1): a conversation may give more than one."""
     read: int
-    """Rows of the file: a conversation may give more than one."""
+    """Rows of the file."""
     notes: tuple[str, ...]
 
 
@@ -93,6 +95,7 @@ def read_noted(path: Path, promised: str = "", answers: Answers = "all") -> Data
             raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
         answers = how.answers
     rows: list[dict[str, Any]] = []
+    numbers: list[int] = []
     unused: Counter[str] = Counter()
     several, other, second = 0, False, False
     for number, value in found:
@@ -111,6 +114,7 @@ def read_noted(path: Path, promised: str = "", answers: Answers = "all") -> Data
         taken = row.answers if answers == "all" else (row.parts,)
         other |= taken != (row.parts,)
         rows += taken
+        numbers += [number] * len(taken)
     if not rows:
         raise LamdatuiError(
             "the dataset is empty" if not found else "no answer of the dataset is to be trained", where=str(path)
@@ -118,7 +122,9 @@ def read_noted(path: Path, promised: str = "", answers: Answers = "all") -> Data
     digest = _digest(sha256, Reading(second, "all" if other else "last"))
     if promised and digest != promised:
         raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
-    return DatasetRows(rows, digest, len(found), tuple(_notes(unused, several if answers == "last" else 0, len(found))))
+    return DatasetRows(
+        rows, digest, numbers, len(found), tuple(_notes(unused, several if answers == "last" else 0, len(found)))
+    )
 
 
 class Reading(NamedTuple):

@@ -161,8 +161,8 @@ def of_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], new_
     return [*_broken(broken, len(rows)), *_too_long(template, texts.values(), new_tokens)]
 
 
-def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]]) -> list[Note]:
-    """A dataset's rows (`lamdatui.inputs.rowshapes.ReadRow.parts`) with a template."""
+def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int] = ()) -> list[Note]:
+    """A dataset's rows (`lamdatui.inputs.rowshapes.ReadRow.parts`) with a template; `numbers`: which row of its file each is of."""
     pairs = [
         (number, row["prompt"], row[name])
         for number, row in enumerate(rows, 1)
@@ -178,10 +178,10 @@ def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]]) -> list[N
             whole.append((number, template.render([*prompt, *answer]), answer[0]["content"]))
         except ValueError as error:
             broken[number] = str(error)
-    found = [*_broken(broken, len(rows)), *_too_long(template, [*asked.values(), *(text for _, text, _ in whole)])]
+    found = [*_broken(broken, len(rows), numbers), *_too_long(template, [*asked.values(), *(text for _, text, _ in whole)])]
     other = {number for number, text, _ in whole if not text.startswith(asked[number])}
     if other:
-        which = _which(other, len(rows))
+        which = _which(other, len(rows), numbers)
         found.append(
             Note(
                 "warn",
@@ -198,9 +198,7 @@ def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]]) -> list[N
     added = {number: text.strip() for number, text in added.items() if text.strip()}
     if added:
         first = next(iter(added.values()))
-        detail = (
-            f"{_which(added, len(rows))}: the template puts {first[:60]!r} before the answer, and it is trained as part of it"
-        )
+        detail = f"{_which(added, len(rows), numbers)}: the template puts {first[:60]!r} before the answer, and it is trained as part of it"
         found.append(Note("warn", detail, "answers with it are scored as they are; use a template that leaves it out"))
     return found + _end(template, answers)
 
@@ -217,19 +215,20 @@ def _rendered(template: ChatTemplate, wanted: Iterable[tuple[int, Any, bool]]) -
     return texts, broken
 
 
-def _which(rows: Iterable[int], count: int) -> str:
+def _which(rows: Iterable[int], count: int, numbers: Sequence[int] = ()) -> str:
     rows = sorted(rows)
-    return f"{len(rows):,} of {count:,} rows, the first: row {rows[0]}"
+    first = numbers[rows[0] - 1] if numbers else rows[0]
+    return f"{len(rows):,} of {count:,} rows, the first: row {first}"
 
 
-def _broken(broken: Mapping[int, str], count: int) -> list[Note]:
+def _broken(broken: Mapping[int, str], count: int, numbers: Sequence[int] = ()) -> list[Note]:
     if not broken:
         return []
     why = broken[min(broken)].splitlines()[0][:200]
     return [
         Note(
             "bad",
-            f"the chat template does not take {_which(broken, count)}: {why}",
+            f"the chat template does not take {_which(broken, count, numbers)}: {why}",
             "change or drop these rows, or take a model with another template",
         )
     ]
