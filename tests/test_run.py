@@ -248,3 +248,25 @@ def no_process_below(folder: Path, seconds: float = 15) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+def test_names_that_the_terminals_encoding_lacks_fail_nothing(lab_profile, cli: Commands) -> None:
+    data = "datasets.données={path: 'catalogue:lab-bases/data/copy.jsonl'}"
+    step = "{type: sft, inputs: {model: llama, dataset: données}, params: {max_steps: 2}}"
+    sets = ("--set", data, "--set", f"policy={{name: scripted, opening: false, script: [{step}]}}")
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    words = ("run", str(lab_profile()), "--name", "seen", "--headless", "--mode", "auto", "--max-trials", "1", *sets)
+    done = cli(*words, **ascii_only)
+    assert done.returncode == 0, done.stderr
+    (trial,) = cli.show("seen")["trials"]
+    assert trial["status"] == "done" and trial["action"]["inputs"]["dataset"] == ["données"]
+    assert json.loads(cli("show", "seen", "--json", **ascii_only).stdout)["trials"] == [trial]
+    assert "données" in (cli.runs / "seen" / "steps" / trial_step(cli, "seen") / "log.txt").read_text(encoding="utf-8")
+    again = cli("step", "seen", "1", "--dry-run", **ascii_only)
+    assert again.returncode == 0, again.stderr
+
+
+def trial_step(cli: Commands, run: str) -> str:
+    """The directory of the first trial's step below `steps/`."""
+    (found,) = (cli.runs / run / "steps" / "1").iterdir()
+    return f"1/{found.name}"

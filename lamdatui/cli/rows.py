@@ -9,10 +9,9 @@ from typing import Any
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.inputs.datafiles import read_noted, read_task_rows
 from lamdatui.inputs.profile import Profile, find_profile, load_profile
-from lamdatui.inputs.templates import ChatTemplate, read_template
+from lamdatui.inputs.rowshapes import ANSWERS
+from lamdatui.inputs.templates import NO_TEMPLATE, ChatTemplate, read_template
 from lamdatui.inputs.workspace import locate
-
-ANSWERS = ("completion", "chosen", "rejected")
 
 
 def show_row(profile_text: str, overrides: list[str], name: str, number: int, model: str) -> str:
@@ -24,9 +23,7 @@ def show_row(profile_text: str, overrides: list[str], name: str, number: int, mo
     base = _model(profile, model)
     template = read_template(locate(profile.models[base].path))
     if not template.text:
-        raise LamdatuiError(
-            "the model has no chat template", where=str(template.path), fix="put a chat_template.jinja into its directory"
-        )
+        raise LamdatuiError(NO_TEMPLATE.detail, where=str(template.path), fix=NO_TEMPLATE.fix)
     is_task = name in profile.tasks
     path = locate(profile.tasks[name].path if is_task else profile.datasets[name].path)
     if is_task:

@@ -26,7 +26,7 @@ def objectives(state: RunState, weights: Mapping[str, float]) -> dict[str, float
 
 
 def remarks(rows: int, counts: Mapping[str, Any]) -> str:
-    """Of a score, or of what `counted` counts: `12 of 100 answers did not end, 3 are empty`; nothing where all is well. A score of such answers tells less of the model."""
+    """Of a score, or of what `counted` counts: `12 of 100 answers did not end, 3 are empty`; nothing where all is well."""
     parts = [f"{count} of {rows} answers did not end" if (count := counts.get("unfinished")) else ""]
     parts.append(f"{count} {'is' if count == 1 else 'are'} empty" if (count := counts.get("empty")) else "")
     return ", ".join(filter(None, parts))

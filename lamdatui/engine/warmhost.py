@@ -25,8 +25,6 @@ ENVIRONMENT = {
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
-    # Logs are UTF-8 whatever the terminal is.
-    "PYTHONIOENCODING": "utf-8:backslashreplace",
     # Threads that spin long while they wait take the core from whoever could work; ones that sleep at once cost a
     # third of a training step. So they spin for some ten microseconds.
     "GOMP_SPINCOUNT": "10000",

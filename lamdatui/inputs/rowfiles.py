@@ -78,13 +78,13 @@ def _text(source: _Hashed, path: Path, start: bytes) -> Numbered:
         stream = io.BufferedReader(source, 1 << 20)
     if name.lower().endswith((".csv", ".tsv")):
         yield from _table(stream, path, "\t" if name.lower().endswith(".tsv") else ",")
-    elif stream.peek(64)[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and _is_array(stream, path):
+    elif stream.peek(64)[:64].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[" and _is_array(stream):
         yield from _array(stream, path)
     else:
         yield from _lines(stream, path)
 
 
-def _is_array(stream: io.BufferedReader, path: Path) -> bool:
+def _is_array(stream: io.BufferedReader) -> bool:
     """Whether the text is one JSON array of rows: lines that are arrays themselves are no rows."""
     first = stream.peek(1 << 16).removeprefix(b"\xef\xbb\xbf").lstrip()
     return first[1:].lstrip()[:1] in (b"{", b"]", b"")

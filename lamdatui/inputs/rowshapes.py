@@ -23,7 +23,8 @@ COLUMNS = (
     "messages | prompt+completion | prompt+chosen+rejected | chosen+rejected | prompt+completion+label | conversations | "
     "instruction+output | question+answer | prompt+scorer+reference"
 )
-PARTS = ("prompt", "completion", "chosen", "rejected")
+ANSWERS = ("completion", "chosen", "rejected")
+PARTS = ("prompt", *ANSWERS)
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "bing", "bard"), "assistant"),
@@ -208,7 +209,7 @@ def normalise(value: Any) -> dict[str, Any]:
 
 def _answers(reader: _Reader, parts: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...], bool]:
     """`ReadRow.answers` and `ReadRow.untrained`."""
-    marked = [any(turn is other for other in reader.untrained) for name in PARTS[1:] for turn in parts.get(name, ())]
+    marked = [any(turn is other for other in reader.untrained) for name in ANSWERS for turn in parts.get(name, ())]
     turns = reader.conversation
     if not turns:
         return (() if any(marked) else (parts,)), any(marked)
@@ -346,7 +347,7 @@ def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
 
 def _check_turns(parts: Mapping[str, Any]) -> None:
     """Only what the model shall say is an answer, and a prompt ends before it. Raises ValueError."""
-    for name in ("completion", "chosen", "rejected"):
+    for name in ANSWERS:
         for turn in parts.get(name, ()):
             if turn["role"] != "assistant":
                 raise ValueError(f"{name} holds a turn of the role {turn['role']}, which would be trained as the model's own")

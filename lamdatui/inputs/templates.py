@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from lamdatui.base.jsonio import read_json, regular
+from lamdatui.inputs.rowshapes import ANSWERS
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
 NEUTRAL: dict[str, Any] = {
@@ -39,6 +40,13 @@ class Note(NamedTuple):
     status: Literal["warn", "bad"]
     detail: str
     fix: str = ""
+
+
+NO_TEMPLATE = Note(
+    "bad",
+    "the model has no chat template: neither its rows nor its questions can be written",
+    "put a chat_template.jinja into its directory: that of its instruct version, or of its family",
+)
 
 
 @dataclass(slots=True)
@@ -129,13 +137,7 @@ def _template(path: Path, tokenizer: Mapping[str, Any]) -> str:
 def of_model(template: ChatTemplate) -> list[Note]:
     """What is to know of a model's template and generation settings by themselves."""
     if not template.text:
-        return [
-            Note(
-                "bad",
-                "the model has no chat template: neither its rows nor its questions can be written",
-                "put a chat_template.jinja into its directory: that of its instruct version, or of its family",
-            )
-        ]
+        return [NO_TEMPLATE]
     found = []
     if "strftime_now" in template.text:
         found.append(
@@ -163,12 +165,7 @@ def of_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], new_
 
 def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int] = ()) -> list[Note]:
     """A dataset's rows (`lamdatui.inputs.rowshapes.ReadRow.parts`) with a template; `numbers`: which row of its file each is of."""
-    pairs = [
-        (number, row["prompt"], row[name])
-        for number, row in enumerate(rows, 1)
-        for name in ("completion", "chosen", "rejected")
-        if name in row
-    ]
+    pairs = [(number, row["prompt"], row[name]) for number, row in enumerate(rows, 1) for name in ANSWERS if name in row]
     asked, broken = _rendered(template, ((number, row["prompt"], True) for number, row in enumerate(rows, 1)))
     whole: list[tuple[int, str, str]] = []
     for number, prompt, answer in pairs:

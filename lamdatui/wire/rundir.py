@@ -216,7 +216,7 @@ def _spawn(run_dir: Path, options: StartOptions) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
             cwd=os.getcwd(),
-            # The log is UTF-8 whatever the terminal is.
+            # Its log and those of its steps are UTF-8 whatever the terminal is.
             env={**os.environ, "PYTHONIOENCODING": "utf-8:backslashreplace"},
         )
 
