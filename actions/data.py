@@ -12,14 +12,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.actions import ActionType, Call, Estimate, Param, Slot
-from lamdatui.datafiles import PARTS, dataset_format
+from lamdatui.datafiles import CONTEXT, PARTS, dataset_format, said
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
+    from lamdatui.step.encoding import Encoder
 
-FORMATS = ("sft", "preference", "unpaired", "verifiable")
+FORMATS = ("sft", "preference", "unpaired", "verifiable", "prompt", "text")
 ANSWER = {"sft": "completion", "unpaired": "completion", "preference": "chosen"}
-"""The column that a dataset's answers are in; what is verifiable has none."""
+"""The column that a dataset's answers are in; the other formats have none."""
+BESIDE = ("label", "scorer", "reference", *CONTEXT)
 JUDGED_ROWS = 16
 """Rows that the judge reads at once."""
 SMALL = 300 * 2**20
@@ -163,8 +165,9 @@ class Filter(ActionType):
             found.append("drop_hardest and drop_easiest leave no row")
         if longest and shortest > longest:
             found.append(f"no answer has at least {shortest} and at most {longest} characters")
-        if call.dataset("dataset").format == "verifiable" and (judged or shortest or longest):
-            found.append("verifiable rows have no answer whose length or loss could be measured")
+        form = call.dataset("dataset").format
+        if form not in ANSWER and (judged or shortest or longest):
+            found.append(f"{form} rows have no answer whose length or loss could be measured")
         if p["deduplicate"] == "none" and not (judged or shortest or longest or p["contamination"]):
             found.append("every criterion is off")
         return found
@@ -185,7 +188,7 @@ class Filter(ActionType):
         from lamdatui.step.context import StepError
 
         p = step.params
-        rows = step.rows("dataset")
+        rows = list(step.rows("dataset"))
         form = dataset_format(rows[0])
         step.configured("filter", {"rows": len(rows), "format": form, **p})
         dropped: Counter[str] = Counter()
@@ -201,8 +204,8 @@ class Filter(ActionType):
         step.finish_dataset(kept, form, provenance | {"rows_in": len(rows), "kept": len(kept), "dropped": dict(dropped)})
 
 
-def _text(messages: list[dict[str, str]]) -> str:
-    return "\n".join(message["content"] for message in messages)
+def _asked(row: dict[str, Any]) -> str:
+    return row["text"] if "text" in row else said(row["prompt"])
 
 
 def _by_length(
@@ -212,7 +215,7 @@ def _by_length(
         return rows
     kept = []
     for row in rows:
-        size = len(_text(row[ANSWER[form]]))
+        size = len(said(row[ANSWER[form]]))
         if size < shortest:
             dropped["shorter"] += 1
         elif longest and size > longest:
@@ -232,9 +235,9 @@ def _distinct(rows: list[dict[str, Any]], how: str, dropped: Counter[str]) -> li
     kept = list(reversed(first.values()))
     dropped["exact duplicate"] += len(rows) - len(kept)
     if how == "near":
-        # Labels, scorers and references are no text: rows that differ there are different rows.
-        kinds = [json.dumps([row.get(name) for name in ("label", "scorer", "reference")], sort_keys=True) for row in kept]
-        texts = ["\n".join(_text(row[name]) for name in PARTS if name in row) for row in kept]
+        # Labels, scorers, references and tools are no text: rows that differ there are different rows.
+        kinds = [json.dumps([row.get(name) for name in BESIDE], sort_keys=True) for row in kept]
+        texts = [row["text"] if "text" in row else "\n".join(said(row[name]) for name in PARTS if name in row) for row in kept]
         repeats = near_duplicates(texts, kinds)
         dropped["near duplicate"] += len(repeats)
         kept = [row for index, row in enumerate(kept) if index not in repeats]
@@ -248,7 +251,7 @@ def _uncontaminated(
 
     if not threshold or not rows:
         return rows
-    shares = overlaps([_text(row["prompt"]) for row in rows], prompts)
+    shares = overlaps([_asked(row) for row in rows], prompts)
     kept = [row for row, share in zip(rows, shares, strict=True) if share < threshold]
     dropped["overlaps a task"] += len(rows) - len(kept)
     return kept
@@ -272,7 +275,8 @@ def _losses(step: StepContext, rows: list[dict[str, Any]], column: str) -> list[
 
     tokenizer, model = step.load_tokenizer("judge"), step.load_model("judge")
     limit = min(step.params["max_length"], getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31)
-    encoded = [_encode(tokenizer, row["prompt"], row[column], limit) for row in rows]
+    encoder = step.encoder(tokenizer)
+    encoded = [_encode(encoder, row, column, limit) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: -len(encoded[index][0]))
     size = step.batch(JUDGED_ROWS)["per_device_train_batch_size"]
     losses = [0.0] * len(rows)
@@ -297,17 +301,11 @@ def _losses(step: StepContext, rows: list[dict[str, Any]], column: str) -> list[
     return losses
 
 
-def _encode(tokenizer: Any, prompt: list[dict[str, str]], answer: list[dict[str, str]], limit: int) -> tuple[list[int], int]:
+def _encode(encoder: Encoder, row: dict[str, Any], column: str, limit: int) -> tuple[list[int], int]:
     """Token ids of a row, at most the last `limit`, and how many of them at the end are the answer's."""
-    before = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(prompt + answer, tokenize=False)
-    # A template that ends a lone prompt in another way than a prompt with its answer is taken up to where they agree.
-    pairs = enumerate(zip(before, whole, strict=False))
-    shared = next((at for at, (a, b) in pairs if a != b), min(len(before), len(whole)))
-    head = tokenizer(whole[:shared], add_special_tokens=False)["input_ids"]
-    tail = tokenizer(whole[shared:], add_special_tokens=False)["input_ids"]
-    tokens = (head + tail)[-limit:]
-    return tokens, max(1, min(len(tail), len(tokens) - 1))
+    ids, start = encoder.encode(row, column)
+    tokens = ids[-limit:]
+    return tokens, max(1, min(len(ids) - start, len(tokens) - 1))
 
 
 ACTIONS = (Mix(), Filter())

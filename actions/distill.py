@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
 
 
+MOST_ROWS = 65_536
+"""Of a larger dataset, this many random rows, or as many as the step will see."""
+
+
 class Distill(ActionType):
     name = "distill"
     summary = "a model learns the token probabilities of a bigger or better one"
@@ -29,7 +33,12 @@ class Distill(ActionType):
     slots = (
         Slot("model", "model", "the student, which is trained"),
         Slot("teacher", "model", "the teacher: at least as big, with the same vocabulary"),
-        Slot("dataset", "dataset", "prompts; its answers are used for the off-policy share", formats=("sft", "verifiable")),
+        Slot(
+            "dataset",
+            "dataset",
+            "prompts; its answers are used for the off-policy share",
+            formats=("sft", "verifiable", "prompt"),
+        ),
     )
     params = (
         Param("learning_rate", "float", 1e-4, "peak learning rate", (2e-5, 1e-4, 3e-4), low=1e-9, high=1.0),
@@ -56,7 +65,7 @@ class Distill(ActionType):
                 f"the teacher {teacher.id} ({teacher.parameters / 1e6:.3g} M) is smaller than "
                 f"the student {student.id} ({student.parameters / 1e6:.3g} M)"
             )
-        if data.format == "verifiable" and call.params["on_policy"] != 1.0:
+        if data.format != "sft" and call.params["on_policy"] != 1.0:
             found.append(f"{data.id} has no answers, only prompts: on_policy must be 1")
         if int(call.params["batch_size"]) > data.rows:
             found.append(f"batch_size {call.params['batch_size']} is more than the {data.rows} rows of {data.id}")
@@ -125,27 +134,24 @@ def _prompts(step: StepContext, tokenizer: Any) -> Any:
     """The dataset's prompts, each with the token ids of its answer (none without answers)."""
     from datasets import Dataset
 
-    limit = step.params["max_new_tokens"]
-    rows = step.rows("dataset")
-    return Dataset.from_list(
-        [{"prompt": row["prompt"], "answer": _answer(tokenizer, row)[:limit] if "completion" in row else []} for row in rows]
-    )
-
-
-def _answer(tokenizer: Any, row: dict[str, Any]) -> list[int]:
-    """Token ids of a row's answer as the chat template ends it."""
-    prompt = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-    # A template that rewrites earlier turns gives another beginning.
-    text = whole[len(prompt) :] if whole.startswith(prompt) else row["completion"][-1]["content"] + tokenizer.eos_token
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    encoder, limit = step.encoder(tokenizer), step.params["max_new_tokens"]
+    rows, wanted = step.rows("dataset"), max(MOST_ROWS, step.params["max_steps"] * step.params["batch_size"])
+    if len(rows) > wanted:
+        rows = [rows[at] for at in random.Random(step.seed).sample(range(len(rows)), wanted)]
+    found = []
+    for row in rows:
+        ids, start = encoder.encode(row) if "completion" in row else ([], 0)
+        found.append({"prompt": encoder.ask(row), "answer": ids[start:][:limit]})
+    return Dataset.from_list(found)
 
 
 def _trainer_class(share: float, rng: random.Random) -> Any:
     """TRL's trainer, which takes the dataset's answers in place of sampled ones in all but `share` of the steps."""
     from trl.trainer.distillation_trainer import DistillationTrainer
 
-    class MixedDistillationTrainer(DistillationTrainer):
+    from lamdatui.step import trainers
+
+    class MixedDistillationTrainer(trainers.asking(DistillationTrainer)):
         given: list[list[int]] | None = None
 
         def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

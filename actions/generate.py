@@ -11,6 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.actions import ActionType, Call, Estimate, Param, Slot
+from lamdatui.datafiles import question_parts
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -66,7 +67,7 @@ class RejectionSample(ActionType):
                 counts["prompts used"] += 1
                 different = list(dict.fromkeys(right))[: p["keep"]]
                 counts["right, but repeated or beyond keep"] += len(right) - len(different)
-                made += [{"prompt": row["prompt"], "completion": _answer(text)} for text in different]
+                made += [{**question_parts(row), "completion": _answer(text)} for text in different]
         _finish(step, made, "sft", counts)
 
 
@@ -99,7 +100,7 @@ class MakePreferences(ActionType):
             rejected = [text for text, _ in Counter(wrong).most_common()]
             for at in range(min(step.params["pairs"], max(len(chosen), len(rejected)))):
                 better, worse = chosen[at % len(chosen)], rejected[at % len(rejected)]
-                made.append({"prompt": row["prompt"], "chosen": _answer(better), "rejected": _answer(worse)})
+                made.append({**question_parts(row), "chosen": _answer(better), "rejected": _answer(worse)})
         step.say(f"{counts['prompts with a pair']} of {len(rows)} prompts gave a pair")
         _finish(step, made, "preference", counts)
 
@@ -116,7 +117,7 @@ def _chosen(step: StepContext) -> list[Row]:
     """The prompts that this action takes, in the dataset's order."""
     rows, wanted = step.rows("dataset"), step.params["prompts"]
     if not wanted or wanted >= len(rows):
-        return rows
+        return list(rows)
     return [rows[index] for index in sorted(random.Random(step.seed).sample(range(len(rows)), wanted))]
 
 
@@ -128,7 +129,7 @@ def _judged_answers(step: StepContext, rows: list[Row], counts: Counter[str]) ->
     texts = step.sample(
         model,
         tokenizer,
-        [row["prompt"] for row in rows],
+        [question_parts(row) for row in rows],
         samples=p["samples"],
         max_new_tokens=p["max_new_tokens"],
         temperature=p["temperature"],

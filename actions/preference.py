@@ -11,10 +11,12 @@ Without a term for the chosen answer's own likelihood it can become less likely 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
 from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
+from lamdatui.datafiles import question_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +100,8 @@ class Dpo(ActionType):
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.dpo_config import DPOConfig
-        from trl.trainer.dpo_trainer import DPOTrainer
+
+        from lamdatui.step import trainers
 
         p = step.params
         weight = p["sft_weight"]
@@ -113,7 +116,7 @@ class Dpo(ActionType):
         )
         if p["loss"] in SORTED:
             _require_together(step, config)
-        trainer = DPOTrainer(
+        trainer = trainers.dpo()(
             model=step.load_for_training("model", step.params["method"]),
             ref_model=_reference(step),
             args=config,
@@ -156,13 +159,13 @@ class Kto(ActionType):
         return _estimate(call, answers=1, forward=4.0, reference=True)
 
     def run(self, step: StepContext) -> None:
-        from datasets import Dataset
         from trl.trainer.kto_config import KTOConfig
-        from trl.trainer.kto_trainer import KTOTrainer
+
+        from lamdatui.step import trainers
 
         p = step.params
         tokenizer = step.load_tokenizer("model")
-        data = Dataset.from_list(judged_rows(step))
+        data = step.encoded(tokenizer, judged_rows(step))
         length = _length(step, data, tokenizer)
         config = KTOConfig(
             **_arguments(step, p["batch_size"]),
@@ -174,7 +177,7 @@ class Kto(ActionType):
             dataloader_drop_last=True,
         )
         _require_together(step, config)
-        trainer = KTOTrainer(
+        trainer = trainers.kto()(
             model=step.load_for_training("model", step.params["method"]),
             ref_model=_reference(step),
             args=config,
@@ -246,13 +249,15 @@ class Simpo(ActionType):
 
 def _run_without_reference(step: StepContext, classes: tuple[Any, Any], loss: dict[str, Any]) -> None:
     """ORPO and SimPO: TRL's older trainers, which collate their own columns and keep rows whose answer was cut away."""
+    from lamdatui.step import trl_experimental
+
     config_class, trainer_class = classes
     p = step.params
     tokenizer, data, length = _pairs(step)
     trainer = trainer_class(
         model=step.load_for_training("model", step.params["method"]),
         args=config_class(**{**_arguments(step, p["batch_size"]), "remove_unused_columns": False}, max_length=length, **loss),
-        train_dataset=data,
+        train_dataset=trl_experimental.with_texts(data),
         processing_class=tokenizer,
         peft_config=step.adapter(p["method"], p["lora_rank"]),
     )
@@ -278,11 +283,32 @@ def _arguments(step: StepContext, size: int) -> dict[str, Any]:
 
 def _pairs(step: StepContext) -> tuple[Any, Dataset, int]:
     """(tokenizer, pairs, tokens that a sequence may have); of a large dataset, as many random pairs as the step will see."""
-    tokenizer, data = step.load_tokenizer("model"), step.load_dataset("dataset")
+    tokenizer, rows = step.load_tokenizer("model"), step.rows("dataset")
     seen = step.params["max_steps"] * step.params["batch_size"]
-    if len(data) > seen:
-        data = data.select(random.Random(step.seed).sample(range(len(data)), seen))
-    return tokenizer, data, _length(step, data, tokenizer)
+    places: Sequence[int] = range(len(rows))
+    if len(rows) > seen:
+        places = random.Random(step.seed).sample(places, seen)
+    data = step.encoded(tokenizer, [rows[place] for place in places])
+    length = _length(step, data, tokenizer)
+    return tokenizer, _told_apart(step, data, length), length
+
+
+def _told_apart(step: StepContext, data: Dataset, length: int) -> Dataset:
+    """The pairs whose answers differ within `length` tokens: the others teach nothing. Raises StepError(data) when none does."""
+    from lamdatui.step.context import StepError
+
+    def differ(row: dict[str, Any]) -> bool:
+        room = max(0, length - len(row["prompt_ids"]))
+        return not room or row["chosen_ids"][:room] != row["rejected_ids"][:room]
+
+    kept = data.filter(differ)
+    if len(kept) < len(data):
+        step.say(
+            f"{len(data) - len(kept):,} of {len(data):,} pairs have the same answer twice within {length:,} tokens: they are left out"
+        )
+    if not len(kept):
+        raise StepError("data", f"in every pair both answers are the same within {length:,} tokens; raise max_length")
+    return kept
 
 
 def _length(step: StepContext, data: Dataset, tokenizer: Any) -> int:
@@ -303,8 +329,8 @@ def judged_rows(step: StepContext) -> list[Row]:
 
     rows = step.rows("dataset")
     if "chosen" in rows[0]:
-        wanted = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in rows]
-        unwanted = [{"prompt": row["prompt"], "completion": row["rejected"], "label": False} for row in rows]
+        wanted = [{**question_parts(row), "completion": row["chosen"], "label": True} for row in rows]
+        unwanted = [{**question_parts(row), "completion": row["rejected"], "label": False} for row in rows]
     else:
         wanted, unwanted = ([row for row in rows if row["label"] is label] for label in (True, False))
     if not wanted or not unwanted:

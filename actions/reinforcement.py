@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
@@ -25,6 +27,8 @@ SLOTS = (
     Slot("model", "model", "the model to train; one that sometimes gets a right answer"),
     Slot("dataset", "dataset", "prompts, and what a right answer is", formats=("verifiable",)),
 )
+MOST_ROWS = 65_536
+"""Of a larger dataset, this many prompts are written out, or as many as the step will see."""
 LEARNING_RATE = Param("learning_rate", "float", 2e-5, "peak learning rate", (5e-6, 2e-5, 5e-5), low=1e-9, high=1.0)
 MAX_STEPS = Param("max_steps", "int", 50, "optimiser steps", (25, 50, 100), low=1, high=1_000_000, unit="steps")
 SAMPLING = (
@@ -73,13 +77,12 @@ class Judge:
         self.told_apart = False
 
     def __call__(
-        self, prompts: list[Any], completions: list[Any], scorer: list[str], reference: list[str], **_: Any
+        self, prompts: list[str], completions: list[str], scorer: list[str], reference: list[str], **_: Any
     ) -> list[float]:
-        """Scores (n,) of `completions`: n conversations of one message, the answers to a prompt next to each other."""
-        answers = [completion[-1]["content"] for completion in completions]
+        """Scores (n,) of `completions`: n texts, the answers to a prompt next to each other."""
         rewards = [
             self.step.verify(name, json.loads(wanted), answer)
-            for name, wanted, answer in zip(scorer, reference, answers, strict=True)
+            for name, wanted, answer in zip(scorer, reference, completions, strict=True)
         ]
         groups = [rewards[at : at + self.samples] for at in range(0, len(rewards), self.samples)]
         self.told_apart |= any(max(group) - min(group) > 1e-6 for group in groups)
@@ -118,7 +121,17 @@ def _arguments(step: StepContext) -> dict[str, Any]:
     }
 
 
+def _drawn(step: StepContext) -> Sequence[dict[str, Any]]:
+    """The dataset's rows; of very many, random ones, at least as many as the step will see."""
+    rows, p = step.rows("dataset"), step.params
+    wanted = max(MOST_ROWS, p["max_steps"] * p["batch_size"] // p["samples"])
+    if len(rows) <= wanted:
+        return rows
+    return [rows[at] for at in random.Random(step.seed).sample(range(len(rows)), wanted)]
+
+
 def _run(step: StepContext, trainer_class: Any, config: Any) -> None:
+    from lamdatui.step import trainers
     from lamdatui.step.context import StepError
 
     p = step.params
@@ -128,11 +141,11 @@ def _run(step: StepContext, trainer_class: Any, config: Any) -> None:
         # TRL loads the reference from the path in the model's config, which knows nothing of merged adapters.
         model.config._name_or_path = str(step.model_directories("model")[0])
     judge = Judge(step, p["samples"])
-    trainer = trainer_class(
+    trainer = trainers.asking(trainer_class)(
         model=model,
         reward_funcs=judge,
         args=config,
-        train_dataset=step.load_dataset("dataset"),
+        train_dataset=step.encoded(tokenizer, _drawn(step)),
         processing_class=tokenizer,
         peft_config=step.adapter(p["method"], p["lora_rank"]),
     )

@@ -13,6 +13,7 @@ import json
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.actions import ActionType, Call, Estimate, Param, Slot
@@ -188,12 +189,13 @@ def new_prompts(text: str, *, one_line: bool, ended: bool) -> list[str]:
     return [prompt.strip() for prompt in found if prompt.strip()]
 
 
-def _seeds(rows: list[dict[str, Any]]) -> Seeds:
+def _seeds(rows: Sequence[dict[str, Any]]) -> Seeds:
     """System message ("" for none) → different prompts of the rows with one user message under it; at least two each."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
         *before, last = row["prompt"]
-        if last["role"] == "user" and [message["role"] for message in before] in ([], ["system"]):
+        # A question with functions to call makes no sense without them.
+        if "tools" not in row and last["role"] == "user" and [message["role"] for message in before] in ([], ["system"]):
             found.setdefault(before[0]["content"] if before else "", {})[last["content"].strip()] = None
     return {system: list(prompts) for system, prompts in found.items() if len(prompts) > 1}
 

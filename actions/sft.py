@@ -13,7 +13,7 @@ noise to the embeddings (Jain et al. 2023, arXiv 2310.05914).
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ class Sft(ActionType):
     source = "TRL SFTTrainer; instruction tuning: Wei et al. 2021, arXiv 2109.01652; LoRA: Hu et al. 2021, arXiv 2106.09685"
     slots = (
         Slot("model", "model", "the model to train"),
-        Slot("dataset", "dataset", "prompts and answers", formats=("sft",)),
-        Slot("replay", "dataset", "rows of what the model must not forget", formats=("sft",), least=0),
+        Slot("dataset", "dataset", "prompts and answers, or plain text", formats=("sft", "text")),
+        Slot("replay", "dataset", "rows of what the model must not forget", formats=("sft", "text"), least=0),
     )
     params = (
         Param("learning_rate", "float", 2e-4, "peak learning rate", (1e-4, 2e-4, 5e-4), low=1e-8, high=1.0),
@@ -87,7 +87,6 @@ class Sft(ActionType):
         return costs.training(one, rows=rows, tokens=float(p["max_length"]) or longest)
 
     def run(self, step: StepContext) -> None:
-        from datasets import Dataset
         from trl.trainer.sft_config import SFTConfig
         from trl.trainer.sft_trainer import SFTTrainer
 
@@ -95,7 +94,7 @@ class Sft(ActionType):
         full = p["method"] == "full"
         tokenizer = step.load_tokenizer("model")
         rows = training_rows(step, tokenizer)
-        data = Dataset.from_list(rows)
+        data = step.encoded(tokenizer, rows)
         longest = step.sequence_length(data, tokenizer, 0)
         length = p["max_length"] or (PACKED * longest if p["packing"] else longest)
         if longest > length:
@@ -103,7 +102,7 @@ class Sft(ActionType):
         model = step.load_for_training("model", p["method"])
         arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.batch(p["batch_size"])}
         if p["packing"]:
-            require_separate_rows(step, model, tokenizer, rows)
+            require_separate_rows(model, data)
             # TRL joins the packed sequences of a micro-batch to one: without flash attention, its cost and its mask grow with
             # the square of that.
             arguments |= {**step.batch(1), "gradient_accumulation_steps": p["batch_size"]}
@@ -149,28 +148,31 @@ def training_rows(step: StepContext, tokenizer: Any) -> list[Row]:
     """
     p = step.params
     draw = random.Random(step.seed)
-    rows, fraction = step.rows("dataset"), p["replay_fraction"]
+    given, fraction = step.rows("dataset"), p["replay_fraction"]
+    places: Sequence[int] = range(len(given))
     if p["data_fraction"] < 1:
-        kept = draw.sample(range(len(rows)), max(1, round(len(rows) * p["data_fraction"])))
-        rows = [rows[index] for index in sorted(kept)]
+        places = sorted(draw.sample(places, max(1, round(len(places) * p["data_fraction"]))))
     total = steps_of(p) * p["batch_size"]
     seen = total - round(total * fraction)
     # How many rows packed sequences hold is known only when they are packed.
-    if len(rows) > max(1, seen) and not p["packing"]:
-        rows = rows[: max(1, seen)] if p["order"] == "as_given" else draw.sample(rows, max(1, seen))
+    if len(places) > max(1, seen) and not p["packing"]:
+        places = places[: max(1, seen)] if p["order"] == "as_given" else draw.sample(places, max(1, seen))
+    rows = [given[place] for place in places]
     if step.has("replay"):
         rows = mixed(rows, step.rows("replay"), fraction, draw)
     if p["order"] == "short_first":
-        rows.sort(key=lambda row: len(_ids(tokenizer, row)))
+        encoder = step.encoder(tokenizer)
+        rows.sort(key=lambda row: len(encoder.encode(row).ids))
     return rows
 
 
-def mixed(rows: list[Row], replay: list[Row], fraction: float, draw: random.Random) -> list[Row]:
+def mixed(rows: list[Row], replay: Sequence[Row], fraction: float, draw: random.Random) -> list[Row]:
     """`rows` in their order with random rows of `replay` evenly among them, which are `fraction` of the result."""
     count = max(1, round(len(rows) * fraction / (1 - fraction)))
-    extra: list[Row] = []
-    while len(extra) < count:
-        extra += draw.sample(replay, len(replay))
+    places: list[int] = []
+    while len(places) < count:
+        places += draw.sample(range(len(replay)), len(replay))
+    extra = [replay[place] for place in places[:count]]
     found, used = [], 0
     for number, row in enumerate(rows, 1):
         due = count * number // len(rows)
@@ -179,7 +181,7 @@ def mixed(rows: list[Row], replay: list[Row], fraction: float, draw: random.Rand
     return found
 
 
-def require_separate_rows(step: StepContext, model: Any, tokenizer: Any, rows: list[Row]) -> None:
+def require_separate_rows(model: Any, data: Any) -> None:
     """See that packed rows do not see each other in this model: position ids that begin again are the only sign of it.
 
     Attention layers of transformers keep to them, also without flash attention; layers with a running state may not.
@@ -189,7 +191,7 @@ def require_separate_rows(step: StepContext, model: Any, tokenizer: Any, rows: l
 
     from lamdatui.step.context import StepError
 
-    first, second = (_ids(tokenizer, row)[:64] for row in (rows[0], rows[-1]))
+    first, second = (list(data[place]["input_ids"])[:64] for place in (0, len(data) - 1))
 
     def logits(ids: list[int], positions: list[int]) -> Any:
         inputs = (torch.tensor([values], device=model.device) for values in (ids, positions))
@@ -213,11 +215,6 @@ def require_rows(trainer: Any, length: int) -> None:
 
     if len(trainer.train_dataset) == 0:
         raise StepError("data", f"no row has its answer within {length} tokens; raise max_length")
-
-
-def _ids(tokenizer: Any, row: Row) -> list[int]:
-    text = tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False)
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 ACTION = Sft()

@@ -18,7 +18,7 @@ import pytest
 from lamdatui.base import fingerprint
 from lamdatui.base.fingerprint import Changed, DamagedObject, hashes
 from lamdatui.base.jsonio import Damaged, file_digest, read_record, sealed, write_json, write_record
-from lamdatui.inputs.modelfiles import inspect_model, model_digest
+from lamdatui.inputs.modelfiles import inspect_model, model_digests
 from lamdatui.step.files import OLDER_OUTCOME, claim, read_claim, read_outcome, write_outcome
 from lamdatui.store.artifacts import MANIFEST, Store
 from lamdatui.store.journal import read_state
@@ -427,9 +427,9 @@ def test_large_files_are_hashed_once_and_again_when_they_change(tmp_path: Path, 
 
 
 def test_the_files_of_a_model_are_one_object(tmp_path: Path, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert model_digest(lab / "llama") == inspect_model(lab / "llama").digest
+    assert model_digests(lab / "llama")[0] == inspect_model(lab / "llama").digest
     monkeypatch.setattr(fingerprint, "WHOLE_BYTES", 1000)
-    assert model_digest(lab / "llama") == inspect_model(lab / "llama", always=True).digest
+    assert model_digests(lab / "llama")[0] == inspect_model(lab / "llama", always=True).digest
 
 
 def test_a_step_names_the_input_that_changed(tmp_path: Path, lab: Path) -> None:

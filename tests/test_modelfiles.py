@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import read_json, write_json
-from lamdatui.inputs.modelfiles import WRAPPERS, inspect_model
+from lamdatui.inputs.modelfiles import WRAPPERS, inspect_model, is_model
+from lamdatui.step.errors import StepError
 from lamdatui.store.artifacts import Store
 from tests.test_bad_input import DEEP, circle, device, fifo, folder, listener
 
@@ -149,21 +150,39 @@ def test_an_index_names_files_that_are_there(model: Path, index: str) -> None:
     assert caught.value.where == str(model / "model.safetensors.index.json")
 
 
-def test_an_adapter_is_not_a_model(model: Path) -> None:
+def test_an_adapter_is_no_whole_model(model: Path) -> None:
     (model / "adapter_config.json").write_text("{}")
-    with pytest.raises(LamdatuiError, match="adapter"):
+    with pytest.raises(LamdatuiError, match="this is a LoRA adapter, not a whole model"):
         inspect_model(model)
-    (model / "config.json").unlink()
-    (model / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
-    with pytest.raises(LamdatuiError, match="this is a LoRA adapter of org/base, not a whole model") as refused:
-        inspect_model(model)
-    assert "merge it into its base" in refused.value.fix
     (model / "adapter_config.json").unlink()
+    (model / "config.json").unlink()
     with pytest.raises(LamdatuiError, match=r"no readable config.json"):
         inspect_model(model)
     for other in (model / "tokenizer.json", model / "nothing"):
         with pytest.raises(LamdatuiError):
             inspect_model(other)
+
+
+def test_weights_that_are_there_twice_are_refused(model: Path) -> None:
+    shutil.copy(model / "model.safetensors", model / "model-00001-of-00001.safetensors")
+    write_json(model / "model.safetensors.index.json", {"weight_map": {"lm_head.weight": "model-00001-of-00001.safetensors"}})
+    with pytest.raises(LamdatuiError, match="the weights are there twice"):
+        inspect_model(model)
+
+
+def test_the_digest_covers_how_answers_end_and_knows_what_older_versions_called_it(model: Path) -> None:
+    found = inspect_model(model)
+    write_json(model / "generation_config.json", {"eos_token_id": [0, 5]})
+    other = inspect_model(model)
+    assert other.digest != found.digest and other.older == found.older
+    for digest in (other.digest, other.older):
+        assert is_model(model, digest)
+    assert not is_model(model, found.digest)
+    (model / "generation_config.json").unlink()
+    assert inspect_model(model).digest == inspect_model(model).older == found.older
+    templated = inspect_model(model, template="{{ messages }}")
+    assert templated.digest != found.older and not templated.older
+    assert is_model(model, templated.digest, template="{{ messages }}") and not is_model(model, templated.digest)
 
 
 # --- what transformers would load ------------------------------------------------------------------------------------
@@ -198,7 +217,7 @@ def test_weights_under_another_name_are_refused_before_and_at_the_load(model: Pa
     rewrite(model, lambda weights: {prefix + name: value for name, value in weights.items()})
     with pytest.raises(LamdatuiError, match="transformers would not find them"):
         inspect_model(model)
-    with pytest.raises(LamdatuiError, match="weights are missing"):
+    with pytest.raises(StepError, match="weights are missing"):
         loaded(model, tmp_path)
 
 
@@ -207,11 +226,11 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused(model: Path, t
     write_json(model / "config.json", {**config, "num_hidden_layers": config["num_hidden_layers"] + 1})
     with pytest.raises(LamdatuiError, match="the weights are of"):
         inspect_model(model)
-    with pytest.raises(LamdatuiError, match="weights are missing"):
+    with pytest.raises(StepError, match="weights are missing"):
         loaded(model, tmp_path)
     write_json(model / "config.json", config)
     rewrite(model, lambda weights: {name: value for name, value in weights.items() if "layers.0.mlp.up_proj" not in name})
-    with pytest.raises(LamdatuiError, match=r"1 weights are missing .* the first: model\.layers\.0\.mlp\.up_proj\.weight"):
+    with pytest.raises(StepError, match=r"1 weights are missing .* the first: model\.layers\.0\.mlp\.up_proj\.weight"):
         loaded(model, tmp_path)
 
 

@@ -18,7 +18,7 @@ from pyarrow import ipc, parquet
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
-from lamdatui.inputs.datafiles import inspect_dataset, is_promised, normalise, read_dataset
+from lamdatui.inputs.datafiles import inspect_dataset, is_promised, normalise, read_dataset, read_noted
 from lamdatui.inputs.rowshapes import read_row
 
 Row = dict[str, Any]
@@ -31,6 +31,12 @@ def turn(role: str, content: Any = "x", **more: Any) -> Row:
 U, A, B, S = turn("user", "q"), turn("assistant", "a"), turn("assistant", "b"), turn("system", "s")
 SFT = {"prompt": [U], "completion": [A]}
 PAIR = {"prompt": [U], "chosen": [A], "rejected": [B]}
+CALL = {"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}
+CALLS = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}},
+}
 TAKEN: dict[str, tuple[Row, Row]] = {
     "TRL conversation": ({"messages": [U, A]}, SFT),
     "TRL prompt and completion": ({"prompt": "q", "completion": "a"}, SFT),
@@ -71,29 +77,65 @@ TAKEN: dict[str, tuple[Row, Row]] = {
     "Orca preference": ({"system": "s", "question": "q", "chosen": "a", "rejected": "b"}, {**PAIR, "prompt": [S, U]}),
     "a row of weight 1": ({"prompt": "q", "completion": "a", "weight": 1.0}, SFT),
     "prompt and response": ({"prompt": "q", "response": "a"}, SFT),
+    "Human and Assistant (hh-rlhf)": (
+        {"chosen": "\n\nHuman: q\n\nAssistant: b\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b\n\nHuman: q\n\nAssistant: b"},
+        {"prompt": [U, B, U], "chosen": [A], "rejected": [B]},
+    ),
+    "TRL prompt alone": ({"prompt": "q"}, {"prompt": [U]}),
+    "TRL text": ({"text": "once upon"}, {"text": "once upon"}),
+    "turns after a prompt": ({"prompt": "q", "completion": [A, U, B]}, {"prompt": [U, A, U], "completion": [B]}),
+    "reasoning": ({"messages": [U, {**A, "thinking": "hm"}]}, {"prompt": [U], "completion": [{**A, "reasoning_content": "hm"}]}),
+    "arguments of the template": (
+        {"messages": [U, A], "chat_template_kwargs": '{"enable_thinking": false}'}, {**SFT, "chat_template_kwargs": {"enable_thinking": False}}
+    ),
+    "TRL tools": ({"messages": [U, CALLS], "tools": [TOOL]}, {"prompt": [U], "completion": [CALLS], "tools": [TOOL]}),
+    "tools as JSON": ({"messages": [U, CALLS], "tools": json.dumps([TOOL])}, {"prompt": [U], "completion": [CALLS], "tools": [TOOL]}),
+    "OpenAI calls": (
+        {"messages": [U, {"role": "assistant", "content": None, "tool_calls": [{**CALL, "id": "c1", "function": {"name": "f", "arguments": '{"x": 1}'}}]},
+                      {"role": "tool", "tool_call_id": "c1", "content": "3"}, A], "tools": [TOOL]},
+        {"prompt": [U, {"role": "assistant", "content": "", "tool_calls": [{**CALL, "id": "c1"}]}, {"role": "tool", "content": "3", "tool_call_id": "c1"}],
+         "completion": [A], "tools": [TOOL]},
+    ),
+    "OpenAI functions": (
+        {"messages": [U, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": '{"x": 1}'}}], "functions": [TOOL["function"]]},
+        {"prompt": [U], "completion": [CALLS], "tools": [TOOL]},
+    ),
+    "ShareGPT calls": (
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "function_call", "value": '{"name": "f", "arguments": {"x": 1}}'},
+                           {"from": "observation", "value": "3"}, {"from": "gpt", "value": "a"}], "tools": json.dumps([TOOL["function"]])},
+        {"prompt": [U, CALLS, turn("tool", "3")], "completion": [A], "tools": [TOOL]},
+    ),
+    "a result that is an object": ({"messages": [U, CALLS, turn("tool", {"a": 1}), A]}, {"prompt": [U, CALLS, turn("tool", '{"a": 1}')], "completion": [A]}),
+    "a pair of calls": ({"prompt": "q", "chosen": [CALLS], "rejected": [A], "tools": [TOOL]}, {"prompt": [U], "chosen": [CALLS], "rejected": [A], "tools": [TOOL]}),
+    "verifiable with tools": (
+        {"prompt": "q", "scorer": "exact", "reference": "a", "tools": [TOOL]},
+        {"prompt": [U], "scorer": "exact", "reference": "a", "tools": [TOOL]},
+    ),
 }  # fmt: skip
-CALL = {"type": "function", "function": {"name": "f", "arguments": {}}}
 REFUSED: dict[str, tuple[Row, str]] = {
-    "tools": ({"messages": [U, A], "tools": [CALL]}, "the column tools: tool calls are not trained yet"),
-    "tool_calls": ({"messages": [U, {**A, "content": "", "tool_calls": [CALL]}]}, "messages with tool_calls: tool calls"),
-    "function_call": ({"messages": [U, {**A, "function_call": {"name": "f"}}]}, "function_call: tool calls"),
-    "a tool's turn": ({"messages": [U, turn("tool"), A]}, "a turn of the role tool"),
-    "observation": ({"conversations": [{"from": "human", "value": "q"}, {"from": "observation", "value": "o"}]}, "observation"),
-    "reasoning_content": ({"messages": [U, {**A, "reasoning_content": "hm"}]}, "reasoning_content: it would be lost"),
-    "chat_template_kwargs": ({"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+    "tools of another shape": ({"messages": [U, A], "tools": {"f": 1}}, "tools is a list of functions, not dict"),
+    "a tool without a name": ({"messages": [U, A], "tools": [{"type": "function", "function": {}}]}, "tools: a function is"),
+    "arguments that are no JSON": ({"messages": [U, {**A, "tool_calls": [{"function": {"name": "f", "arguments": "{x"}}]}]}, "the arguments of f as JSON"),
+    "arguments that are a list": ({"messages": [U, {**A, "tool_calls": [{"function": {"name": "f", "arguments": [1]}}]}]}, "are an object, not list"),
+    "a call without a name": ({"messages": [U, {**A, "tool_calls": [{"function": {"arguments": {}}}]}]}, "a call is"),
+    "a call by a user": ({"messages": [{**U, "tool_calls": [CALL]}, A]}, "a turn of the role user with tool_calls"),
+    "a tool's turn at the end": ({"messages": [U, CALLS, turn("tool")]}, "end with the assistant's answer"),
+    "nothing said and nothing called": ({"messages": [U, turn("assistant", None)]}, "a message is"),
+    "arguments of the template that are none": ({"messages": [U, A], "chat_template_kwargs": [1]}, "chat_template_kwargs is an object"),
+    "reasoning that is no text": ({"messages": [U, {**A, "reasoning_content": ["x"]}]}, "reasoning_content of messages is text"),
     "weight 0": ({"prompt": [U], "completion": [{**A, "weight": 0}]}, "marked not to be"),
     "train false": ({"messages": [U, {**A, "train": False}]}, "marked not to be"),
     "images": ({"messages": [U, A], "images": ["x.png"]}, "only text is trained"),
     "an image part": ({"messages": [turn("user", [{"type": "image"}]), A]}, "content of the type image"),
     "input_ids": ({"input_ids": [1, 2], "labels": [1, 2]}, "rendered with the model's own template"),
     "segments": ({"segments": [{"label": True, "text": "x"}]}, "rendered with the model's own template"),
-    "a user's turn in the completion": ({"prompt": "q", "completion": [A, U, A]}, "completion holds a turn of the role user"),
+    "a user's turn at the completion's end": ({"prompt": "q", "completion": [A, U]}, "completion holds a turn of the role user"),
     "a user's turn alone": ({"prompt": "q", "completion": [U]}, "completion holds a turn of the role user"),
     "a user's turn in chosen": ({"prompt": [U], "chosen": [A, U, A], "rejected": [B]}, "chosen holds a turn of the role user"),
     "the prompt twice": ({"prompt": [U], "chosen": [U, A], "rejected": [U, B]}, "drop one of the two"),
     "a prompt that ends with an answer": ({"prompt": [U, A], "completion": "a"}, "the prompt ends with an answer"),
     "a role nobody has": ({"messages": [turn("critic"), A]}, "the role is 'critic'; roles are"),
-    "plain text": ({"text": "once"}, "plain text is not trained"),
+    "stepwise answers": ({"prompt": "q", "completions": ["a"], "labels": [True]}, "rendered with the model's own template"),
     "label of neither": ({"prompt": "q", "completion": "a", "label": 2}, "label is true or false, not 2"),
     "an empty question": ({"question": "", "answer": "a"}, "question is empty"),
     "history of another shape": ({"instruction": "q", "output": "a", "history": ["x"]}, "history is a list"),
@@ -116,6 +158,21 @@ def test_what_would_be_lost_or_trained_wrongly_is_refused(row: Row, why: str) ->
         normalise(row)
 
 
+def test_columns_of_other_names_are_taken_as_the_profile_says(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.jsonl", [{"query_text": "q", "gold": "a", "prompt": "not this"}])
+    columns = {"prompt": "query_text", "completion": "gold"}
+    assert list(read_noted(path, columns=columns).rows) == [SFT]
+    info = inspect_dataset(path, columns=columns)
+    assert info.notes == ("not used: prompt (the file's own)",) and info.digest != hashlib.sha256(path.read_bytes()).hexdigest()
+    assert read_noted(path, info.digest, columns=columns).info == info
+    assert is_promised(hashlib.sha256(path.read_bytes()).hexdigest(), info.digest, columns)
+    chat = write(tmp_path / "c.jsonl", [{"dialog": [{"speaker": "user", "text": "q"}, {"speaker": "bot", "text": "a"}]}])
+    assert list(read_noted(chat, columns={"messages": "dialog", "role": "speaker", "content": "text"}).rows) == [SFT]
+    with pytest.raises(LamdatuiError, match="the row has no column nothing, which columns: names") as refused:
+        inspect_dataset(path, columns={"prompt": "nothing"})
+    assert "row 1" in refused.value.where
+
+
 NAMES = st.sampled_from(["id", "source", "score", "meta", "name", "x"])
 
 
@@ -124,7 +181,12 @@ NAMES = st.sampled_from(["id", "source", "score", "meta", "name", "x"])
 def test_what_is_not_used_is_named(taken: tuple[Row, Row], more: Row, within: bool) -> None:
     row, parts = taken
     usual = read_row(row).unused
-    if within and isinstance(row.get("messages"), list) and parts["prompt"][0] in row["messages"]:
+    if (
+        within
+        and isinstance(row.get("messages"), list)
+        and parts["prompt"][0] in row["messages"]
+        and not {"tools", "chat_template_kwargs"} & row.keys()
+    ):
         turns = [{**row["messages"][0], **more}, *row["messages"][1:]]
         found = read_row({**row, "messages": turns})
         named = {f"{name} (of a message)" for name in more} if "messages" not in usual else set()

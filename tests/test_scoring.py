@@ -9,6 +9,7 @@ import pytest
 
 from lamdatui.base.jsonio import read_json, write_json
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.scores import counted, remarks
 from lamdatui.domain.state import RunState
 from lamdatui.engine.scoring import Scoring
@@ -43,7 +44,9 @@ def scoring(tmp_path: Path) -> Scoring:
     return Scoring(tasks, WEIGHTS, Store(tmp_path / "store"), "float32")
 
 
-def record(scoring: Scoring, model: str, right: dict[str, list[bool]], split: str = "search", scheme: int = 2) -> list[str]:
+def record(
+    scoring: Scoring, model: str, right: dict[str, list[bool]], split: str = "search", scheme: int = SCHEME
+) -> list[str]:
     """Evaluations of a model as a step writes them; their keys."""
     keys = []
     for name, answers in right.items():
@@ -54,7 +57,7 @@ def record(scoring: Scoring, model: str, right: dict[str, list[bool]], split: st
         ]
         keys.append(asked.key(model, split, "float32", scheme))
         value = {"model": model, "key": keys[-1], "task": name, "split": split, "rows": rows, "seconds": 1.0}
-        if scheme == 2:
+        if scheme > 1:
             scoring.store.record_evaluation(keys[-1], value)
         else:
             write_json(scoring.store.root / "evaluations" / f"{keys[-1]}.json", value)
@@ -149,3 +152,18 @@ def test_an_evaluation_of_an_older_scheme_is_used_under_its_key_when_it_is_sound
     write_json(place, value)
     assert scoring.requests("d", "search")[0]["key"] == scoring.tasks["easy"].key("d", "search", "float32")
     assert not place.exists()
+
+
+def test_scores_of_older_schemes_count_where_answers_would_be_read_the_same(scoring: Scoring) -> None:
+    keys = record(scoring, "d", BETTER, scheme=2)
+    assert [request["key"] for request in scoring.requests("d", "search")] == keys
+    place = scoring.store.root / "evaluations" / f"{keys[0]}.json"
+    value = {name: item for name, item in read_json(place).items() if name != "seal"}
+    value["rows"][0]["completion"] = "<think>\n\n</think>\n\n" + value["rows"][0]["completion"]
+    scoring.store.record_evaluation(keys[0], value)
+    assert scoring.requests("d", "search")[0]["key"] == scoring.tasks["easy"].key("d", "search", "float32")
+    # A run that began under an older scheme goes on reading answers as it did.
+    older = Scoring(scoring.tasks, WEIGHTS, scoring.store, "float32", 2)
+    assert [request["key"] for request in older.requests("d", "search")] == keys
+    assert {older.requests("e", "search")[0][name] for name in ("think", "generation")} == {"keep", "own"}
+    assert older.requests("e", "search")[0]["key"] == older.tasks["easy"].key("e", "search", "float32", 2)

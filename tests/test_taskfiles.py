@@ -13,7 +13,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
 from lamdatui.inputs import taskfiles
 from lamdatui.inputs.datafiles import read_task
-from lamdatui.inputs.taskfiles import Task, load_task
+from lamdatui.inputs.taskfiles import Asking, Task, load_task
 
 
 def row(number: int, split: str, prompt: str = "", reference: str = "a") -> dict[str, Any]:
@@ -50,6 +50,10 @@ def test_a_key_changes_with_each_thing_that_can_change_a_score(tmp_path: Path, m
         "tokens": replace(task, max_new_tokens=17).key("m", "search", "float32"),
         "dtype": task.key("m", "search", "bfloat16"),
         "scheme": task.key("m", "search", "float32", scheme=1),
+        "second scheme": task.key("m", "search", "float32", scheme=2),
+        "thoughts": replace(task, asking=Asking(think="keep")).key("m", "search", "float32"),
+        "thinking": replace(task, asking=Asking(thinking=False)).key("m", "search", "float32"),
+        "settings": replace(task, asking=Asking(generation="own")).key("m", "search", "float32"),
     }
     monkeypatch.setattr(taskfiles, "PROMPT_FORMAT", "another")
     keys["prompt format"] = task.key("m", "search", "float32")
@@ -85,6 +89,9 @@ def test_a_step_is_asked_for_exactly_the_rows_that_the_key_is_of(tmp_path: Path)
         "rows_digest": loaded(tmp_path, FOUR[0], FOUR[2]).rows_digest("search"),
         "scorer": "exact",
         "max_new_tokens": 16,
+        "think": "strip",
+        "thinking": None,
+        "generation": "neutral",
     }
     assert asked["rows_digest"] != loaded(tmp_path, *FOUR).rows_digest("search")
 

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from lamdatui.base.jsonio import read_json, write_json
 from lamdatui.cli.checks import check_profile
 from lamdatui.inputs import templates
-from lamdatui.inputs.templates import Note, of_model, of_questions, of_rows, read_template
+from lamdatui.inputs.templatechecks import Note, of_model, of_questions, of_rows
+from lamdatui.inputs.templates import read_template
 from tests.conftest import Commands
 
 Row = dict[str, Any]
@@ -77,7 +78,7 @@ def test_a_base_without_a_template_is_told_with_a_way_on(model: Path) -> None:
     config = read_json(model / "tokenizer_config.json")
     write_json(model / "tokenizer_config.json", {name: value for name, value in config.items() if name != "chat_template"})
     (note,) = of_model(read_template(model))
-    assert note.status == "bad" and "no chat template" in note.detail and "chat_template.jinja" in note.fix
+    assert note.status == "bad" and "no chat template" in note.detail and "chat_template: chatml" in note.fix
     for told in (CHATML, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]):
         write_json(model / "tokenizer_config.json", {**config, "chat_template": told})
         assert read_template(model).text == CHATML
@@ -89,7 +90,7 @@ def test_a_row_that_the_template_refuses_is_named(model: Path) -> None:
     (note,) = of_rows(template, [ROWS[0], system, ROWS[1], system])
     assert note.status == "bad"
     assert note.detail == "the chat template does not take 2 of 4 rows, the first: row 2: System role not supported"
-    (note,) = of_questions(template, [{"messages": row["prompt"]} for row in (ROWS[0], ROWS[1], system)], 4)
+    (note,) = of_questions(template, [{"prompt": row["prompt"]} for row in (ROWS[0], ROWS[1], system)], 4)
     assert "1 of 3 rows, the first: row 3: System role" in note.detail
     # Answers of one conversation are several rows; the row that is named is the file's.
     (note,) = of_rows(template, [ROWS[0], ROWS[1], system], [1, 1, 2])
@@ -125,9 +126,9 @@ def test_rows_beyond_the_models_positions_are_told(model: Path, kind: str, statu
     template = with_template(model, "{% for m in messages %}{{ m.content }}{% endfor %}")
     assert of_rows(template, ROWS) == []
     rows = [*ROWS, {"prompt": [turn("user", "abcdefghij" * 9)], "completion": [turn("assistant", "a")]}]
-    length = len(template.ids("abcdefghij" * 9 + "a") or ())
+    length = len(template.ids("abcdefghij" * 9 + "a" + template.words["eos_token"]) or ())
     assert said(of_rows(template, rows)) == [(status, f"2 rows have up to {length} tokens; the model has 40 positions")]
-    questions = [{"messages": row["prompt"]} for row in ROWS]
+    questions = [{"prompt": row["prompt"]} for row in ROWS]
     assert of_questions(template, questions, 30) == []
     (note,) = of_questions(template, questions, 40)
     assert note.status == status and "tokens with their answers; the model has 40 positions" in note.detail
@@ -140,7 +141,7 @@ def test_a_date_and_settings_that_change_answers_are_told(model: Path) -> None:
     )
     notes = of_model(with_template(model, "{{ strftime_now('%d %b %Y') }}" + CHATML))
     assert [note.status for note in notes] == ["warn", "warn"]
-    assert "today's date" in notes[0].detail and notes[1].detail.endswith("changes greedy answers: repetition_penalty 1.1")
+    assert "today's date" in notes[0].detail and notes[1].detail.endswith("asked for without that: repetition_penalty 1.1")
 
 
 def test_damaged_files_of_a_tokenizer_are_as_if_they_were_not_there(model: Path) -> None:
@@ -176,7 +177,7 @@ def test_any_row_with_any_template_has_its_notes(model: Path, prompt: list[Row],
         {"prompt": prompt, "scorer": "exact", "reference": ""},
     ]
     template = with_template(model, text)
-    for note in [*of_model(template), *of_rows(template, rows), *of_questions(template, [{"messages": prompt}], 5)]:
+    for note in [*of_model(template), *of_rows(template, rows), *of_questions(template, [{"prompt": prompt}], 5)]:
         assert note.status in ("warn", "bad") and note.detail.isprintable()
 
 
@@ -202,6 +203,7 @@ def test_check_tells_it_of_every_base_and_a_line_of_json_says_all_of_one(model: 
 
 
 def test_a_row_is_shown_as_a_trainer_will_see_it(model: Path, lab_profile, cli: Commands) -> None:
+    with_end_of_turn(model, stops=True)
     with_template(model, CHATML)
     data = model.parent / "data.jsonl"
     rows = [{"prompt": "q1", "chosen": "yes\x1b[2J", "rejected": "no"}, {"prompt": "q2", "chosen": "a", "rejected": "b"}]

@@ -360,9 +360,9 @@ def test_kto_sees_both_kinds_in_every_batch_and_estimates_on_other_prompts(steps
     assert {int(batch["label"].sum()) for batch in watch.batches} <= {int(8 * share), int(8 * share) - 1, int(8 * share) + 1}
     rows = watch.trainer.train_dataset
     assert len(rows) == 96
-    assert len({(row["prompt"][0]["content"], row["label"]) for row in rows}) == {"some_pairs": 96, "judged": 64}[data]
+    assert len({(tuple(row["prompt_ids"]), row["label"]) for row in rows}) == {"some_pairs": 96, "judged": 64}[data]
     neighbours = zip(rows, rows.select(range(1, 96)), strict=False)
-    assert all(a["prompt"] != b["prompt"] for a, b in neighbours)
+    assert all(a["prompt_ids"] != b["prompt_ids"] for a, b in neighbours)
     for i, row in enumerate(rows):
         if i % 8:
             assert row["KL_completion_ids"] == rows[i - 1]["completion_ids"]
@@ -379,19 +379,13 @@ def test_kto_says_when_a_kind_is_missing_or_one_row_at_a_time_fits(steps: Lab) -
 def test_orpo_and_simpo_get_the_tokens_that_the_model_is_used_with(steps: Lab, watch: Watch) -> None:
     """The chat template ends with a newline after EOS, and has no BOS: neither is added to."""
     from lamdatui.step import trl_experimental
-    from lamdatui.step.models import load_tokenizer
 
-    tokenizer = load_tokenizer(steps.store, {"id": "llama", "weights": str(steps.lab / "llama"), "adapters": []})
-    tokenizer.bos_token = "<unk>"
-    prompt, answer = "do cut abc=", "cut(abc)" + tokenizer.eos_token + " "
-    row = {"prompt": prompt, "chosen": answer, "rejected": answer[3:]}
-    found = trl_experimental.tokens_of_pair(tokenizer, row, 64)
-    whole = tokenizer(prompt + answer, add_special_tokens=False)["input_ids"]
-    assert found["chosen_input_ids"] == whole
-    size = len(found["prompt_input_ids"])
-    assert found["chosen_labels"] == [-100] * size + whole[size:]
-    assert tokenizer.decode(found["prompt_input_ids"]) == prompt
-    cut = trl_experimental.tokens_of_pair(tokenizer, row, 5)
+    row = {"prompt_ids": [5, 6, 7], "chosen_ids": [8, 9, 0], "rejected_ids": [9, 0]}
+    found = trl_experimental.tokens_of_pair(row, 64)
+    assert found["chosen_input_ids"] == [5, 6, 7, 8, 9, 0]
+    assert found["chosen_labels"] == [-100] * 3 + [8, 9, 0]
+    assert found["prompt_input_ids"] == [5, 6, 7]
+    cut = trl_experimental.tokens_of_pair({**row, "prompt_ids": [5] * 9}, 5)
     assert cut["chosen_labels"] == [-100] * 5
 
     for kind in ("orpo", "simpo"):
@@ -399,7 +393,7 @@ def test_orpo_and_simpo_get_the_tokens_that_the_model_is_used_with(steps: Lab, w
         columns = set(watch.trainer.train_dataset.column_names)
         assert {"chosen_input_ids", "chosen_labels", "rejected_labels", "prompt_input_ids"} <= columns
         watch.trainer.processing_class.bos_token = "<unk>"
-        assert watch.trainer.tokenize_row(row)["chosen_input_ids"] == whole
+        assert watch.trainer.tokenize_row(row)["chosen_input_ids"] == found["chosen_input_ids"]
         outcome, _, _ = steps.attempt(kind, PAIRS, **{**FULL, "max_length": 4})
         assert outcome["error"]["class"] == "data"
 

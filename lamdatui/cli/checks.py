@@ -6,11 +6,9 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -18,53 +16,18 @@ from lamdatui import __version__
 from lamdatui.actionkit.timings import Timings
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.output import json_text
+from lamdatui.cli.contents import look
+from lamdatui.cli.findings import MADE, Finding, Status, tried
 from lamdatui.config import resources
 from lamdatui.domain.actions import BoundType
 from lamdatui.inputs import trust
-from lamdatui.inputs.profile import DatasetSpec, Profile, find_profile, load_profile
+from lamdatui.inputs.profile import Profile, find_profile, load_profile
+from lamdatui.inputs.workspace import bind_types, origins
 from lamdatui.wire.rundir import check_name
 
 if TYPE_CHECKING:
     from lamdatui.domain.state import RunState
     from lamdatui.engine.machine import Machine
-    from lamdatui.inputs.datafiles import DatasetRows
-
-Status = Literal["ok", "info", "warn", "bad"]
-"""`info`: nothing is wrong; it is optional, or lamdatui makes it when it is needed."""
-MADE = "lamdatui models fetch lab-bases"
-"""The fix of what `lamdatui run` makes by itself before it starts."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: how it is, and what to do about it."""
-
-    status: Status
-    subject: str
-    detail: str
-    fix: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        text = f"{self.status:4}  {self.subject:22} {self.detail}"
-        return f"{text}\n{'':29}fix: {self.fix}" if self.fix else text
-
-
-def _try(subject: str, look: Callable[[], str]) -> Finding:
-    try:
-        return Finding("ok", subject, look())
-    except LamdatuiError as error:
-        if error.fix == MADE:
-            return Finding("info", subject, "made when a run starts: once, about two minutes")
-        where = f" ({error.where})" if error.where else ""
-        return Finding("bad", subject, error.what + where, error.fix)
-    except (OSError, RecursionError, TypeError, ValueError) as error:
-        # Nothing is known that ends here; whatever does is a finding all the same.
-        return Finding("bad", subject, f"it can't be read: {type(error).__name__}: {error}"[:500])
 
 
 def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Finding]:
@@ -85,7 +48,7 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
     findings += [*_trust(profile), *_device(profile), *_contents(profile)]
     if all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
-    findings.append(_try("planner", lambda: _planner(profile)))
+    findings.append(tried("planner", lambda: _planner(profile)))
     return findings
 
 
@@ -112,110 +75,16 @@ def _device(profile: Profile) -> list[Finding]:
 
 
 def _contents(profile: Profile) -> list[Finding]:
-    from lamdatui.inputs.datafiles import info_of, read_noted
-    from lamdatui.inputs.modelfiles import inspect_model
-    from lamdatui.inputs.overlap import question_of
-    from lamdatui.inputs.taskfiles import load_task
-    from lamdatui.inputs.workspace import bind_types, locate, origins
-
-    def model(path: str) -> str:
-        info = inspect_model(locate(path))
-        return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters"
-
-    def dataset(name: str, spec: DatasetSpec) -> str:
-        rows = read_noted(locate(spec.path), answers=spec.answers)
-        info = info_of(rows)
-        asked[name], parts[name] = [question_of(row["prompt"]) for row in rows.rows], rows
-        noted.extend(Finding("warn", f"dataset {name}", note) for note in info.notes)
-        told = "" if info.rows == info.read else f" of {info.read:,} conversations: each answer with what comes before it"
-        return f"{info.rows} rows, {info.format}{told}"
-
-    def task(name: str) -> str:
-        spec = profile.tasks[name]
-        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
-        rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits).rows
-        every = [row for held in rows.values() for row in held]
-        if empty := sum(row["reference"] in ("", [], {}, None) for row in every):
-            detail = f"{empty} of {len(every)} references are empty: a model that says nothing may be right there"
-            noted.append(Finding("warn", f"task {name}", detail, "drop these rows, or give their references"))
-        tasks[name] = rows
-        return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
-
     def types() -> str:
         bound, _ = bind_types(profile)
         findings.extend(Finding("warn", "origin", text) for text in origins(profile, bound))
         return ", ".join(bound)
 
-    findings = [_try(f"model {name}", lambda spec=spec: model(spec.path)) for name, spec in profile.models.items()]
-    asked: dict[str, list[str]] = {}
-    parts: dict[str, DatasetRows] = {}
-    for name, spec in profile.datasets.items():
-        noted: list[Finding] = []
-        findings += [_try(f"dataset {name}", lambda name=name, spec=spec: dataset(name, spec)), *noted]
-    tasks: dict[str, Mapping[str, Sequence[Mapping[str, Any]]]] = {}
-    for name in profile.tasks:
-        noted = []
-        findings += [_try(f"task {name}", lambda name=name: task(name)), *noted]
-    findings += _overlaps(asked, tasks)
-    findings += _templates(profile, parts, tasks)
-    findings.append(_try("actions", types))
+    findings = look(profile)
+    findings.append(tried("actions", types))
     for problem in resources.load_registry().problems:
         findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
     return findings
-
-
-def _overlaps(
-    asked: Mapping[str, Sequence[str]], tasks: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]
-) -> list[Finding]:
-    """Training rows that ask what a task's rows ask; `asked` are the questions of each dataset."""
-    from lamdatui.inputs.overlap import shared
-
-    findings = []
-    for name, questions in asked.items():
-        for task, held in tasks.items():
-            for split, (count, question) in shared(questions, held).items():
-                which = f"{count:,} of {len(questions):,} rows ask what a {split} row of the task {task} asks"
-                fix = (
-                    f"drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
-                )
-                findings.append(Finding("warn", f"dataset {name}", f"{which}, the first: {question[:80]!r}", fix))
-    return findings
-
-
-def _templates(
-    profile: Profile, datasets: Mapping[str, DatasetRows], tasks: Mapping[str, Mapping[str, Any]]
-) -> Iterator[Finding]:
-    """Every row through the template of every base; models with one template are looked at once. One that can't be read has its finding."""
-    from lamdatui.inputs import templates
-    from lamdatui.inputs.workspace import locate
-
-    seen: dict[str, str] = {}
-    for name, spec in profile.models.items():
-        try:
-            template = templates.read_template(locate(spec.path))
-        except LamdatuiError:
-            continue
-        yield from (Finding(note.status, f"model {name}", note.detail, note.fix) for note in templates.of_model(template))
-        same = seen.setdefault(json_text([template.text, template.words, sorted(template.ends)]), name)
-        if not template.text or same != name:
-            continue
-        for kind, found in (
-            *(
-                (f"dataset {data} × {name}", templates.of_rows(template, read.rows, read.numbers))
-                for data, read in datasets.items()
-            ),
-            *(
-                (
-                    f"task {task} × {name}",
-                    templates.of_questions(template, [*held["search"], *held["sealed"]], profile.tasks[task].max_new_tokens),
-                )
-                for task, held in tasks.items()
-            ),
-        ):
-            yield from (Finding(note.status, kind, note.detail, note.fix) for note in found)
-    if len(seen) > 1:
-        names = ", ".join(seen.values())
-        yield Finding("warn", "templates", f"{names} have different chat templates: a merge of two of them has the first one's")
 
 
 def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
@@ -399,7 +268,7 @@ def _settings() -> Finding:
             return f"defaults; there is no {settings.path}"
         return f"{settings.path}, {changed} key{'' if changed == 1 else 's'} changed"
 
-    return _try("settings", look)
+    return tried("settings", look)
 
 
 def _catalogue() -> list[Finding]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.inputs.datafiles import read_noted, read_task_rows
+from lamdatui.inputs.datafiles import asked, read_noted, read_task_rows
 from lamdatui.inputs.profile import Profile, find_profile, load_profile
 from lamdatui.inputs.rowshapes import ANSWERS
-from lamdatui.inputs.templates import NO_TEMPLATE, ChatTemplate, read_template
-from lamdatui.inputs.workspace import locate
+from lamdatui.inputs.templatechecks import NO_TEMPLATE
+from lamdatui.inputs.templates import ChatTemplate, read_template
+from lamdatui.inputs.workspace import locate, locate_model
 
 
 def show_row(profile_text: str, overrides: list[str], name: str, number: int, model: str) -> str:
@@ -21,16 +22,18 @@ def show_row(profile_text: str, overrides: list[str], name: str, number: int, mo
         known = ", ".join([*profile.datasets, *profile.tasks])
         raise LamdatuiError(f"no dataset or task named {name!r}", where=f"profile {profile.name}", fix=f"it has {known}")
     base = _model(profile, model)
-    template = read_template(locate(profile.models[base].path))
+    place = locate_model(profile.models[base])
+    template = read_template(place.weights, place.template)
     if not template.text:
         raise LamdatuiError(NO_TEMPLATE.detail, where=str(template.path), fix=NO_TEMPLATE.fix)
     is_task = name in profile.tasks
     path = locate(profile.tasks[name].path if is_task else profile.datasets[name].path)
     if is_task:
-        rows = read_task_rows(path)
-        numbers = list(range(1, len(rows) + 1))
+        rows: Sequence[Mapping[str, Any]] = [{**row, **asked(row)} for row in read_task_rows(path)]
+        numbers: Sequence[int] = list(range(1, len(rows) + 1))
     else:
-        read = read_noted(path, answers=profile.datasets[name].answers)
+        spec = profile.datasets[name]
+        read = read_noted(path, answers=spec.answers, columns=spec.columns)
         rows, numbers = read.rows, read.numbers
     if not 1 <= number <= len(rows):
         raise LamdatuiError(f"there is no row {number}", where=str(path), fix=f"rows 1 to {len(rows):,}")
@@ -54,15 +57,16 @@ def _model(profile: Profile, model: str) -> str:
 
 def _parts(template: ChatTemplate, row: Mapping[str, Any]) -> Iterator[str]:
     """What is asked with, then each answer with what is trained of it. Raises ValueError where the template refuses it."""
-    prompt = row["prompt"] if "prompt" in row else row["messages"]
-    asked = template.render(prompt, asks=True)
-    yield from ("", "--- the prompt, not trained", asked)
-    for name in ANSWERS:
-        if name in row:
-            whole = template.render([*prompt, *row[name]])
-            # A template that writes the prompt otherwise before an answer: `check` tells it.
-            trained = whole[len(asked) :] if whole.startswith(asked) else whole
-            yield from (f"--- {name}, trained; it ends with {trained[-20:]!r}", trained)
+    if "text" in row:
+        yield from ("", "--- text, trained from its first token on", row["text"])
+        return
+    names = [name for name in ANSWERS if name in row]
+    splits = {name: template.split(row, row[name]) for name in names}
+    before = {split.text[: split.start] for split in splits.values()} or {template.ask(row)}
+    yield from ("", "--- the prompt, not trained", min(before, key=len))
+    for name, split in splits.items():
+        trained = split.text[split.start :]
+        yield from (f"--- {name}, trained; it ends with {trained[-20:]!r}", trained)
     for name in ("label", "scorer", "reference", "split"):
         if name in row:
             yield f"--- {name}: {json.dumps(row[name], ensure_ascii=False)}"

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-DatasetFormat = Literal["sft", "preference", "unpaired", "verifiable"]
-FORMATS: tuple[DatasetFormat, ...] = ("sft", "preference", "unpaired", "verifiable")
+DatasetFormat = Literal["sft", "preference", "unpaired", "verifiable", "prompt", "text"]
+FORMATS: tuple[DatasetFormat, ...] = ("sft", "preference", "unpaired", "verifiable", "prompt", "text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,10 @@ class ModelObject:
     """Digest of the vocabulary: what two models must share to learn from each other's token probabilities."""
     bytes: int = 0
     """What a produced model takes in the store; 0 for what the profile names."""
+    template: str = ""
+    """A chat template in place of the one beside the weights."""
+    own: int = 0
+    """As many of `adapters`, the first ones, are not the store's: the profile names them."""
     kind: Literal["model"] = "model"
 
 
@@ -38,7 +42,8 @@ class DatasetObject:
     """A dataset file, or one that an action made (`path` is then `store:DIGEST`).
 
     `format` is `sft` (prompt and answer), `preference` (prompt, chosen, rejected), `unpaired` (prompt, answer and whether
-    it is wanted) or `verifiable` (prompt, and what a scorer needs to judge an answer). `chars` is the mean length of a row.
+    it is wanted), `verifiable` (prompt, and what a scorer needs to judge an answer), `prompt` (nothing else) or `text` (trained as it
+    is). `chars` is the mean length of a row.
     """
 
     id: str
@@ -50,6 +55,8 @@ class DatasetObject:
     chars: int = 0
     bytes: int = 0
     """What a produced dataset takes in the store; 0 for what the profile names."""
+    columns: tuple[tuple[str, str], ...] = ()
+    """Names of columns that are known → those of the file, where they differ."""
     kind: Literal["dataset"] = "dataset"
 
 
@@ -62,6 +69,7 @@ def object_from_json(data: Mapping[str, Any]) -> PoolObject:
     if fields["kind"] == "model":
         fields["adapters"] = tuple(fields["adapters"])
         return ModelObject(**fields)
+    fields["columns"] = tuple(map(tuple, fields.get("columns", ())))
     return DatasetObject(**fields)
 
 

@@ -4,6 +4,7 @@
 |---|---|---|
 | 1 | type, version, input digests, every hyperparameter, seed, dtype | model, rows, scorer, prompt format, tokens, dtype |
 | 2 | the same, with the scheme's number, and only those hyperparameters that differ from their default of the day they came | the same, with the scheme's number |
+| 3 | the same: the number tells that rows are encoded as `ASKED` says | the same, and how answers are asked for and read (`think`, `thinking`, `generation`) |
 
 A new run gets the newest scheme and keeps it to its end, so that a run of an older version goes on with the digests and the choices
 that it would have made. Work that is on record under an older scheme (an object or an evaluation of the store) keeps that digest: it is
@@ -15,10 +16,13 @@ from __future__ import annotations
 
 from typing import Any
 
-SCHEME = 2
+SCHEME = 3
 """The newest scheme: what new runs get."""
-SCHEMES = (2, 1)
+SCHEMES = (3, 2, 1)
 """Every scheme that can be read, the newest first."""
+ASKED = 3
+"""The scheme from which on a template's own marks and end-of-turn tokens are followed, answers are asked for with neutral settings, and read
+without what was thought before them. Work under an older one is done as it was done then."""
 
 
 def numbered(body: dict[str, Any], scheme: int) -> dict[str, Any]:

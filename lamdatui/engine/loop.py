@@ -63,7 +63,7 @@ class Loop:
         self.clock = clock
         self.publish = publish
         self.approvals = Approvals(workspace.types, machine)
-        self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype)
+        self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype, journal.state.scheme)
         self.requests = Requests(workspace, store, self.scoring, machine)
         self.forecasts = Forecasts()
         self.woken = asyncio.Event()

@@ -1,49 +1,57 @@
-"""Datasets and task files: read row by row (`rowfiles`, `rowshapes`), with the row's number in every complaint."""
+"""Datasets and task files: read row by row (`rowfiles`, `rowshapes`), with the row's place in every complaint."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.fingerprint import Changed
-from lamdatui.base.jsonio import canonical
+from lamdatui.base.fingerprint import Changed, Say
+from lamdatui.base.jsonio import canonical, digest
 from lamdatui.domain.objects import DatasetFormat
-from lamdatui.inputs.rowfiles import read_rows
+from lamdatui.inputs import rowtable
+from lamdatui.inputs.messages import Message, read_arguments, read_tools, said
+from lamdatui.inputs.rowfiles import RowSource, source_bytes, source_digest
 from lamdatui.inputs.rowshapes import (
     COLUMNS,
+    CONTEXT,
     PARTS,
     UNTRAINED,
-    Message,
-    check_question,
+    ReadRow,
     dataset_format,
     normalise,
+    question_parts,
+    read_question,
     read_row,
     row_chars,
 )
 
 __all__ = [
     "COLUMNS",
+    "CONTEXT",
     "PARTS",
     "DatasetInfo",
     "Message",
     "dataset_format",
-    "info_of",
     "inspect_dataset",
     "is_promised",
     "normalise",
+    "question_parts",
     "read_dataset",
     "read_noted",
     "read_task",
     "read_task_rows",
     "row_chars",
+    "said",
 ]
 
-
 Answers = Literal["all", "last"]
+Columns = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +71,60 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True)
 class DatasetRows:
-    """The rows of a dataset, their digest, and what of them is not used."""
+    """The rows of a dataset (`lamdatui.inputs.rowshapes.ReadRow.parts`), and what is known of them together."""
 
-    rows: list[dict[str, Any]]
-    digest: str
-    numbers: list[int]
+    rows: Sequence[dict[str, Any]]
+    numbers: Sequence[int]
     """Of each row, which one of the file it is of (from 1): a conversation may give more than one."""
-    read: int
-    """Rows of the file."""
-    notes: tuple[str, ...]
+    info: DatasetInfo
+
+
+@dataclass(slots=True)
+class _Pass:
+    """What is known after each row of a dataset; `answers` as in `read_noted`."""
+
+    answers: Answers
+    keys: frozenset[str] = frozenset()
+    form: DatasetFormat = "sft"
+    read: int = 0
+    rows: int = 0
+    chars: int = 0
+    several: int = 0
+    """Conversations with more answers than one."""
+    other: bool = False
+    """Whether a record gave other rows than its last answer."""
+    second: bool = False
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def take(self, row: ReadRow) -> tuple[dict[str, Any], list[int]]:
+        """The record as a table keeps it, and the places of its rows (`rowtable.row_of`). Raises ValueError."""
+        if row.untrained and self.answers == "last":
+            raise ValueError(UNTRAINED)
+        keys = frozenset(row.parts.keys() - set(CONTEXT))
+        if self.read and keys != self.keys:
+            raise ValueError("this row has another shape than the first one; one shape a dataset")
+        self.keys, self.form = keys, dataset_format(row.parts)
+        self.read += 1
+        self.unused.update(row.unused)
+        self.several += len(row.answers) > 1
+        self.second |= row.second_reading
+        taken = row.answers if self.answers == "all" else (row.parts,)
+        self.other |= taken != (row.parts,)
+        self.rows += len(taken)
+        self.chars += sum(map(row_chars, taken))
+        if taken == (row.parts,) or not taken:
+            return row.parts, [-1] * len(taken)
+        last = taken[-1]
+        context = {name: last[name] for name in CONTEXT if name in last}
+        return {"turns": [*last["prompt"], *last["completion"]], **context}, [len(each["prompt"]) for each in taken]
+
+    def info(self, sha256: str, columns: Columns) -> DatasetInfo:
+        """What the whole is, once all rows were taken. Raises ValueError when nothing is left."""
+        if not self.rows:
+            raise ValueError("no answer of the dataset is to be trained" if self.read else "the dataset is empty")
+        found = _digest(sha256, Reading(self.second, "all" if self.other else "last"), columns)
+        notes = _notes(self.unused, self.several if self.answers == "last" else 0, self.read)
+        return DatasetInfo(self.form, self.rows, found, self.chars // self.rows, self.read, tuple(notes))
 
 
 def read_dataset(path: Path, promised: str = "", answers: Answers = "all") -> list[dict[str, Any]]:
@@ -79,52 +132,87 @@ def read_dataset(path: Path, promised: str = "", answers: Answers = "all") -> li
 
     Raises LamdatuiError that names the file and the row, Changed when these are not the rows that were promised.
     """
-    return read_noted(path, promised, answers).rows
+    return list(read_noted(path, promised, answers).rows)
 
 
-def read_noted(path: Path, promised: str = "", answers: Answers = "all") -> DatasetRows:
-    """The same with what is not used.
+def read_noted(
+    path: Path, promised: str = "", answers: Answers = "all", columns: Columns | None = None, say: Say | None = None
+) -> DatasetRows:
+    """The same with what is known of them. Of large files the rows are in a table on disk (`rowtable`), and read but once.
 
     `answers`: whether each answer of a conversation is a row, with what comes before it as its prompt, or the last one alone.
-    `promised` is the digest of rows that were read before: it tells how they were read.
+    `promised` is the digest of rows that were read before: it tells how they were read. `columns`: names that are known here → the file's.
+    `say` hears of what takes long.
     """
-    found, sha256 = read_rows(path)
+    columns = dict(columns or {})
+    is_large = _size(path) >= rowtable.LARGE_BYTES
+    sha256 = _source_digest(path) if promised or is_large else ""
     if promised:
-        how = _readings(sha256).get(promised)
+        how = _readings(sha256, columns).get(promised)
         if how is None:
             raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
         answers = how.answers
+    key = {"sha256": sha256, "answers": answers, "columns": columns}
+    if is_large and (kept := rowtable.find(key)):
+        table, about = kept
+        info = DatasetInfo(**{name: about[name] for name in DatasetInfo.__dataclass_fields__})
+        found = DatasetRows(table, table.numbers, info)
+    else:
+        if is_large and say is not None:
+            say(f"reading the rows of {path.name} ({_size(path) / 2**20:,.0f} MiB): once, until it changes")
+        found = _read(path, answers, columns, rowtable.Writer(key) if is_large else None)
+    if promised and found.info.digest != promised:
+        raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
+    return found
+
+
+def _size(path: Path) -> int:
+    with _readable(path):
+        return source_bytes(path)
+
+
+def _source_digest(path: Path) -> str:
+    with _readable(path):
+        return source_digest(path)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises LamdatuiError for an OSError."""
+    try:
+        yield
+    except OSError as error:
+        raise LamdatuiError(f"can't read the file: {error.strerror or error}", where=str(error.filename or path)) from error
+
+
+def _read(path: Path, answers: Answers, columns: Columns, writer: rowtable.Writer | None) -> DatasetRows:
+    """Read every row; into a table, where there is a writer. Raises LamdatuiError."""
+    source, seen = RowSource(path), _Pass(answers)
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
-    unused: Counter[str] = Counter()
-    several, other, second = 0, False, False
-    for number, value in found:
-        where = f"{path}, row {number}"
-        try:
-            row = read_row(value)
-            if row.untrained and answers == "last":
-                raise ValueError(UNTRAINED)
-        except ValueError as error:
-            raise LamdatuiError(str(error), where=where, fix=f"columns: {COLUMNS}") from error
-        if rows and row.parts.keys() != rows[0].keys():
-            raise LamdatuiError("this row has another shape than the first one", where=where, fix="one shape per file")
-        unused.update(row.unused)
-        several += len(row.answers) > 1
-        second |= row.second_reading
-        taken = row.answers if answers == "all" else (row.parts,)
-        other |= taken != (row.parts,)
-        rows += taken
-        numbers += [number] * len(taken)
-    if not rows:
-        raise LamdatuiError(
-            "the dataset is empty" if not found else "no answer of the dataset is to be trained", where=str(path)
-        )
-    digest = _digest(sha256, Reading(second, "all" if other else "last"))
-    if promised and digest != promised:
-        raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
-    return DatasetRows(
-        rows, digest, numbers, len(found), tuple(_notes(unused, several if answers == "last" else 0, len(found)))
-    )
+    where = str(path)
+    try:
+        for place, value in source:
+            where = place
+            kept, places = seen.take(read_row(value, columns))
+            if writer is not None:
+                writer.add(kept, places)
+            else:
+                rows += [rowtable.row_of(kept, place) for place in places]
+                numbers += [seen.read] * len(places)
+        if not seen.rows:
+            where = str(path)
+        info = seen.info(source.sha256, columns)
+    except ValueError as error:
+        raise LamdatuiError(str(error), where=where, fix=f"columns: {COLUMNS}") from error
+    finally:
+        if writer is not None and not seen.rows:
+            writer.drop()
+    if writer is None:
+        return DatasetRows(rows, numbers, info)
+    about = {name: getattr(info, name) for name in DatasetInfo.__dataclass_fields__}
+    table = writer.finish({**about, "notes": list(info.notes)})
+    return DatasetRows(table, table.numbers, info)
 
 
 class Reading(NamedTuple):
@@ -135,21 +223,22 @@ class Reading(NamedTuple):
     answers: Answers
 
 
-def _digest(sha256: str, how: Reading) -> str:
+def _digest(sha256: str, how: Reading, columns: Columns) -> str:
     """The identity of rows: the file's, where the first version would have read the same."""
     told = ["second reading"] * how.second + ["every answer"] * (how.answers == "all")
+    told += [f"columns {digest(dict(columns))}"] * bool(columns)
     return hashlib.sha256(f"{sha256} {', '.join(told)}".encode()).hexdigest() if told else sha256
 
 
-def _readings(sha256: str) -> dict[str, Reading]:
+def _readings(sha256: str, columns: Columns) -> dict[str, Reading]:
     """Digest → how rows of a file with that sha256 were read."""
     every = [Reading(second, answers) for second in (False, True) for answers in get_args(Answers)]
-    return {_digest(sha256, how): how for how in every}
+    return {_digest(sha256, how, columns): how for how in every}
 
 
-def is_promised(sha256: str, promised: str) -> bool:
+def is_promised(sha256: str, promised: str, columns: Columns | None = None) -> bool:
     """Whether bytes with this sha256 may be the dataset with this digest: rows are not read for it."""
-    return promised in _readings(sha256)
+    return promised in _readings(sha256, columns or {})
 
 
 def _notes(unused: Counter[str], several: int, rows: int) -> list[str]:
@@ -166,21 +255,17 @@ def _notes(unused: Counter[str], several: int, rows: int) -> list[str]:
     return found
 
 
-def inspect_dataset(path: Path, promised: str = "", answers: Answers = "all") -> DatasetInfo:
-    """Read a whole dataset once and tell its format, rows and digest; `promised` and `answers` as in `read_noted`.
+def inspect_dataset(
+    path: Path, promised: str = "", answers: Answers = "all", columns: Columns | None = None, say: Say | None = None
+) -> DatasetInfo:
+    """Read a whole dataset once and tell its format, rows and digest; the arguments are those of `read_noted`.
 
     A file that is not the promised one is told as it is now. Raises LamdatuiError.
     """
     try:
-        return info_of(read_noted(path, promised, answers))
+        return read_noted(path, promised, answers, columns, say).info
     except Changed:
-        return info_of(read_noted(path, "", answers))
-
-
-def info_of(found: DatasetRows) -> DatasetInfo:
-    """The same of rows that were read."""
-    chars = sum(map(row_chars, found.rows)) // len(found.rows)
-    return DatasetInfo(dataset_format(found.rows[0]), len(found.rows), found.digest, chars, found.read, found.notes)
+        return read_noted(path, "", answers, columns, say).info
 
 
 def read_task_rows(path: Path, promised: str = "") -> list[dict[str, Any]]:
@@ -196,11 +281,11 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
     rows = []
     seen: set[str | int] = set()
     kind: type | None = None
-    found, digest = read_rows(path)
-    if promised and digest != promised:
-        raise Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
-    for number, value in found:
-        where = f"{path}, row {number}"
+    changed = Changed(f"the file is not the one that the run began with (sha256 {promised[:12]}…)", where=str(path))
+    if promised and _source_digest(path) != promised:
+        raise changed
+    source = RowSource(path)
+    for where, value in source:
         missing = {"id", "split", "messages", "reference"} - set(value if isinstance(value, dict) else ())
         if missing:
             raise LamdatuiError(f"a task row lacks {', '.join(sorted(missing))}", where=where)
@@ -212,10 +297,22 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
         if value["id"] in seen:
             raise LamdatuiError(f"the id {value['id']!r} is there twice", where=where)
         try:
-            check_question(value["messages"])
+            asked(value)
             canonical(value)  # no NaN: the rows have a digest
         except ValueError as error:
             raise LamdatuiError(str(error), where=where) from error
         seen.add(value["id"])
         rows.append(value)
-    return rows, digest
+    if promised and source.sha256 != promised:
+        raise changed
+    return rows, source.sha256
+
+
+def asked(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a task's row asks: `prompt`, and the `CONTEXT` that it has. Raises ValueError when that can't be asked."""
+    found: dict[str, Any] = {"prompt": read_question(row["messages"])}
+    if row.get("tools"):
+        found["tools"] = read_tools(row["tools"], "tools")
+    if row.get("chat_template_kwargs"):
+        found["chat_template_kwargs"] = read_arguments(row["chat_template_kwargs"], "chat_template_kwargs")
+    return found

@@ -27,14 +27,18 @@ QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F4", "I8", "U8"))
 """Types of weights that only mean something with their scales."""
 ADAPTER = "adapter_config.json"
 FULL = "take the model in bf16, fp16 or fp32; a step with method: qlora quantises it by itself"
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """`digest` covers weights, config and tokenizer; `layout` architecture, tensor shapes and vocabulary; `tokenizer` the last."""
+    """`digest` covers weights, config, tokenizer, templates and generation settings; `layout` architecture, tensor shapes and vocabulary;
+    `tokenizer` the last. `older` is the digest that the first versions gave, which covers no generation settings; empty where they would have
+    refused the model."""
 
     digest: str
+    older: str
     architecture: str
     layout: str
     parameters: int
@@ -70,18 +74,42 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors(file).items()}
 
 
-def model_digest(path: Path, *, always: bool = False, say: Say | None = None) -> str:
-    """The digest of a model directory as it is now; `always` and `say` as in `fingerprint.hashes`. Raises OSError."""
-    return digest(_hashes(path, always, say))
+def model_digests(
+    path: Path, *, adapter: Path | None = None, template: str = "", always: bool = False, say: Say | None = None
+) -> tuple[str, str]:
+    """`ModelInfo.digest` and `ModelInfo.older` of a model directory as it is now, with an adapter on it, and with a template in place of its own.
+
+    `always` and `say` as in `fingerprint.hashes`. Raises OSError.
+    """
+    return _digests(*_hashes(path, always, say), adapter, template, always)
 
 
-def _hashes(path: Path, always: bool, say: Say | None) -> dict[str, str]:
-    """Name → sha256 of what makes the model: config, weights, tokenizer, chat template."""
+def _digests(
+    files: Mapping[str, str], later: Mapping[str, str], adapter: Path | None, template: str, always: bool
+) -> tuple[str, str]:
+    more = {"template": digest(template)} if template else {}
+    if adapter is not None:
+        parts = [adapter / ADAPTER, *sorted(adapter.glob("*.safetensors"))]
+        more |= {f"adapter/{file.name}": found for file, found in hashes(parts, always=always).items()}
+    older = "" if more else digest(files)
+    return digest({**files, **later, **more}), older
+
+
+def is_model(path: Path, promised: str, *, adapter: Path | None = None, template: str = "", always: bool = False) -> bool:
+    """Whether a directory holds what was promised, under either digest. Raises OSError."""
+    return promised in model_digests(path, adapter=adapter, template=template, always=always)
+
+
+def _hashes(path: Path, always: bool, say: Say | None) -> tuple[dict[str, str], dict[str, str]]:
+    """Name → sha256 of what makes the model: config, weights, tokenizer, chat template; and of what older digests do not cover."""
     tokenizer = sorted(p for p in path.glob("tokenizer*") if p.is_file()) + sorted(path.glob("*.jinja"))
     # Older digests know none of a pair: such a model was refused.
     pair = [path / name for name in PAIR if not tokenizer_file(path) and (path / name).is_file()]
     files = [path / "config.json", *sorted(path.glob("*.safetensors")), *tokenizer, *pair]
-    return {file.name: found for file, found in hashes(files, always=always, say=say).items()}
+    later = [file for file in (path / "generation_config.json",) if file.is_file()]
+    later += sorted((path / "additional_chat_templates").glob("*.jinja"))
+    found = hashes([*files, *later], always=always, say=say)
+    return {file.name: found[file] for file in files}, {file.name: found[file] for file in later}
 
 
 def tokenizer_file(path: Path) -> Path | None:
@@ -89,18 +117,21 @@ def tokenizer_file(path: Path) -> Path | None:
     return next((path / name for name in ("tokenizer.json", "tokenizer.model") if (path / name).is_file()), None)
 
 
-def inspect_model(path: Path, *, always: bool = False, say: Say | None = None) -> ModelInfo:
-    """Look at a Hugging Face model directory; `always` and `say` as in `fingerprint.hashes`.
+def inspect_model(
+    path: Path, *, adapter: Path | None = None, template: str = "", always: bool = False, say: Say | None = None
+) -> ModelInfo:
+    """Look at a Hugging Face model directory; the arguments are those of `model_digests`.
 
     Raises LamdatuiError when it is not one, has no safetensors, or asks for its own code (`auto_map`).
     """
     try:
         _only_files(path)
         config = _config(path)
-        weights = _tensors(path)
+        weights = read_tensors(path)
         _check_names(path, weights, config)
         shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
-        files = _hashes(path, always, say)
+        files, later = _hashes(path, always, say)
+        now, older = _digests(files, later, adapter, template, always)
     except OSError as error:
         raise LamdatuiError(f"can't read the model: {error.strerror or error}", where=str(error.filename or path)) from error
     vocabulary = {name: value for name, value in files.items() if name in VOCABULARIES}
@@ -112,7 +143,8 @@ def inspect_model(path: Path, *, always: bool = False, say: Say | None = None) -
         )
     tokens = _vocabulary(path, vocabulary)
     return ModelInfo(
-        digest=digest(files),
+        digest=now,
+        older=older,
         architecture=str(config.get("model_type", "unknown")),
         layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": tokens}),
         parameters=sum(prod(shape) for shape in shapes.values()),
@@ -143,7 +175,7 @@ def _only_files(path: Path) -> None:
 def _config(path: Path) -> dict[str, Any]:
     where = str(path / "config.json")
     if (path / ADAPTER).exists():
-        raise _adapter(path)
+        raise LamdatuiError("this is a LoRA adapter, not a whole model", where=str(path / ADAPTER))
     try:
         config = read_json(path / "config.json")
     except (OSError, ValueError) as error:
@@ -172,19 +204,6 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _adapter(path: Path) -> LamdatuiError:
-    """That a directory holds a LoRA adapter, and of which base."""
-    try:
-        base = str(read_json(path / ADAPTER)["base_model_name_or_path"])
-    except (OSError, ValueError, KeyError, TypeError):
-        base = "its base"
-    return LamdatuiError(
-        f"this is a LoRA adapter of {base}, not a whole model",
-        where=str(path / ADAPTER),
-        fix="merge it into its base (PEFT's merge_and_unload, then save_pretrained), and name the folder that you get",
-    )
-
-
 def _is_native(kind: str) -> bool:
     """Whether transformers has an architecture of its own for a model type: then it takes that one, not the model's code."""
     spec = importlib.util.find_spec("transformers")
@@ -199,7 +218,7 @@ def _weights(path: Path) -> list[Path]:
     return sorted(path.glob("*.safetensors"))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """All weights, every file that the index names among them. Raises LamdatuiError."""
     weights = _weights(path)
     if not weights:
@@ -211,6 +230,12 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         except (ValueError, OSError) as error:
             raise LamdatuiError(f"broken weights: {error}", where=str(file)) from error
     index = path / INDEX
+    if index.exists() and (path / SINGLE).exists() and len(weights) > 1:
+        raise LamdatuiError(
+            f"the weights are there twice: {SINGLE}, and the files of {INDEX}",
+            where=str(path),
+            fix="remove what is left over of the two",
+        )
     if index.exists():
         try:
             named = set(read_json(index)["weight_map"].values())

@@ -2,25 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from lamdatui.inputs.rowshapes import ANSWERS
+
 Row = Mapping[str, Any]
+GRAM = 13
+"""Words in a row that two texts share before they count as overlapping (GPT-3: Brown et al. 2020, arXiv 2005.14165, appendix C)."""
+_PART = (GRAM + 1) // 2
+"""Every run of `GRAM` words has one of this many that begins at a multiple of it."""
+_WORD = re.compile(r"\w+")
 
 
-def question_of(messages: Sequence[Mapping[str, Any]]) -> str:
+def question_of(messages: Sequence[Row]) -> str:
     """What is asked in a conversation: its last turn by a user, without regard to case and spaces; empty where there is none."""
     asked = next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
     return " ".join(asked.casefold().split())
 
 
-def shared(asked: Iterable[str], task: Mapping[str, Sequence[Row]]) -> dict[str, tuple[int, str]]:
-    """Split → how many of a dataset's questions are asked by the task, too, and the first of them; splits without one are left out."""
-    splits = {split: {question_of(row["messages"]) for row in held} - {""} for split, held in task.items()}
-    found: dict[str, tuple[int, str]] = {}
-    for question in asked:
-        for split, questions in splits.items():
-            if question in questions:
-                count, first = found.get(split, (0, question))
-                found[split] = (count + 1, first)
-    return found
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
+
+
+@dataclass(slots=True)
+class Shared:
+    """How many rows of a dataset share something with a split, and the first of them."""
+
+    count: int = 0
+    first: int = 0
+    example: str = ""
+
+    def add(self, number: int, example: str) -> None:
+        """One more row (from 1)."""
+        if not self.count:
+            self.first, self.example = number, example
+        self.count += 1
+
+
+@dataclass
+class Overlap:
+    """What of a dataset's rows a task's splits hold too: `add` each row, then look at `exact` and `ngram` (by split)."""
+
+    splits: Mapping[str, Sequence[Row]]
+    exact: dict[str, Shared] = field(default_factory=dict)
+    """Rows that ask what a row of the split asks."""
+    ngram: dict[str, Shared] = field(default_factory=dict)
+    """Other rows with a run of `GRAM` words of a row of the split, in what they ask or answer."""
+    rows: int = 0
+
+    def __post_init__(self) -> None:
+        self._questions: dict[bytes, set[str]] = {}
+        self._grams: dict[tuple[str, ...], str] = {}
+        for split, held in self.splits.items():
+            for row in held:
+                if question := question_of(row["messages"]):
+                    self._questions.setdefault(_short(question), set()).add(split)
+                    words = _words(question)
+                    self._grams.update((tuple(words[at : at + GRAM]), split) for at in range(len(words) - GRAM + 1))
+        self._parts = {gram[at : at + _PART] for gram in self._grams for at in range(GRAM - _PART + 1)}
+
+    def add(self, row: Row) -> None:
+        """A row's parts (`lamdatui.inputs.rowshapes.ReadRow.parts`)."""
+        self.rows += 1
+        question = question_of(row.get("prompt", ()))
+        if question and (splits := self._questions.get(_short(question))):
+            for split in splits:
+                self.exact.setdefault(split, Shared()).add(self.rows, question)
+        elif self._grams and (split := self._found(row)):
+            self.ngram.setdefault(split, Shared()).add(self.rows, question or row.get("text", ""))
+
+    def _found(self, row: Row) -> str:
+        """The split that a run of words of the row's last question, its answers or its text is of; empty where it is of none."""
+        texts = [row.get("text", ""), question_of(row.get("prompt", ()))]
+        texts += [turn["content"] for name in ANSWERS for turn in row.get(name, ())]
+        for words in map(_words, texts):
+            if any(tuple(words[at : at + _PART]) in self._parts for at in range(0, len(words) - _PART + 1, _PART)):
+                grams = (tuple(words[at : at + GRAM]) for at in range(len(words) - GRAM + 1))
+                if found := next((self._grams[gram] for gram in grams if gram in self._grams), ""):
+                    return found
+        return ""
+
+
+def _short(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=12).digest()

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest, regular
 from lamdatui.base.strictyaml import parse_yaml, told
+from lamdatui.inputs.namedtemplates import SUFFIX
 from lamdatui.planner.settings import PlannerSettings
 
 Name = str
@@ -28,19 +29,27 @@ class _Strict(BaseModel):
 
 
 class ModelSpec(_Strict):
-    """A base model: a Hugging Face directory with safetensors, or `catalogue:NAME[/folder]`."""
+    """A base model: a Hugging Face directory with safetensors, `catalogue:NAME[/folder]`, or a LoRA adapter.
+
+    `chat_template`: a template in place of its own, by name (`lamdatui.inputs.namedtemplates`) or as a file. `base`: the model that an adapter
+    stands on, where its adapter_config.json names none that is here.
+    """
 
     path: str
+    chat_template: str = ""
+    base: str = ""
 
 
 class DatasetSpec(_Strict):
     """A file of rows, `catalogue:NAME/file`, or `reasoning-gym:NAME?size=…&seed=…` (generated rows with a verifier).
 
-    `answers`: whether all answers of a conversation are trained, each with what comes before it, or the `last` one alone.
+    A file, a folder of them or a pattern. `answers`: whether all answers of a conversation are trained, each with what comes before it, or
+    the `last` one alone. `columns`: names of columns, and of keys of messages, that are known → those of the file.
     """
 
     path: str
     answers: Literal["all", "last"] = "all"
+    columns: dict[str, str] = {}
 
 
 class RowsSpec(_Strict):
@@ -57,6 +66,12 @@ class TaskSpec(_Strict):
     scorer: str
     max_new_tokens: int = Field(default=128, ge=1, le=8192)
     rows: RowsSpec = RowsSpec()
+    think: Literal["strip", "keep"] = "strip"
+    """Whether what a model thought before its answer is scored with it."""
+    thinking: bool | None = None
+    """Whether chat templates that know of it let the model think; they are told nothing by default."""
+    generation: Literal["neutral", "own"] = "neutral"
+    """`own`: answers are asked for with the settings of each model's generation_config.json."""
 
 
 class ObjectiveSpec(_Strict):
@@ -114,6 +129,14 @@ class StepsSpec(_Strict):
     on_stall: Literal["report", "stop"] = "report"
 
 
+class ContaminationSpec(_Strict):
+    """What becomes of training rows that a task's rows stand in: those that ask the same, and those that share 13 words in a row. `block`: a run
+    does not start; `report`: `check` tells."""
+
+    exact: Literal["block", "report"] = "block"
+    ngram: Literal["block", "report"] = "report"
+
+
 class Profile(_Strict):
     """One search."""
 
@@ -134,18 +157,28 @@ class Profile(_Strict):
     verify: Literal["auto", "always"] = "auto"
     """`always`: hash every input at each look; `auto`: above 2 GiB only when size, times or inode have changed."""
     steps: StepsSpec = StepsSpec()
+    contamination: ContaminationSpec = ContaminationSpec()
 
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
         plain = self.model_dump(mode="json", exclude=set(OUTSIDE))
-        for spec in plain["datasets"].values():
-            # A dataset's own digest says how it was read; profiles of the first versions don't know the key.
-            del spec["answers"]
+        # The digests of models and datasets say how those were read. Profiles of the first versions don't know the other keys.
+        for section, keys in LATER.items():
+            for spec in plain[section].values():
+                for key, default in keys.items():
+                    if default is ... or spec[key] == default:
+                        del spec[key]
         return digest(plain)
 
 
-OUTSIDE = ("budget", "mode", "verify", "steps")
+OUTSIDE = ("budget", "mode", "verify", "steps", "contamination")
 """Sections of a profile that say nothing of what is searched."""
+LATER: dict[str, dict[str, Any]] = {
+    "models": {"chat_template": ..., "base": ...},
+    "datasets": {"answers": ..., "columns": ...},
+    "tasks": {"think": "strip", "thinking": None, "generation": "neutral"},
+}
+"""Keys that came after the first version, with the value that says nothing of what is searched; `...`: none does."""
 
 
 def _read(path: Path) -> tuple[Any, yaml.Node | None]:
@@ -199,6 +232,7 @@ _FIELDS: dict[str, type[BaseModel]] = {
     "planner": PlannerSettings,
     "budget": BudgetSpec,
     "steps": StepsSpec,
+    "contamination": ContaminationSpec,
 }
 
 
@@ -283,6 +317,10 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
     for section in ("models", "datasets", "tasks"):
         for spec in plain[section].values():
             spec["path"] = _absolute(spec["path"], folder)
+    for spec in plain["models"].values():
+        spec["base"] = spec["base"] and _absolute(spec["base"], folder)
+        if "/" in spec["chat_template"] or spec["chat_template"].endswith(SUFFIX):
+            spec["chat_template"] = _absolute(spec["chat_template"], folder)
     if plain["planner"]:
         _place_planner(plain["planner"], folder)
     if plain["planner"] and plain["planner"]["adapter"]:

@@ -1,30 +1,39 @@
 """Files of rows: JSON lines, a JSON array, CSV and TSV, each also gzip or zstd; Parquet and Arrow. Told by what they hold, not by their names.
 
-Every reader gives the rows with their numbers (from 1), and the sha256 of the very bytes that they were read from.
+A source is one such file, a folder of them (`save_to_disk` of datasets, shards) or a pattern. Every reader gives the rows one after the other,
+each with its place, and at the end the sha256 of the very bytes that they were read from.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.fingerprint import Changed
-from lamdatui.base.jsonio import parse_json, regular
+from lamdatui.base.fingerprint import Changed, hashes
+from lamdatui.base.jsonio import parse_json, read_json, regular
 
 ROW_BYTES = 4 * 1024 * 1024
+BATCH_ROWS = 4096
+"""Rows of a columnar file that are turned into objects at a time."""
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 """How a file begins → how it is compressed."""
 _PARQUET, _ARROW, _ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _CELLS = ("messages", "conversations", "history", "prompt", "completion", "chosen", "rejected")
 """Columns of a table of text that may hold JSON: a list of messages."""
-Numbered = Iterator[tuple[int, Any]]
+_DATA = re.compile(r"^[^.].*\.(jsonl|ndjson|json|csv|tsv|parquet|arrow)(\.(gz|zst))?$", re.IGNORECASE)
+_BESIDE = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
+"""Files beside rows that hold none."""
+_SPLIT = re.compile(r"(train|test|valid(?:ation)?|dev|eval)(?![a-z])", re.IGNORECASE)
+Numbered = Iterable[tuple[int, Any]]
 
 
 class _Hashed(io.RawIOBase):
@@ -50,19 +59,106 @@ class _Hashed(io.RawIOBase):
         return self._digest.hexdigest()
 
 
-def read_rows(path: Path) -> tuple[list[tuple[int, Any]], str]:
-    """All rows of a file and the sha256 of its bytes. Raises LamdatuiError with the row, where one is wrong."""
+class RowSource:
+    """The rows of a file, a folder or a pattern: iterate over `(place, value)`, then ask for `sha256`. Raises LamdatuiError with the place."""
+
+    def __init__(self, path: Path) -> None:
+        self.files = source_files(path)
+        self._found: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        self._found.clear()
+        for file in self.files:
+            for number, value in self._rows(file):
+                yield f"{file}, row {number}", value
+
+    @property
+    def sha256(self) -> str:
+        """Of the bytes that were read: known once all rows were."""
+        return _together(self._found)
+
+    def _rows(self, path: Path) -> Numbered:
+        try:
+            with regular(path).open("rb") as handle:
+                start = handle.read(8)
+                handle.seek(0)
+                if start.startswith((_PARQUET, _ARROW, _ARROW_STREAM)):
+                    self._found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
+                    yield from _columns(handle, path, start)
+                else:
+                    source = _Hashed(handle)
+                    yield from _text(source, path, start)
+                    self._found[path.name] = source.finish()
+        except OSError as error:
+            raise LamdatuiError(f"can't read the file: {error.strerror or error}", where=str(path)) from error
+
+
+def source_digest(path: Path, *, always: bool = False) -> str:
+    """`RowSource.sha256` without reading the rows; `always` as in `fingerprint.hashes`. Raises OSError, LamdatuiError."""
+    return _together({file.name: found for file, found in hashes(source_files(path), always=always).items()})
+
+
+def source_bytes(path: Path) -> int:
+    """The size of a source's files together. Raises OSError, LamdatuiError."""
+    return sum(file.stat().st_size for file in source_files(path))
+
+
+def _together(found: dict[str, str]) -> str:
+    """One file's own sha256; several ones' with their names."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in found.items()).encode()).hexdigest()
+
+
+def is_pattern(path: Path) -> bool:
+    """Whether a path that does not exist is meant as a pattern of files."""
+    return any(sign in str(path) for sign in "*?[") and not path.exists()
+
+
+def source_files(path: Path) -> list[Path]:
+    """The files of a source in their order. Raises LamdatuiError when a folder or a pattern holds none, or more than one split."""
+    if is_pattern(path):
+        found = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if file.is_file()]
+        if not found:
+            raise LamdatuiError(
+                "no file is called so", where=str(path), fix="check the pattern; relative ones start at the profile's folder"
+            )
+        return found
+    if not path.is_dir():
+        return [path]
+    if (path / "dataset_dict.json").exists():
+        splits = sorted(part.name for part in path.iterdir() if (part / "state.json").exists())
+        raise LamdatuiError(
+            f"the folder holds the splits {', '.join(splits)}",
+            where=str(path),
+            fix=f"name one of them: {path}/{splits[0] if splits else 'train'}",
+        )
+    if (path / "state.json").exists():
+        return _saved(path)
+    found = sorted(file for file in path.iterdir() if _DATA.search(file.name) and file.name not in _BESIDE and file.is_file())
+    if not found and (path / "data").is_dir():
+        return source_files(path / "data")
+    if not found:
+        raise LamdatuiError(
+            "the folder holds no file of rows",
+            where=str(path),
+            fix="files of rows end in .jsonl, .json, .csv, .tsv, .parquet or .arrow, also .gz or .zst",
+        )
+    splits = sorted({split[1].lower() for file in found if (split := _SPLIT.match(file.name))})
+    if len(splits) > 1:
+        raise LamdatuiError(
+            f"the folder holds the splits {', '.join(splits)}", where=str(path), fix=f"name one: {path}/{splits[0]}*"
+        )
+    return found
+
+
+def _saved(path: Path) -> list[Path]:
+    """The files of a folder that `save_to_disk` of datasets wrote. Raises LamdatuiError."""
+    where = path / "state.json"
     try:
-        with regular(path).open("rb") as handle:
-            start = handle.read(8)
-            handle.seek(0)
-            if start.startswith((_PARQUET, _ARROW, _ARROW_STREAM)):
-                return _columns(handle, path, start)
-            source = _Hashed(handle)
-            found = list(_text(source, path, start))
-            return found, source.finish()
-    except OSError as error:
-        raise LamdatuiError(f"can't read the file: {error.strerror or error}", where=str(path)) from error
+        return [path / file["filename"] for file in read_json(where)["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LamdatuiError(f"not a folder of save_to_disk: {error}", where=str(where)) from error
 
 
 def _text(source: _Hashed, path: Path, start: bytes) -> Numbered:
@@ -148,21 +244,23 @@ def _cell(name: str, value: str | None) -> Any:
     return value or None
 
 
-def _columns(handle: BinaryIO, path: Path, start: bytes) -> tuple[list[tuple[int, Any]], str]:
+def _columns(handle: BinaryIO, path: Path, start: bytes) -> Numbered:
     """A columnar file, which is read at many places: it must not have changed since it was digested."""
     import pyarrow
     from pyarrow import ipc, parquet
 
-    before, digest = os.fstat(handle.fileno()), hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
+    before = os.fstat(handle.fileno())
     handle.seek(0)
-    found: list[Any] = []
+    number = 0
     try:
         if start.startswith(_PARQUET):
-            for batch in parquet.ParquetFile(handle).iter_batches():
-                found += batch.to_pylist()
+            batches = parquet.ParquetFile(handle).iter_batches(batch_size=BATCH_ROWS)
         else:
-            reader = ipc.open_file(handle) if start.startswith(_ARROW) else ipc.open_stream(handle)
-            found = reader.read_all().to_pylist()
+            batches = _batches(ipc.open_file(handle)) if start.startswith(_ARROW) else ipc.open_stream(handle)
+        for batch in batches:
+            for value in batch.to_pylist():
+                number += 1
+                yield number, value
     except (pyarrow.ArrowException, ValueError) as error:
         raise LamdatuiError(
             f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {error}", where=str(path)
@@ -170,4 +268,9 @@ def _columns(handle: BinaryIO, path: Path, start: bytes) -> tuple[list[tuple[int
     after = os.fstat(handle.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise Changed("the file changes while it is read", where=str(path), fix="wait until it is written, then try again")
-    return list(enumerate(found, 1)), digest
+
+
+def _batches(reader: Any) -> Iterator[Any]:
+    for index in range(reader.num_record_batches):
+        whole = reader.get_batch(index)
+        yield from (whole.slice(at, BATCH_ROWS) for at in range(0, whole.num_rows, BATCH_ROWS))

@@ -1,53 +1,55 @@
-"""The shapes that rows of a dataset come in, each read to one: prompt and answers as lists of messages. Pure.
+"""The shapes that rows of a dataset come in, each read to one: prompt and answers as lists of messages (`messages`). Pure.
 
 Shapes, and whose they are: `messages`, `prompt`+`completion`, `prompt`+`chosen`+`rejected`, `chosen`+`rejected` that begin with one
-prompt, `prompt`+`completion`+`label` (TRL); `conversations` of `from` and `value` (ShareGPT), `instruction`+`output` with `input`,
-`system`, `history` (Alpaca, LLaMA-Factory), `instruction`+`context`+`response` (Dolly), `question`+`answer`, `system`+`question`+`chosen`+
-`rejected` (Orca), `kto_tag` (LLaMA-Factory); `prompt`+`scorer`+`reference` is lamdatui's own. A null is an absent value.
+prompt, `prompt`+`completion`+`label`, `prompt`, `text` (TRL); `chosen`+`rejected` as texts of Human and Assistant (hh-rlhf);
+`conversations` of `from` and `value` (ShareGPT), `instruction`+`output` with `input`, `system`, `history` (Alpaca, LLaMA-Factory),
+`instruction`+`context`+`response` (Dolly), `question`+`answer`, `system`+`question`+`chosen`+`rejected` (Orca), `kto_tag`
+(LLaMA-Factory); `prompt`+`scorer`+`reference` is lamdatui's own. Each may have `tools` and `chat_template_kwargs`. A null is an absent value.
 
 Nothing is left out in silence: what would change what is trained is refused, everything else that was not used is named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lamdatui.base.jsonio import canonical
-from lamdatui.base.surrogates import has_lone
 from lamdatui.domain.objects import DatasetFormat
+from lamdatui.inputs.messages import (
+    MARKS,
+    Message,
+    is_there,
+    message_chars,
+    read_arguments,
+    read_message,
+    read_tools,
+    refuse,
+    sound,
+)
 
-Message = dict[str, str]
 COLUMNS = (
     "messages | prompt+completion | prompt+chosen+rejected | chosen+rejected | prompt+completion+label | conversations | "
-    "instruction+output | question+answer | prompt+scorer+reference"
+    "instruction+output | question+answer | prompt+scorer+reference | prompt | text; columns: in the profile maps other names"
 )
 ANSWERS = ("completion", "chosen", "rejected")
 PARTS = ("prompt", *ANSWERS)
-ROLES = {
-    **dict.fromkeys(("user", "human", "prompter"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "model", "chatgpt", "bing", "bard"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
+CONTEXT = ("tools", "chat_template_kwargs")
+"""What a row may have for the chat template beside its messages: functions that are offered, and arguments."""
+_TELLING: dict[str, DatasetFormat] = {
+    "chosen": "preference",
+    "label": "unpaired",
+    "scorer": "verifiable",
+    "text": "text",
 }
-"""Role as it is written → as it is read."""
-_TOOL_ROLES = frozenset(("tool", "function", "observation", "ipython", "function_call", "tool_call", "tool_response"))
-_TOOLS = "tool calls are not trained yet: they would be lost"
-_CHANGES = {
-    **dict.fromkeys(("tools", "functions", "tool_calls", "function_call"), _TOOLS),
-    **dict.fromkeys(("images", "image", "videos", "video", "audio", "audios"), "only text is trained"),
-    **dict.fromkeys(
-        ("reasoning_content", "thinking", "reasoning"), "it would be lost; write it into content as the model shall give it"
-    ),
-    "chat_template_kwargs": "the chat template is used without arguments: they would be lost",
-    **dict.fromkeys(("input_ids", "labels", "attention_mask", "loss_mask"), "rows are rendered with the model's own template"),
-    "segments": "rows are rendered with the model's own template",
-}
-"""Columns and keys of a message that change what is trained → why a row that has one is refused."""
-_TELLING: dict[str, DatasetFormat] = {"chosen": "preference", "label": "unpaired", "scorer": "verifiable"}
 _ANSWERS = (("instruction", "output"), ("instruction", "response"), ("question", "answer"), ("query", "response"))
 _ANSWERS += (("prompt", "response"), ("input", "output"))
 """Columns of a question and its answer, beside prompt and completion."""
+_ALONE = frozenset(("completion", "chosen", "rejected", "output", "answer", "label", "stepwise", "completions", "labels"))
+"""Columns beside which a prompt is not all that a row means to say."""
 _WEIGHTS = frozenset(("weight", "train", "sample_weight", "loss_weight"))
 _MEANT_HOW = {
     **dict.fromkeys(_WEIGHTS, "rows are not weighted, each counts alike"),
@@ -55,9 +57,9 @@ _MEANT_HOW = {
 }
 """Columns that would change what is trained where nothing has taken them → why such a row is refused."""
 _MEANT = _MEANT_HOW.keys()
-_MARKS = ("weight", "train", "training")
-"""Keys of an answer that say whether it is trained."""
-UNTRAINED = f"the answer that would be trained is marked not to be ({', '.join(_MARKS)})"
+UNTRAINED = f"the answer that would be trained is marked not to be ({', '.join(MARKS)})"
+_TURNS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
+"""How hh-rlhf writes a conversation as one text."""
 _LABELS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
@@ -65,8 +67,8 @@ _LABELS: dict[Any, bool] = {"true": True, "false": False, "1": True, "0": False,
 class ReadRow:
     """A row as it was read.
 
-    `parts`: `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`, `{"prompt", "completion", "label"}` or
-    `{"prompt", "scorer", "reference"}`, prompt and answers as messages.
+    `parts`: `{"prompt", "completion"}`, `{"prompt", "chosen", "rejected"}`, `{"prompt", "completion", "label"}`, `{"prompt"}` or
+    `{"prompt", "scorer", "reference"}`, prompt and answers as messages, with the `CONTEXT` that the row has; or `{"text"}`.
     """
 
     parts: dict[str, Any]
@@ -91,6 +93,10 @@ class _Reader:
     """Answers that are marked so."""
     conversation: list[Message] = field(default_factory=list)
     """All turns, where each answer counts alike."""
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """Keys of messages that are known → the file's, where they differ."""
+    first: int = 1
+    """The first turn that may be trained."""
     second_reading: bool = False
 
     def take(self, name: str) -> Any:
@@ -106,7 +112,7 @@ class _Reader:
         value = self.take(name)
         if not isinstance(value, str):
             raise ValueError(f"{name} is text, not {type(value).__name__}")
-        return _sound(value, name)
+        return sound(value, name)
 
     def turns(self, name: str, role: str) -> list[Message]:
         """A column that is the text of a turn, one message, or several. Raises ValueError."""
@@ -114,7 +120,7 @@ class _Reader:
         if isinstance(value, str):
             if not value:
                 raise ValueError(f"{name} is empty")
-            return [{"role": role, "content": _sound(value, name)}]
+            return [{"role": role, "content": sound(value, name)}]
         return self.messages([value] if isinstance(value, dict) else value, name)
 
     def messages(self, value: Any, name: str) -> list[Message]:
@@ -124,70 +130,47 @@ class _Reader:
         return [self._message(item, name) for item in value]
 
     def _message(self, item: Any, name: str) -> Message:
-        keys = ("from", "value") if isinstance(item, dict) and "role" not in item and "from" in item else ("role", "content")
-        if not isinstance(item, dict) or not isinstance(item.get(keys[0]), str):
-            raise ValueError(f'{name}: a message is {{"role": text, "content": text}}')
-        told, rest = item[keys[0]], {key: value for key, value in item.items() if key not in keys and _is_there(value)}
-        if told in _TOOL_ROLES:
-            raise ValueError(f"{name} has a turn of the role {told}: {_TOOLS}")
-        _refuse(rest, f"{name} has messages with ")
-        content = _content(item.get(keys[1]), name)
-        role, is_trained = ROLES.get(told.lower()), True
-        if role is None:
-            raise ValueError(f"{name}: the role is {told!r}; roles are system, user, assistant")
-        if role == "assistant":
-            marks = {mark: rest.pop(mark) for mark in _MARKS if mark in rest}
-            is_trained = all(value not in (0, False, "0", "false") for value in marks.values())
-        self.second_reading |= role != told or not isinstance(item.get(keys[1]), str)
-        self.unused |= {f"{key} (of a message)" for key in rest}
-        turn = {"role": role, "content": content}
-        if not is_trained:
-            self.untrained.append(turn)
-        return turn
+        found = read_message(_renamed(item, self.keys) if self.keys and isinstance(item, dict) else item, name)
+        self.second_reading |= found.second_reading
+        self.unused |= found.unused
+        if not found.trained:
+            self.untrained.append(found.message)
+        return found.message
 
 
-def _is_there(value: Any) -> bool:
-    """Whether a value says something: what writes unions of columns fills up with nulls and empty lists."""
-    return value is not None and value != [] and value != {}
+OF_MESSAGES = ("role", "content")
+"""Keys of messages that `columns` may map, too."""
 
 
-def _sound(text: str, name: str) -> str:
-    if has_lone(text):
-        raise ValueError(f"{name} holds half of a surrogate pair")
-    return text
+def _renamed(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """A row, or a message, under the names that are known here; what has such a name without being meant keeps it as the file's own."""
+    taken = {column: name for name, column in columns.items()}
+    return {taken.get(name, f"{name} (the file's own)" if name in columns else name): value for name, value in row.items()}
 
 
-def _content(value: Any, name: str) -> str:
-    """Text, or text parts in order. Raises ValueError."""
-    if isinstance(value, list):
-        other = [
-            part
-            for part in value
-            if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str))
-        ]
-        if other:
-            kind = other[0].get("type") if isinstance(other[0], dict) else type(other[0]).__name__
-            raise ValueError(f"{name} has content of the type {kind}; only text is trained")
-        value = "".join(part["text"] for part in value)
-    if not isinstance(value, str):
-        raise ValueError(f'{name}: a message is {{"role": text, "content": text}}')
-    return _sound(value, name)
+def _of_rows(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    """A row under the names that are known here. Raises ValueError when it has none of the columns that are mapped."""
+    wanted = {name: column for name, column in columns.items() if name not in OF_MESSAGES}
+    if wanted and not any(column in row for column in wanted.values()):
+        missing = next(iter(wanted.values()))
+        raise ValueError(f"the row has no column {missing}, which columns: names; it has {', '.join(sorted(map(str, row)))}")
+    return _renamed(row, wanted)
 
 
-def _refuse(names: Mapping[str, Any], where: str) -> None:
-    """Raises ValueError for what would change what is trained."""
-    for name in names:
-        if name in _CHANGES:
-            raise ValueError(f"{where}{name}: {_CHANGES[name]}")
+def read_row(value: Any, columns: Mapping[str, str] | None = None) -> ReadRow:
+    """A row of any of the shapes; `columns` maps names that are known here to the row's own.
 
-
-def read_row(value: Any) -> ReadRow:
-    """A row of any of the shapes. Raises ValueError that says which column is wrong and how."""
+    Raises ValueError that says which column is wrong and how.
+    """
     if not isinstance(value, dict):
         raise ValueError(f"a row is a JSON object, not {type(value).__name__}")
-    reader = _Reader({name: item for name, item in value.items() if _is_there(item)})
-    _refuse(reader.row, "the row has the column ")
-    parts = _parts(reader)
+    told = _of_rows(value, columns) if columns else value
+    reader = _Reader({name: item for name, item in told.items() if is_there(item)}, second_reading=bool(columns))
+    reader.keys = {name: column for name, column in (columns or {}).items() if name in OF_MESSAGES}
+    refuse(reader.row, "the row has the column ")
+    context = _context(reader)
+    parts = _parts(reader) | context
+    reader.second_reading |= bool(context)
     _check_turns(parts)
     left = reader.row.keys() - reader.used
     for name in left & _MEANT:
@@ -195,8 +178,23 @@ def read_row(value: Any) -> ReadRow:
             continue
         raise ValueError(f"the row has the column {name}: {_MEANT_HOW[name]}")
     unused = reader.unused | left
-    answers, untrained = _answers(reader, parts)
+    answers, untrained = _answers(reader, parts, context)
     return ReadRow(parts, frozenset(unused), answers, untrained, reader.second_reading)
+
+
+def _context(reader: _Reader) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in ("tools", "functions"):
+        if reader.has(name) and (tools := read_tools(reader.take(name), name)):
+            found["tools"] = tools
+    if reader.has("chat_template_kwargs"):
+        found["chat_template_kwargs"] = read_arguments(reader.take("chat_template_kwargs"), "chat_template_kwargs")
+    return found
+
+
+def question_parts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row's parts is asked: the prompt, with its context."""
+    return {name: row[name] for name in ("prompt", *CONTEXT) if name in row}
 
 
 def normalise(value: Any) -> dict[str, Any]:
@@ -207,7 +205,7 @@ def normalise(value: Any) -> dict[str, Any]:
     return row.parts
 
 
-def _answers(reader: _Reader, parts: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...], bool]:
+def _answers(reader: _Reader, parts: dict[str, Any], context: dict[str, Any]) -> tuple[tuple[dict[str, Any], ...], bool]:
     """`ReadRow.answers` and `ReadRow.untrained`."""
     marked = [any(turn is other for other in reader.untrained) for name in ANSWERS for turn in parts.get(name, ())]
     turns = reader.conversation
@@ -216,21 +214,19 @@ def _answers(reader: _Reader, parts: dict[str, Any]) -> tuple[tuple[dict[str, An
     places = [
         place
         for place, turn in enumerate(turns)
-        if place and turn["role"] == "assistant" and not any(turn is other for other in reader.untrained)
+        if place >= reader.first and turn["role"] == "assistant" and not any(turn is other for other in reader.untrained)
     ]
-    return tuple({"prompt": turns[:place], "completion": [turns[place]]} for place in places), any(marked)
+    return tuple({"prompt": turns[:place], "completion": [turns[place]], **context} for place in places), any(marked)
 
 
-def check_question(value: Any) -> None:
-    """The conversation of a task's row, which goes to the chat template as it is; it holds no gold answer. Raises ValueError."""
+def read_question(value: Any) -> list[Message]:
+    """The conversation of a task's row, which goes to the chat template and holds no gold answer. Raises ValueError."""
     if not isinstance(value, list) or not value:
         raise ValueError(f"messages is a list of messages, not {type(value).__name__}")
-    for item in value:
-        if not isinstance(item, dict) or not isinstance(item.get("role"), str) or not isinstance(item.get("content"), str):
-            raise ValueError('messages: a message is {"role": text, "content": text}')
-        _sound(item["role"] + item["content"], "messages")
-    if ROLES.get(value[-1]["role"]) == "assistant":
+    turns = [read_message(item, "messages").message for item in value]
+    if turns[-1]["role"] == "assistant":
         raise ValueError("messages end with an answer, which the model would only have to repeat; end them before it")
+    return turns
 
 
 def _parts(reader: _Reader) -> dict[str, Any]:
@@ -242,18 +238,40 @@ def _parts(reader: _Reader) -> dict[str, Any]:
         if reader.has(name) and not reader.has("prompt", "completion"):
             return _conversation(reader, name)
     if reader.has("prompt", "completion"):
-        found = {"prompt": reader.turns("prompt", "user"), "completion": reader.turns("completion", "assistant")}
-        return found | _label(reader, "label")
+        return _completed(reader)
     for question, answer in _ANSWERS:
         if reader.has(question, answer):
             return _question(reader, question, answer)
+    if reader.has("prompt") and not reader.row.keys() & {"scorer", "reference", *_ALONE}:
+        return {"prompt": reader.turns("prompt", "user")}
     if reader.has("text"):
-        raise ValueError("plain text is not trained; give a prompt and its completion, or messages")
+        return {"text": reader.text("text")}
     raise ValueError(f"columns {', '.join(sorted(map(str, reader.row))) or 'none'}; a dataset has {COLUMNS}")
 
 
+def _completed(reader: _Reader) -> dict[str, Any]:
+    """A prompt and what completes it: an answer, or turns of which the answers are trained."""
+    before, after = reader.turns("prompt", "user"), reader.turns("completion", "assistant")
+    label = _label(reader, "label")
+    if label or len(after) == 1 or after[-1]["role"] != "assistant":
+        return {"prompt": before, "completion": after, **label}
+    reader.second_reading, reader.conversation, reader.first = True, [*before, *after], len(before)
+    return {"prompt": [*before, *after[:-1]], "completion": after[-1:]}
+
+
+def _as_turns(reader: _Reader, name: str) -> list[Message]:
+    """A side of a pair: hh-rlhf writes the whole conversation as a text of Human and Assistant."""
+    value = reader.row[name]
+    if not isinstance(value, str) or not value.lstrip().startswith("Human:") or reader.has("prompt"):
+        return reader.turns(name, "assistant")
+    reader.second_reading = True
+    pieces = _TURNS.split("\n\n" + sound(reader.take(name), name).strip())[1:]
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[role], "content": text} for role, text in zip(pieces[::2], pieces[1::2], strict=True)]
+
+
 def _pair(reader: _Reader) -> dict[str, Any]:
-    chosen, rejected = (reader.turns(name, "assistant") for name in ("chosen", "rejected"))
+    chosen, rejected = (_as_turns(reader, name) for name in ("chosen", "rejected"))
     before: list[Message] = []
     if reader.has("question") and not reader.has("prompt"):
         before = [*_system(reader), {"role": "user", "content": reader.text("question")}]
@@ -298,8 +316,8 @@ def _question(reader: _Reader, question: str, answer: str) -> dict[str, Any]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise ValueError("history is a list of [question, answer]")
         turns += [
-            {"role": "user", "content": _sound(pair[0], "history")},
-            {"role": "assistant", "content": _sound(pair[1], "history")},
+            {"role": "user", "content": sound(pair[0], "history")},
+            {"role": "assistant", "content": sound(pair[1], "history")},
         ]
     if not asked:
         raise ValueError(f"{question} is empty")
@@ -351,7 +369,7 @@ def _check_turns(parts: Mapping[str, Any]) -> None:
         for turn in parts.get(name, ()):
             if turn["role"] != "assistant":
                 raise ValueError(f"{name} holds a turn of the role {turn['role']}, which would be trained as the model's own")
-    if parts["prompt"][-1]["role"] == "assistant":
+    if "prompt" in parts and parts["prompt"][-1]["role"] == "assistant":
         raise ValueError("the prompt ends with an answer; it ends before the answer that is trained")
 
 
@@ -360,9 +378,17 @@ def dataset_format(parts: Mapping[str, Any]) -> DatasetFormat:
     for column, found in _TELLING.items():
         if column in parts:
             return found
-    return "sft"
+    return "sft" if "completion" in parts else "prompt"
 
 
 def row_chars(parts: Mapping[str, Any]) -> int:
-    """Characters of a row's messages."""
-    return sum(len(message["content"]) for name in PARTS for message in parts.get(name, ()))
+    """Characters of what a row says: its messages and the functions that it offers, or its text."""
+    tools = len(json.dumps(parts["tools"], ensure_ascii=False)) if "tools" in parts else 0
+    said = sum(message_chars(message) for name in PARTS for message in parts.get(name, ()))
+    return len(parts.get("text", "")) + said + tools
+
+
+def row_messages(parts: Mapping[str, Any]) -> Iterator[Message]:
+    """All messages of a row's parts."""
+    for name in PARTS:
+        yield from parts.get(name, ())

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import canonical, digest
-from lamdatui.domain.schemes import SCHEME, numbered
+from lamdatui.domain.schemes import ASKED, SCHEME, numbered
 from lamdatui.inputs.datafiles import read_task
 from lamdatui.tasks.scorers import SCORERS, problem, score
+from lamdatui.tasks.thinking import without_thinking
 
 Split = Literal["search", "sealed"]
 PROMPT_FORMAT = "chat-template"
 """Prompts go through the model's own chat template, with the generation prompt added."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How a task's answers are asked for and read.
+
+    `think`: whether what a model thought before its answer is scored with it; `thinking`: whether the chat template is told to let the model
+    think (null: it is told nothing); `generation`: settings of the model's own generation_config.json count, or none of them.
+    """
+
+    think: Literal["strip", "keep"] = "strip"
+    thinking: bool | None = None
+    generation: Literal["neutral", "own"] = "neutral"
+
+
+BEFORE = Asking("keep", None, "own")
+"""How answers were asked for and read before `ASKED`."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +49,14 @@ class Task:
     rows: dict[str, tuple[dict[str, Any], ...]]
     path: Path
     digest: str = ""
+    asking: Asking = Asking()
 
     def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME) -> str:
         """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
 
         `scheme` says which scheme of digests (see `lamdatui.domain.schemes`) the key is of.
         """
-        body = {
+        body: dict[str, Any] = {
             "model": model_digest,
             "rows": self.rows_digest(split),
             "scorer": self.scorer,
@@ -45,6 +64,8 @@ class Task:
             "max_new_tokens": self.max_new_tokens,
             "dtype": dtype,
         }
+        if scheme >= ASKED:
+            body |= asdict(self.asking)
         return digest(numbered(body, scheme))
 
     def rows_digest(self, split: str) -> str:
@@ -56,7 +77,7 @@ class Task:
         return {split: digest(rows) for split, rows in self.rows.items()}
 
     def agrees(self, rows: list[dict[str, Any]], split: str) -> bool:
-        """Whether an evaluation's rows are this split's, each with the score that its completion has."""
+        """Whether an evaluation's rows, which the first version wrote, are this split's, each with the score that its completion has."""
         try:
             return [row["id"] for row in rows] == [row["id"] for row in self.rows[split]] and all(
                 score(self.scorer, asked["reference"], row["completion"]) == row["score"]
@@ -65,8 +86,15 @@ class Task:
         except (KeyError, TypeError, ValueError):
             return False
 
-    def request(self, key: str, split: str) -> dict[str, Any]:
-        """What a step needs in order to evaluate one split."""
+    def reads_alike(self, rows: list[dict[str, Any]], split: str) -> bool:
+        """Whether an evaluation of an older scheme has the scores that it would have now."""
+        plain = not any({"tools", "chat_template_kwargs"} & row.keys() for row in self.rows[split])
+        return (
+            plain and self.asking == Asking() and all(without_thinking(row["completion"]) == row["completion"] for row in rows)
+        )
+
+    def request(self, key: str, split: str, scheme: int = SCHEME) -> dict[str, Any]:
+        """What a step needs in order to evaluate one split, in a run of a scheme."""
         return {
             "task": self.name,
             "split": split,
@@ -76,10 +104,13 @@ class Task:
             "rows_digest": self.rows_digest(split),
             "scorer": self.scorer,
             "max_new_tokens": self.max_new_tokens,
+            **asdict(self.asking if scheme >= ASKED else BEFORE),
         }
 
 
-def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: dict[str, int]) -> Task:
+def load_task(
+    name: str, path: Path, scorer: str, max_new_tokens: int, limits: dict[str, int], asking: Asking | None = None
+) -> Task:
     """Read a task file and keep the first `limits[split]` rows of each split.
 
     Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
@@ -105,4 +136,4 @@ def load_task(name: str, path: Path, scorer: str, max_new_tokens: int, limits: d
         raise LamdatuiError(
             f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"
         )
-    return Task(name, scorer, max_new_tokens, rows, path, found)
+    return Task(name, scorer, max_new_tokens, rows, path, found, asking or Asking())

@@ -1,115 +1,189 @@
-"""Chat templates, looked at before anything runs: every row of a dataset or task through a model's own template, without torch.
+"""A model's chat template: how a row becomes text, and which of that text is trained. The one rendering of all: of `check`, of `data show` and of
+every step. Needs no torch.
 
-What is looked for is what goes wrong later without a word, or late: rows that a template refuses, a question that is no beginning of the
-text that is trained, text that the template puts before an answer, an end of turn that is no stop token, rows longer than the model's positions.
+An answer is trained from where the text of its turn begins to its end-of-turn token. Where a template marks what a model generates
+(`{% generation %}`), that alone is trained, with the token that ends it.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from lamdatui.base.jsonio import read_json, regular
-from lamdatui.inputs.rowshapes import ANSWERS
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
-NEUTRAL: dict[str, Any] = {
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "bad_words_ids": None,
-    "encoder_repetition_penalty": 1.0,
-}
-"""Settings of generation_config.json that change greedy answers → the value at which they don't."""
-LEARNED = frozenset(("gpt2", "gpt_neo", "opt", "gpt_bigcode", "xglm", "openai-gpt", "biogpt"))
-"""Model types whose positions are learned: there is nothing beyond the last one."""
-LONGEST = 20
-"""As many of the longest rows, by characters, are tokenised."""
-FIX_END = "add its id to eos_token_id in the model's generation_config.json"
+_MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBES = ("a", "b")
+"""Answers that begin differently: what both have before them is the head of a turn."""
 
 
-class Note(NamedTuple):
-    """Something to know about a model with rows; `bad` ends a run."""
+class Split(NamedTuple):
+    """A row's text with one of its answers. `text[:start]` is read, `text[start:]` is trained; `asked` is what is asked with, which `text`
+    begins with unless the template writes another beginning when an answer follows."""
 
-    status: Literal["warn", "bad"]
-    detail: str
-    fix: str = ""
-
-
-NO_TEMPLATE = Note(
-    "bad",
-    "the model has no chat template: neither its rows nor its questions can be written",
-    "put a chat_template.jinja into its directory: that of its instruct version, or of its family",
-)
+    text: str
+    start: int
+    asked: str
 
 
-@dataclass(slots=True)
+@dataclass
 class ChatTemplate:
-    """A model's template, its special tokens as texts, and the ids at which its answers end. `text` is empty where there is none."""
+    """A model's template, its special tokens as texts, and the ids at which its answers end. `text` is empty where there is none;
+    `tool_text` is the template for rows with tools, where there is one of its own."""
 
     path: Path
     text: str
     words: dict[str, str]
     ends: frozenset[int]
     config: Mapping[str, Any]
-    _tokenizer: Any = field(default=None, repr=False)
+    tool_text: str = ""
+    specials: tuple[str, ...] = ()
+    """Texts of tokens that no other text may give."""
+    tokenizer: Any = field(default=None, repr=False)
+    is_older: bool = False
+    """Whether an answer is all that follows the prompt, as for results of the first versions."""
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, asks: bool = False) -> str:
-        """The text of a conversation; `asks` opens an answer at its end. Raises ValueError with the template's own words."""
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, asks: bool = False, context: Mapping[str, Any] | None = None
+    ) -> str:
+        """The text of a conversation; `asks` opens an answer at its end, `context` as in `rowshapes.CONTEXT`.
+
+        Raises ValueError with the template's own words.
+        """
+        return self._render(messages, asks, context or {}, marks=False)[0]
+
+    def _render(
+        self, messages: Sequence[Mapping[str, Any]], asks: bool, context: Mapping[str, Any], *, marks: bool
+    ) -> tuple[str, list[tuple[int, int]]]:
         # transformers' own renderer, which brings no torch.
         from jinja2 import TemplateError
         from transformers.utils import chat_template_utils
 
         render: Any = chat_template_utils.render_jinja_template
+        tools = context.get("tools")
         try:
-            texts, _ = render([list(messages)], chat_template=self.text, add_generation_prompt=asks, **self.words)
+            texts, spans = render(
+                [list(messages)],
+                tools=tools,
+                chat_template=(tools and self.tool_text) or self.text,
+                add_generation_prompt=asks,
+                return_assistant_tokens_mask=marks,
+                **{**self.words, **context.get("chat_template_kwargs", {})},
+            )
         except (TemplateError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
             raise ValueError(f"{error}" or type(error).__name__) from error
-        return texts[0]
+        return texts[0], list(spans[0]) if spans else []
+
+    def ask(self, row: Mapping[str, Any]) -> str:
+        """The text that a row is asked with. Raises ValueError."""
+        return self.render(row["prompt"], asks=True, context=row)
+
+    def split(self, row: Mapping[str, Any], answer: Sequence[Mapping[str, Any]], asked: str | None = None) -> Split:
+        """The text of a row's prompt with an answer; `asked` where `ask` has told it. Raises ValueError."""
+        asked = self.ask(row) if asked is None else asked
+        whole, spans = self._render([*row["prompt"], *answer], False, row, marks=self._marks(row))
+        if self.is_older:
+            return Split(whole, _shared(whole, asked), asked)
+        start = len(asked) if whole.startswith(asked) else self._head(row, answer, whole, asked)
+        spans = [(max(begin, start), end) for begin, end in spans if end > start]
+        if spans:
+            start, whole = spans[0][0], self._to_end_token(whole, spans[-1][1])
+        if not self._is_ended(whole, start):
+            whole = whole.rstrip() + self._ending(is_call="tool_calls" in answer[-1])
+        return Split(whole, start, asked)
+
+    def _marks(self, row: Mapping[str, Any]) -> bool:
+        return not self.is_older and bool(_MARKED.search((row.get("tools") and self.tool_text) or self.text))
+
+    def _head(self, row: Mapping[str, Any], answer: Sequence[Mapping[str, Any]], whole: str, asked: str) -> int:
+        """Where a turn begins when the template does not write what it asked with before an answer: what is common to any answer."""
+        said = answer[0].get("content") or ""
+        probe = next(text for text in _PROBES if not said.startswith(text))
+        other = self.render([*row["prompt"], {"role": "assistant", "content": probe}], context=row)
+        return min(_shared(whole, other), _shared(whole, asked))
+
+    def _to_end_token(self, whole: str, end: int) -> str:
+        """The text up to the end of what is generated, with the token that ends it."""
+        if self._is_ended(whole[:end], 0):
+            return whole[:end]
+        after = next((word for word in self.specials if word and whole.startswith(word, end)), "")
+        return whole[: end + len(after)]
+
+    def _is_ended(self, whole: str, start: int) -> bool:
+        text = whole[start:].rstrip()
+        return not self.specials or text.endswith(self.specials)
+
+    def _ending(self, *, is_call: bool) -> str:
+        """What ends an answer where the template writes nothing after the last one: the token that the next turn begins with, if that is
+        a stop token (GLM), else the end-of-text token."""
+        turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+        then = {"role": "tool" if is_call else "user", "content": "\0"}
+        try:
+            after = self.render([*turns, then])[len(self.render(turns).rstrip()) :].partition("\0")[0]
+        except ValueError:
+            after = ""
+        word = min((word for word in self.specials if word in after), key=after.index, default="")
+        if word and self.ids(word) and not self.ends.isdisjoint(self.ids(word) or ()):
+            return after[: after.index(word)] + word
+        return self.words.get("eos_token", "")
 
     def ids(self, text: str) -> list[int] | None:
         """Token ids; None where the tokenizer is not in a tokenizer.json that can be read."""
-        return self._known.encode(text, add_special_tokens=False).ids if self._known else None
+        return self.tokenizer.encode(text, add_special_tokens=False).ids if self.tokenizer else None
 
     def special(self, token: int) -> str:
         """The text of a token that is one of its own, not of the vocabulary that texts are cut into; else empty."""
-        found = self._known.get_added_tokens_decoder().get(token) if self._known else None
+        found = self.tokenizer.get_added_tokens_decoder().get(token) if self.tokenizer else None
         return found.content if found else ""
 
-    @property
-    def _known(self) -> Any:
-        if self._tokenizer is None:
-            from tokenizers import Tokenizer
 
-            try:
-                self._tokenizer = Tokenizer.from_file(str(self.path / "tokenizer.json"))
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt | SystemExit):
-                    raise
-                self._tokenizer = False
-        return self._tokenizer
+def _shared(a: str, b: str) -> int:
+    """Length of the common beginning."""
+    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def read_template(path: Path) -> ChatTemplate:
-    """The template of a model directory that can be read (`lamdatui.inputs.modelfiles`). What is damaged in it is as if it were not there."""
-    tokenizer, special = _object(path / "tokenizer_config.json"), _object(path / "special_tokens_map.json")
-    config, generation = _object(path / "config.json"), _object(path / "generation_config.json")
-    words = {name: text for name in SPECIAL if (text := _word(tokenizer.get(name)) or _word(special.get(name)))}
-    found = ChatTemplate(path, _template(path, tokenizer), words, frozenset(), config)
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path / "tokenizer.json"))
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt | SystemExit):
+            raise
+        return None
+
+
+def read_template(path: Path, text: str = "") -> ChatTemplate:
+    """The template of a model directory that can be read (`lamdatui.inputs.modelfiles`), or the one that is given in its place.
+
+    What is damaged in the directory is as if it were not there.
+    """
+    tokenizer, special = read_object(path / "tokenizer_config.json"), read_object(path / "special_tokens_map.json")
+    words = {name: word for name in SPECIAL if (word := _word(tokenizer.get(name)) or _word(special.get(name)))}
+    own, tools = ("", "") if text else _templates(path, tokenizer)
+    return make_template(path, text or own, tools, words, _tokenizer(path))
+
+
+def make_template(path: Path, text: str, tool_text: str, words: dict[str, str], tokenizer: Any) -> ChatTemplate:
+    """A template with the rest of its directory; `tokenizer` is the `tokenizers` one, or None."""
+    config, generation = read_object(path / "config.json"), read_object(path / "generation_config.json")
+    known = tokenizer.get_added_tokens_decoder().values() if tokenizer else ()
+    specials = tuple({token.content: None for token in known if token.special} | dict.fromkeys(words.values()))
     told = generation.get("eos_token_id", config.get("eos_token_id"))
-    found.ends = frozenset(token for token in (told if isinstance(told, list) else [told]) if type(token) is int)
-    if not found.ends and "eos_token" in words:
+    ends = frozenset(token for token in (told if isinstance(told, list) else [told]) if type(token) is int)
+    found = ChatTemplate(path, text, words, ends, config, tool_text, specials, tokenizer)
+    if not ends and "eos_token" in words:
         found.ends = frozenset(found.ids(words["eos_token"]) or ())
+    # What ends an answer may be a token that is not called special.
+    found.specials = tuple(dict.fromkeys([*specials, *filter(None, map(found.special, found.ends))]))
     return found
 
 
-def _object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     try:
         found = read_json(path)
     except (OSError, ValueError):
@@ -122,152 +196,19 @@ def _word(value: Any) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _template(path: Path, tokenizer: Mapping[str, Any]) -> str:
+def _text(path: Path) -> str:
     try:
-        return regular(path / "chat_template.jinja").read_text(encoding="utf-8")
+        return regular(path).read_text(encoding="utf-8")
     except (OSError, ValueError):
-        pass
-    told = tokenizer.get("chat_template") or _object(path / "chat_template.json").get("chat_template")
+        return ""
+
+
+def _templates(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str, str]:
+    """The template, and the one for rows with tools."""
+    if text := _text(path / "chat_template.jinja"):
+        return text, _text(path / "additional_chat_templates" / "tool_use.jinja")
+    told = tokenizer.get("chat_template") or read_object(path / "chat_template.json").get("chat_template")
     if isinstance(told, list):
         named = {item.get("name"): item.get("template") for item in told if isinstance(item, dict)}
-        told = named.get("default")
-    return told if isinstance(told, str) else ""
-
-
-def of_model(template: ChatTemplate) -> list[Note]:
-    """What is to know of a model's template and generation settings by themselves."""
-    if not template.text:
-        return [NO_TEMPLATE]
-    found = []
-    if "strftime_now" in template.text:
-        found.append(
-            Note("warn", "its chat template writes today's date into prompts (strftime_now): answers change from day to day")
-        )
-    generation = _object(template.path / "generation_config.json")
-    other = {name: generation[name] for name, neutral in NEUTRAL.items() if generation.get(name) not in (neutral, None)}
-    if other:
-        told = ", ".join(f"{name} {json.dumps(value)[:40]}" for name, value in other.items())
-        found.append(
-            Note(
-                "warn",
-                f"its generation_config.json changes greedy answers: {told}",
-                "remove these from it, or know that scores are of such answers",
-            )
-        )
-    return found
-
-
-def of_questions(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], new_tokens: int) -> list[Note]:
-    """A task's rows with a template; answers have up to `new_tokens`."""
-    texts, broken = _rendered(template, ((number, row["messages"], True) for number, row in enumerate(rows, 1)))
-    return [*_broken(broken, len(rows)), *_too_long(template, texts.values(), new_tokens)]
-
-
-def of_rows(template: ChatTemplate, rows: Sequence[Mapping[str, Any]], numbers: Sequence[int] = ()) -> list[Note]:
-    """A dataset's rows (`lamdatui.inputs.rowshapes.ReadRow.parts`) with a template; `numbers`: which row of its file each is of."""
-    pairs = [(number, row["prompt"], row[name]) for number, row in enumerate(rows, 1) for name in ANSWERS if name in row]
-    asked, broken = _rendered(template, ((number, row["prompt"], True) for number, row in enumerate(rows, 1)))
-    whole: list[tuple[int, str, str]] = []
-    for number, prompt, answer in pairs:
-        if number in broken:
-            continue
-        try:
-            whole.append((number, template.render([*prompt, *answer]), answer[0]["content"]))
-        except ValueError as error:
-            broken[number] = str(error)
-    found = [*_broken(broken, len(rows), numbers), *_too_long(template, [*asked.values(), *(text for _, text, _ in whole)])]
-    other = {number for number, text, _ in whole if not text.startswith(asked[number])}
-    if other:
-        which = _which(other, len(rows), numbers)
-        found.append(
-            Note(
-                "warn",
-                f"{which}: the text that is trained does not begin with the prompt that is asked with",
-                "the template adds or drops text before an answer",
-            )
-        )
-    answers = [
-        (number, text[len(asked[number]) :], answer.strip())
-        for number, text, answer in whole
-        if number not in other and answer.strip()
-    ]
-    added = {number: text.partition(answer)[0] for number, text, answer in answers if answer in text}
-    added = {number: text.strip() for number, text in added.items() if text.strip()}
-    if added:
-        first = next(iter(added.values()))
-        detail = f"{_which(added, len(rows), numbers)}: the template puts {first[:60]!r} before the answer, and it is trained as part of it"
-        found.append(Note("warn", detail, "answers with it are scored as they are; use a template that leaves it out"))
-    return found + _end(template, answers)
-
-
-def _rendered(template: ChatTemplate, wanted: Iterable[tuple[int, Any, bool]]) -> tuple[dict[int, str], dict[int, str]]:
-    """Row → its text, and row → why it has none."""
-    texts: dict[int, str] = {}
-    broken: dict[int, str] = {}
-    for number, messages, asks in wanted:
-        try:
-            texts[number] = template.render(messages, asks=asks)
-        except ValueError as error:
-            broken[number] = str(error)
-    return texts, broken
-
-
-def _which(rows: Iterable[int], count: int, numbers: Sequence[int] = ()) -> str:
-    rows = sorted(rows)
-    first = numbers[rows[0] - 1] if numbers else rows[0]
-    return f"{len(rows):,} of {count:,} rows, the first: row {first}"
-
-
-def _broken(broken: Mapping[int, str], count: int, numbers: Sequence[int] = ()) -> list[Note]:
-    if not broken:
-        return []
-    why = broken[min(broken)].splitlines()[0][:200]
-    return [
-        Note(
-            "bad",
-            f"the chat template does not take {_which(broken, count, numbers)}: {why}",
-            "change or drop these rows, or take a model with another template",
-        )
-    ]
-
-
-def _end(template: ChatTemplate, answers: Sequence[tuple[int, str, str]]) -> list[Note]:
-    """Whether what the template writes after an answer stops the model: looked at in the first row that has it."""
-    for _, text, answer in answers:
-        after = text.partition(answer)[2].strip()
-        ids = template.ids(after) if after else None
-        if not ids or not template.ends:
-            continue
-        word = template.special(ids[0])
-        if ids[0] in template.ends or not word:
-            return []
-        ends = ", ".join(map(str, sorted(template.ends)))
-        detail = f"the chat template ends an answer with {word} (id {ids[0]}), which is no stop token (eos_token_id {ends}): answers run on"
-        return [Note("warn", detail, FIX_END)]
-    return []
-
-
-def _too_long(template: ChatTemplate, texts: Iterable[str], new_tokens: int = 0) -> list[Note]:
-    """Rows that the model has no positions for: the longest ones by characters are tokenised."""
-    most = next(
-        (
-            template.config[name]
-            for name in ("max_position_embeddings", "n_positions")
-            if isinstance(template.config.get(name), int)
-        ),
-        None,
-    )
-    longest = sorted(texts, key=len, reverse=True)[:LONGEST]
-    lengths = [len(ids) + new_tokens for text in longest if (ids := template.ids(text)) is not None]
-    if most is None or not lengths or max(lengths) <= most:
-        return []
-    over = sum(length > most for length in lengths)
-    learned = template.config.get("model_type") in LEARNED
-    count = f"{over} or more rows have" if over == LONGEST else f"{over} row{' has' if over == 1 else 's have'}"
-    return [
-        Note(
-            "bad" if learned else "warn",
-            f"{count} up to {max(lengths):,} tokens{' with their answers' if new_tokens else ''}; the model has {most:,} positions",
-            "cut or drop them",
-        )
-    ]
+        return _word(named.get("default")), _word(named.get("tool_use"))
+    return _word(told), ""

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
@@ -16,10 +16,14 @@ from lamdatui.catalogue.fetch import resolve
 from lamdatui.config.resources import load_registry, replaced
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import DatasetObject, ModelObject
-from lamdatui.inputs.datafiles import inspect_dataset, read_dataset
-from lamdatui.inputs.modelfiles import inspect_model
-from lamdatui.inputs.profile import Profile
-from lamdatui.inputs.taskfiles import Task, load_task
+from lamdatui.inputs.adapterfiles import check_adapter, find_base
+from lamdatui.inputs.datafiles import inspect_dataset, read_noted
+from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
+from lamdatui.inputs.namedtemplates import template_text
+from lamdatui.inputs.profile import ModelSpec, Profile
+from lamdatui.inputs.rowfiles import is_pattern
+from lamdatui.inputs.taskfiles import Asking, Task, load_task
+from lamdatui.inputs.templates import read_template
 
 if TYPE_CHECKING:
     from lamdatui.planner.settings import PlannerSettings
@@ -60,7 +64,7 @@ def locate(reference: str) -> Path:
         return build(reference)
     path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
     try:
-        found = path.exists()
+        found = path.exists() or is_pattern(path)
     except OSError as error:  # a name that is too long, a folder that may not be entered
         raise LamdatuiError(f"can't look for the file: {error.strerror}", where=str(path)) from error
     if not found:
@@ -70,6 +74,28 @@ def locate(reference: str) -> Path:
         )
         raise LamdatuiError("no such file or directory", where=str(path), fix=fix)
     return path
+
+
+class ModelPlace(NamedTuple):
+    """Where a model of a profile is: the directory of its weights, the adapter on them, the template in place of its own."""
+
+    weights: Path
+    adapter: Path | None
+    template: str
+
+
+def locate_model(spec: ModelSpec) -> ModelPlace:
+    """The files of a model that a profile names. Raises LamdatuiError."""
+    path = locate(spec.path).absolute()
+    template = template_text(spec.chat_template) if spec.chat_template else ""
+    if not (path / ADAPTER).is_file():
+        if spec.base:
+            raise LamdatuiError("base: names what an adapter stands on, and this is none", where=str(path), fix="drop base:")
+        return ModelPlace(path, None, template)
+    base = find_base(path, str(locate(spec.base)) if spec.base else "")
+    check_adapter(path, read_tensors(base))
+    own = read_template(path).text
+    return ModelPlace(base, path, template or (own if own != read_template(base).text else ""))
 
 
 def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
@@ -100,7 +126,8 @@ def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> N
     for data in datasets.values():
         if data.format != "verifiable":
             continue
-        prompts = {canonical(row["prompt"]) for row in read_dataset(Path(data.path))}
+        rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
+        prompts = {canonical(row["prompt"]) for row in rows}
         for task in tasks.values():
             shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
             if shared:
@@ -120,19 +147,31 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
     datasets = {}
     for name, spec in profile.datasets.items():
         path = locate(spec.path)
-        info = inspect_dataset(path, (promised or {}).get(name, ""), spec.answers)
-        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars)
+        info = inspect_dataset(path, (promised or {}).get(name, ""), spec.answers, spec.columns, say)
+        columns = tuple(sorted(spec.columns.items()))
+        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars, columns=columns)
     tasks = {}
     for name, spec in profile.tasks.items():
         limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
-        tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits)
+        asking = Asking(spec.think, spec.thinking, spec.generation)
+        tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking)
     _keep_apart(datasets, tasks)
     models = {}
     for name, spec in profile.models.items():
-        path = locate(spec.path).absolute()
-        info = inspect_model(path, always=profile.verify == "always", say=say)
+        place, always = locate_model(spec), profile.verify == "always"
+        info = inspect_model(place.weights, adapter=place.adapter, template=place.template, always=always, say=say)
+        known = info.older if info.older and (promised or {}).get(name) == info.older else info.digest
         models[name] = ModelObject(
-            name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
+            name,
+            known,
+            info.architecture,
+            info.layout,
+            str(place.weights),
+            (str(place.adapter),) if place.adapter else (),
+            info.parameters,
+            tokenizer=info.tokenizer,
+            template=place.template,
+            own=int(place.adapter is not None),
         )
     return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 

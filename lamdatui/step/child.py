@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from jinja2 import TemplateError
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
@@ -130,6 +131,15 @@ def classify(error: BaseException) -> dict[str, str]:
         return {"class": "damaged", "message": message}
     if isinstance(error, LamdatuiError):
         return {"class": "data", "message": f"{error.what} ({error.where})"}
+    if isinstance(error, TemplateError):
+        return {"class": "template", "message": message}
+    if isinstance(error, UnicodeError):
+        return {"class": "data", "message": f"text that can't be encoded: {message}"}
+    if isinstance(error, IndexError) and "index out of range in self" in str(error):
+        return {
+            "class": "data",
+            "message": "a row has more tokens than the model has positions; lower max_length, or cut the rows",
+        }
     return {"class": "bug", "message": message}
 
 

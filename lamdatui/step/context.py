@@ -17,10 +17,12 @@ from transformers import AutoModelForCausalLM, PrinterCallback
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
-from lamdatui.inputs.datafiles import dataset_format, normalise, read_dataset, read_noted, read_task_rows, row_chars
+from lamdatui.domain.schemes import ASKED, SCHEME
+from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
+from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
-from lamdatui.step.generate import BATCH_TOKENS, Conversation, sample
+from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral, sample
 from lamdatui.step.models import (
     Model,
     Tokenizer,
@@ -29,12 +31,14 @@ from lamdatui.step.models import (
     load_model,
     load_tokenizer,
     naming,
+    save_tokenizer,
     weights_directory,
 )
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import MetricsCallback, to_plain, trainer_configuration
-from lamdatui.store.artifacts import Store
+from lamdatui.store.artifacts import REFERENCE, Store
 from lamdatui.tasks.scorers import score
+from lamdatui.tasks.thinking import without_thinking
 
 SMALL = 4
 """After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
@@ -103,13 +107,13 @@ class StepContext:
         """A Hugging Face directory of full weights for each model of a slot, as merges need them (absolute paths)."""
         found = []
         for index, reference in enumerate(self.request["models"][slot]):
-            if not reference["adapters"]:
+            if not reference["adapters"] and not reference.get("template"):
                 found.append(weights_directory(self.store, reference).absolute())
                 continue
             target = self.staged.parent / f"{self.staged.name}-{slot}-{index}"
             self.say(f"writing the full weights of {reference['id']}")
             load_model(self.store, reference, self.dtype, torch.device("cpu")).save_pretrained(str(target))
-            load_tokenizer(self.store, reference).save_pretrained(str(target))
+            save_tokenizer(load_tokenizer(self.store, reference), target)
             found.append(target.absolute())
         return found
 
@@ -152,26 +156,36 @@ class StepContext:
             use_rslora=method == "rslora",
         )
 
-    def rows(self, slot: str = "dataset", index: int = 0) -> list[dict[str, Any]]:
+    def rows(self, slot: str = "dataset", index: int = 0) -> Sequence[dict[str, Any]]:
         """The normalised rows of a slot's dataset (see `lamdatui.inputs.datafiles.normalise`). Raises Changed, DamagedObject."""
         data = self.request["datasets"][slot][index]
         path = self.store.resolve(data["path"])
-        if path.is_dir():
-            return read_dataset(path / DATA)
+        if data["path"].startswith(REFERENCE):
+            return read_noted(path / DATA).rows
         with naming(f"the dataset {data['id']}"):
-            found = read_noted(path, data["digest"])
-        for note in found.notes:
+            found = read_noted(path, data["digest"], columns=dict(data.get("columns", ())))
+        for note in found.info.notes:
             self.say(f"dataset {data['id']}: {note}")
         return found.rows
 
+    def encoder(self, tokenizer: Tokenizer) -> Encoder:
+        """A tokenizer with its chat template; work that is on record under an older scheme is done as it was done then."""
+        return Encoder(tokenizer, older=(self.request["action"] or {}).get("scheme", SCHEME) < ASKED)
+
+    def encoded(self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]]) -> Dataset:
+        """Rows as token ids for TRL's SFTTrainer and `lamdatui.step.trainers`: see `lamdatui.step.encoding.encoded`."""
+        return encoded(self.encoder(tokenizer), rows)
+
     def load_dataset(self, slot: str = "dataset", index: int = 0) -> Dataset:
-        """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`,
-        `prompt`+`completion`+`label` or `prompt`+`scorer`+`reference` (the reference as JSON text)."""
-        rows = self.rows(slot, index)
-        if "scorer" in rows[0]:
-            # Arrow wants one type a column; references are of any.
-            rows = [{**row, "reference": json.dumps(row["reference"], ensure_ascii=False)} for row in rows]
-        return Dataset.from_list(rows)
+        """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`, `prompt`+`completion`+`label`,
+        `prompt` or `prompt`+`scorer`+`reference` (the reference as JSON text); `tools` as JSON text, as TRL reads it; or `text`."""
+        rows = [dict(row) for row in self.rows(slot, index)]
+        for row in rows:
+            if "scorer" in row:
+                row["reference"] = reference_text(row)
+            if "tools" in row:
+                row["tools"] = json.dumps(row["tools"], ensure_ascii=False)
+        return Dataset.from_list(rows, on_mixed_types="use_json")
 
     def task_prompts(self) -> list[str]:
         """The text of every row of the run's tasks, search and sealed: only to keep it out of data."""
@@ -179,7 +193,7 @@ class StepContext:
         for task in self.request["tasks"]:
             with naming("a task's file"):
                 rows = read_task_rows(Path(task["path"]), task["digest"])
-            found += ["\n".join(message["content"] for message in row["messages"]) for row in rows]
+            found += [said(asked(row)["prompt"]) for row in rows]
         return found
 
     # --- answers -------------------------------------------------------------------------------------------------
@@ -219,10 +233,13 @@ class StepContext:
         """Prompt and answer tokens of one generation batch."""
         return BATCH_TOKENS // (SMALL if self.request["small"] else 1)
 
-    @staticmethod
-    def verify(scorer: str, reference: Any, completion: str) -> float:
-        """The score in [0, 1] of an answer to a verifiable row. `load_dataset` gives the reference as JSON text: decode it."""
-        return score(scorer, reference, completion)
+    def verify(self, scorer: str, reference: Any, completion: str) -> float:
+        """The score in [0, 1] of an answer to a verifiable row, without what the model thought before it.
+
+        `load_dataset` gives the reference as JSON text: decode it.
+        """
+        older = (self.request["action"] or {}).get("scheme", SCHEME) < ASKED
+        return score(scorer, reference, completion if older else without_thinking(completion))
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -257,18 +274,17 @@ class StepContext:
 
     @staticmethod
     def sequence_length(dataset: Dataset, tokenizer: Tokenizer, limit: int = 0) -> int:
-        """Tokens of the longest row through the chat template, rounded up to 8; at most `limit` when that is positive.
+        """Tokens of the longest row of `encoded` or `load_dataset`, rounded up to 8; at most `limit` when that is positive.
 
         For pairs it is the longer of the two answers that counts.
         """
-        answers = [name for name in ("completion", "chosen", "rejected") if name in dataset.column_names]
-        longest = 0
-        for row in dataset:
-            for messages in [row["prompt"] + row[name] for name in answers] or [row["prompt"]]:  # type: ignore[index]
-                text = tokenizer.apply_chat_template(messages, tokenize=False)
-                longest = max(longest, len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1)
-        longest = -(-longest // 8) * 8
-        return min(longest, limit) if limit > 0 else longest
+        if "prompt" in dataset.column_names or "text" in dataset.column_names:
+            encoder = Encoder(tokenizer)
+            most = max((encoder.length(dict(row)) for row in dataset), default=0)  # type: ignore[arg-type]
+        else:
+            most = longest(dataset)
+        most = -(-(most + 1) // 8) * 8
+        return min(most, limit) if limit > 0 else most
 
     def say_left(self, kept: int, given: int, length: int) -> None:
         """Say how many rows have an answer left when they are cut at `length` tokens, where some have none."""
@@ -289,7 +305,8 @@ class StepContext:
         self.phase = "train"
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MetricsCallback(self))
-        trainer.train()
+        with neutral(trainer.model):
+            trainer.train()
 
     # --- results -------------------------------------------------------------------------------------------------
 
@@ -314,7 +331,7 @@ class StepContext:
         else:
             model = model.to(self.dtype)
             model.save_pretrained(self.staged)
-            tokenizer.save_pretrained(self.staged)
+            save_tokenizer(tokenizer, self.staged)
             self.result, self.model = {"kind": "full"}, model
 
     def finish_adapter(self, replaces: int = 1) -> None:

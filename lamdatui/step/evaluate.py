@@ -9,9 +9,21 @@ from typing import Any
 
 from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
-from lamdatui.inputs.datafiles import read_task_rows
+from lamdatui.inputs.datafiles import asked, read_task_rows
+from lamdatui.step.encoding import Encoder
 from lamdatui.step.generate import BATCH_TOKENS, answers
 from lamdatui.tasks.scorers import score
+from lamdatui.tasks.thinking import opens_thinking, without_thinking
+
+OPENED = "<think>"
+"""What a prompt that opened a thought stands for, whatever its family writes."""
+
+
+def _question(row: dict[str, Any], thinking: bool | None) -> dict[str, Any]:
+    found = asked(row)
+    if thinking is not None:
+        found["chat_template_kwargs"] = {"enable_thinking": thinking, **found.get("chat_template_kwargs", {})}
+    return found
 
 
 def evaluate(
@@ -34,18 +46,24 @@ def evaluate(
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))
 
     progress(0)
+    thinking = request.get("thinking")
+    questions = [_question(row, thinking) for row in rows]
     given = answers(
         model,
         tokenizer,
-        [row["messages"] for row in rows],
+        questions,
         max_new_tokens=request["max_new_tokens"],
         progress=progress,
         batch_tokens=batch_tokens,
+        own=request.get("generation") == "own",
     )
-    scored = [
-        {"id": row["id"], "score": score(request["scorer"], row["reference"], text), "completion": text, "ended": ended}
-        for row, ((text, ended),) in zip(rows, given, strict=True)
-    ]
+    keeps = request.get("think") == "keep"
+    encoder = Encoder(tokenizer)
+    scored = []
+    for row, question, ((text, ended),) in zip(rows, questions, given, strict=True):
+        said = text if keeps else without_thinking(OPENED * opens_thinking(encoder.ask(question)) + text)
+        points = score(request["scorer"], row["reference"], said)
+        scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
         "key": request["key"],
         "task": request["task"],

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
 
+from lamdatui.step.encoding import Encoder
+
 BATCH_TOKENS = 8192
 """Prompt and answer tokens of one batch, at most: bounds the memory of the key-value cache."""
 BATCH_ROWS = 128
 
-Conversation = list[dict[str, str]] | str
-"""Messages that the chat template turns into a prompt, or plain text that is continued as it stands."""
+Conversation = Sequence[Mapping[str, Any]] | Mapping[str, Any] | str
+"""Messages, or a row's question (`lamdatui.inputs.rowshapes.question_parts`), that the chat template turns into a prompt; or plain text that is
+continued as it stands."""
 
 
 class Answer(NamedTuple):
@@ -21,6 +25,25 @@ class Answer(NamedTuple):
 
     text: str
     ended: bool
+
+
+@contextmanager
+def neutral(model: Any, *, own: bool = False) -> Iterator[None]:
+    """Let answers be the model's own distribution, whatever settings its generation_config.json has; only what ends an answer is kept.
+
+    `own`: let its settings count. What is saved meanwhile or later keeps them in any case.
+    """
+    holders = [] if own else [part for part in model.modules() if "generation_config" in vars(part)]
+    kept = [part.generation_config for part in holders]
+    for part, told in zip(holders, kept, strict=True):
+        part.generation_config = GenerationConfig(
+            bos_token_id=told.bos_token_id, eos_token_id=told.eos_token_id, pad_token_id=told.pad_token_id
+        )
+    try:
+        yield
+    finally:
+        for part, told in zip(holders, kept, strict=True):
+            part.generation_config = told
 
 
 def sample(model: Any, tokenizer: Any, conversations: Sequence[Conversation], **how: Any) -> list[list[str]]:
@@ -40,24 +63,25 @@ def answers(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
     batch_tokens: int = BATCH_TOKENS,
+    own: bool = False,
 ) -> list[list[Answer]]:
     """Answers to `conversations` (n,) in their order: n lists of `samples`.
 
     Temperature 0 is greedy decoding. Otherwise the model's distribution at `temperature` is cut to the likeliest tokens
     of total probability `top_p` (nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751). The same seed and
     `batch_tokens` give the same samples; the caller's random state is left as it was. `progress` gets the number of
-    texts done, of n × samples. Raises ValueError when several samples are asked of greedy decoding.
+    texts done, of n × samples. `own` as in `neutral`. Raises ValueError when several samples are asked of greedy decoding.
     """
     if samples > 1 and not temperature:
         raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
-    prompts = [_prompt_ids(tokenizer, conversation) for conversation in conversations]
+    prompts = _prompt_ids(tokenizer, conversations)
     settings = _settings(model, tokenizer, max_new_tokens, temperature, top_p)
     work = [row for row in range(len(prompts)) for _ in range(samples)]
     found: list[list[Answer]] = [[] for _ in prompts]
     ends = {settings.eos_token_id} if isinstance(settings.eos_token_id, int) else {*(settings.eos_token_id or ())}
     model.eval()
     done = 0
-    with torch.inference_mode(), torch.random.fork_rng(_devices(model)):
+    with neutral(model, own=own), torch.inference_mode(), torch.random.fork_rng(_devices(model)):
         torch.manual_seed(seed)
         for group in _batches([len(prompts[row]) for row in work], max_new_tokens, batch_tokens):
             rows = [work[item] for item in group]
@@ -74,19 +98,25 @@ def answers(
     return found
 
 
-def _prompt_ids(tokenizer: Any, conversation: Conversation) -> list[int]:
+def _prompt_ids(tokenizer: Any, conversations: Sequence[Conversation]) -> list[list[int]]:
     """Token ids; a chat template writes its own special tokens, plain text gets those that the tokenizer begins with."""
-    if isinstance(conversation, str):
-        return tokenizer(conversation)["input_ids"]
-    text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    encoder = None
+    found = []
+    for conversation in conversations:
+        if isinstance(conversation, str):
+            found.append(tokenizer(conversation)["input_ids"])
+            continue
+        encoder = encoder or Encoder(tokenizer)
+        row = conversation if isinstance(conversation, Mapping) else {"prompt": conversation}
+        found.append(encoder.ids(encoder.ask(row)))
+    return found
 
 
 def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
     """The end of an answer is the model's own, or the tokenizer's where the model does not say."""
     own = getattr(model, "generation_config", None)
     end = own.eos_token_id if own is not None and own.eos_token_id is not None else tokenizer.eos_token_id
-    # What is not set here comes from the model's generation_config; many of them cut the distribution to 20 or 50 tokens.
+    # `neutral` keeps the model's own settings away; where they count, these come before them all the same.
     drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
     return GenerationConfig(
         **drawn,

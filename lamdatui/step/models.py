@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.fingerprint import Changed, hashes
+from lamdatui.base.fingerprint import Changed
 from lamdatui.inputs.datafiles import is_promised
-from lamdatui.inputs.modelfiles import model_digest
+from lamdatui.inputs.modelfiles import is_model
+from lamdatui.inputs.rowfiles import source_digest
 from lamdatui.step.errors import StepError
 from lamdatui.step.request import ModelReference
-from lamdatui.store.artifacts import Store
+from lamdatui.store.artifacts import REFERENCE, Store
 
 # transformers decorates these classes in ways that a type checker takes for something else.
 Model = Any
@@ -50,14 +51,18 @@ def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
     for datasets in request["datasets"].values():
         for data in datasets:
             path = store.resolve(data["path"])
-            if not path.is_dir() and not is_promised(hashes([path], always=store.always)[path], data["digest"]):
+            if data["path"].startswith(REFERENCE):
+                continue
+            if not is_promised(source_digest(path, always=store.always), data["digest"], dict(data.get("columns", ()))):
                 raise Changed(f"the dataset {data['id']} has changed", where=str(path))
 
 
 def weights_directory(store: Store, reference: ModelReference) -> Path:
     """The directory of a model's full weights, its content compared with what was promised. Raises as `check_inputs` does."""
     path = store.resolve(reference["weights"])
-    if reference["digest"] and model_digest(path, always=store.always) != reference["digest"]:
+    adapter = Path(reference["adapters"][0]) if reference.get("own") else None
+    template = reference.get("template", "")
+    if reference["digest"] and not is_model(path, reference["digest"], adapter=adapter, template=template, always=store.always):
         raise Changed(f"the weights of {reference['id']} have changed", where=str(path))
     return path
 
@@ -74,20 +79,47 @@ def naming(what: str) -> Iterator[None]:
 def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
     """The tokenizer beside a model's full weights."""
     path = store.resolve(reference["weights"])
-    tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    with loading(path):
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    if template := reference.get("template"):
+        tokenizer.chat_template = template
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.was_without_pad = True
     return tokenizer
 
 
+def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    """Write a tokenizer as it came: what trainers take for a padding token where there is none goes no further.
+
+    Trainers that mask padding would never learn to end an answer with a model whose padding token is its end token.
+    """
+    pad = tokenizer.pad_token
+    if getattr(tokenizer, "was_without_pad", False):
+        tokenizer.pad_token = None
+    try:
+        tokenizer.save_pretrained(str(directory))
+    finally:
+        tokenizer.pad_token = pad
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Give what a library can't load the class of its fault. Raises StepError(model)."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SafetensorError) as error:
+        raise StepError("model", f"{path} can't be loaded: {f'{error}'.splitlines()[0][:300]}") from error
+
+
 def _check_whole(info: Mapping[str, Any], path: Path) -> None:
-    """Raises LamdatuiError when weights are missing: transformers makes them up at random, other ones at each load."""
+    """Raises StepError(model) when weights are missing: transformers makes them up at random, other ones at each load."""
     lacking = sorted(map(str, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]))
     if lacking:
-        raise LamdatuiError(
-            f"{len(lacking)} weights are missing or have another shape than config.json says, the first: {lacking[0]}",
-            where=str(path),
-            fix="save the model again with save_pretrained, or take another copy of it",
+        raise StepError(
+            "model",
+            f"{len(lacking)} weights are missing or have another shape than config.json says, the first: {lacking[0]} ({path}); "
+            "save the model again with save_pretrained, or take another copy of it",
         )
 
 
@@ -96,9 +128,10 @@ def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, devi
     from peft import PeftModel
 
     path = weights_directory(store, reference)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-    )
+    with loading(path):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+        )
     model: Model = loaded[0]
     _check_whole(loaded[1], path)
     adapters: Sequence[str] = reference["adapters"]

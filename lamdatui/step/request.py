@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lamdatui.domain.actions import ActionType
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
@@ -14,13 +14,16 @@ from lamdatui.domain.state import RunState
 class ModelReference(TypedDict):
     """Full weights (an absolute directory or `store:DIGEST`) plus adapters to merge into them, in order.
 
-    `digest` is that of the directory, where the weights are one; "" where they are the store's, which has its own manifest.
+    `digest` is that of the directory, where the weights are one, with the first `own` adapters and the `template` that stands in place of its
+    own; "" where they are the store's, which has its own manifest.
     """
 
     id: str
     weights: str
     adapters: list[str]
     digest: str
+    template: NotRequired[str]
+    own: NotRequired[int]
 
 
 class TaskSource(TypedDict):
@@ -59,8 +62,25 @@ class StepRequest(TypedDict):
 
 def reference(model: ModelObject, pool: ObjectPool) -> ModelReference:
     """How a step finds a model of the pool, and what it has to find there."""
-    digests = (base.digest for base in pool.models if base.trial is None and base.weights == model.weights)
-    return {"id": model.id, "weights": model.weights, "adapters": list(model.adapters), "digest": next(digests, "")}
+    digests = (
+        base.digest
+        for base in pool.models
+        if base.trial is None
+        and base.weights == model.weights
+        and base.template == model.template
+        and base.adapters == model.adapters[: model.own]
+    )
+    found: ModelReference = {
+        "id": model.id,
+        "weights": model.weights,
+        "adapters": list(model.adapters),
+        "digest": next(digests, ""),
+    }
+    if model.template:
+        found["template"] = model.template
+    if model.own:
+        found["own"] = model.own
+    return found
 
 
 def first_parent(request: StepRequest) -> ModelReference | None:
@@ -107,6 +127,8 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
         weights=made["weights"],
         adapters=tuple(made["adapters"]),
         parameters=parent.parameters,
+        template=made.get("template", ""),
+        own=made.get("own", 0),
         trial=number,
         tokenizer=parent.tokenizer,
         bytes=size,

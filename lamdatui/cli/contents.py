@@ -1,0 +1,129 @@
+"""What `check` finds in a profile's models, datasets and tasks, each by itself and with one another: every row is read and rendered once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.output import json_text
+from lamdatui.cli.findings import Finding, tried
+from lamdatui.inputs import templatechecks
+from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
+from lamdatui.inputs.modelfiles import inspect_model
+from lamdatui.inputs.overlap import GRAM, Overlap, Shared
+from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
+from lamdatui.inputs.taskfiles import Asking, load_task
+from lamdatui.inputs.templates import ChatTemplate, read_template
+from lamdatui.inputs.workspace import locate, locate_model
+
+Splits = Mapping[str, Sequence[Mapping[str, Any]]]
+DROP = "drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
+
+
+def look(profile: Profile) -> list[Finding]:
+    """Findings about models, datasets, tasks, the rows that they share, and every row with every chat template."""
+    findings = [tried(f"model {name}", lambda spec=spec: _model(spec)) for name, spec in profile.models.items()]
+    tasks: dict[str, Splits] = {}
+    of_tasks: list[Finding] = []
+    for name in profile.tasks:
+        noted: list[Finding] = []
+        of_tasks += [tried(f"task {name}", lambda name=name, noted=noted: _task(profile, name, tasks, noted)), *noted]
+    read: dict[str, DatasetRows] = {}
+    for name, spec in profile.datasets.items():
+        findings.append(tried(f"dataset {name}", lambda name=name, spec=spec: _dataset(name, spec, read)))
+        if name in read:
+            findings += [Finding("warn", f"dataset {name}", note) for note in read[name].info.notes]
+    templates, of_models = _templates(profile)
+    shared: list[Finding] = []
+    rendered: list[Finding] = []
+    for name, rows in read.items():
+        overlaps = {task: Overlap(splits) for task, splits in tasks.items()}
+        looks = {model: templatechecks.Look(template) for model, template in templates.items()}
+        for row in rows.rows:
+            for each in (*overlaps.values(), *looks.values()):
+                each.add(row)
+        for task, overlap in overlaps.items():
+            shared += _shared(profile, name, task, overlap)
+        for model, seen in looks.items():
+            rendered += _noted(f"dataset {name} × {model}", seen.notes(rows.numbers))
+    for model, template in templates.items():
+        for task, splits in tasks.items():
+            questions = [asked(row) for held in splits.values() for row in held]
+            rendered += _noted(
+                f"task {task} × {model}", templatechecks.of_questions(template, questions, profile.tasks[task].max_new_tokens)
+            )
+    return [*findings, *of_tasks, *shared, *of_models, *rendered]
+
+
+def _model(spec: ModelSpec) -> str:
+    place = locate_model(spec)
+    info = inspect_model(place.weights, adapter=place.adapter, template=place.template)
+    on = f"; the adapter {place.adapter.name} on {place.weights.name}" if place.adapter else ""
+    return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters{on}"
+
+
+def _dataset(name: str, spec: DatasetSpec, read: dict[str, DatasetRows]) -> str:
+    read[name] = read_noted(locate(spec.path), answers=spec.answers, columns=spec.columns)
+    info = read[name].info
+    told = "" if info.rows == info.read else f" of {info.read:,} conversations: each answer with what comes before it"
+    return f"{info.rows} rows, {info.format}{told}"
+
+
+def _task(profile: Profile, name: str, tasks: dict[str, Splits], noted: list[Finding]) -> str:
+    spec = profile.tasks[name]
+    limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+    asking = Asking(spec.think, spec.thinking, spec.generation)
+    rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking).rows
+    every = [row for held in rows.values() for row in held]
+    if empty := sum(row["reference"] in ("", [], {}, None) for row in every):
+        detail = f"{empty} of {len(every)} references are empty: a model that says nothing may be right there"
+        noted.append(Finding("warn", f"task {name}", detail, "drop these rows, or give their references"))
+    tasks[name] = rows
+    return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
+
+
+def _shared(profile: Profile, name: str, task: str, overlap: Overlap) -> list[Finding]:
+    """Training rows that a task's rows stand in."""
+
+    def told(found: Mapping[str, Shared], what: str, status: Any) -> list[Finding]:
+        return [
+            Finding(
+                status,
+                f"dataset {name}",
+                f"{seen.count:,} of {overlap.rows:,} rows {what.format(held=f'{split} row of the task {task}')}, the first: {seen.example[:80]!r}",
+                DROP.format(split=split),
+            )
+            for split, seen in found.items()
+        ]
+
+    status = "bad" if profile.contamination.exact == "block" else "warn"
+    found = told(overlap.exact, "ask what a {held} asks", status)
+    status = "bad" if profile.contamination.ngram == "block" else "warn"
+    return found + told(overlap.ngram, f"share {GRAM} words in a row with a {{held}}", status)
+
+
+def _templates(profile: Profile) -> tuple[dict[str, ChatTemplate], list[Finding]]:
+    """The template of each base that differs from those before it, and what is to know of each. A base that can't be read has its finding."""
+    seen: dict[str, str] = {}
+    found: dict[str, ChatTemplate] = {}
+    findings: list[Finding] = []
+    for name, spec in profile.models.items():
+        try:
+            place = locate_model(spec)
+        except LamdatuiError:
+            continue
+        template = read_template(place.weights, place.template)
+        findings += _noted(f"model {name}", templatechecks.of_model(template))
+        same = seen.setdefault(json_text([template.text, template.words, sorted(template.ends)]), name)
+        if template.text and same == name:
+            found[name] = template
+    if len(seen) > 1:
+        names = ", ".join(seen.values())
+        detail = f"{names} have different chat templates: a merge of two of them has the first one's"
+        findings.append(Finding("warn", "templates", detail))
+    return found, findings
+
+
+def _noted(subject: str, notes: Sequence[templatechecks.Note]) -> list[Finding]:
+    return [Finding(note.status, subject, note.detail, note.fix) for note in notes]
