@@ -222,7 +222,7 @@ def check(
     """Everything that can be known before running."""
     from lamdatui.cli.checks import check_profile
 
-    findings = check_profile(profile, overrides or [], runs_dir)
+    findings = check_profile(profile, overrides or [], runs_dir, complain)
     say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(2)

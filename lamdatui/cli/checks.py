@@ -16,6 +16,7 @@ from lamdatui import __version__
 from lamdatui.actionkit.timings import Timings
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.fingerprint import Say
 from lamdatui.cli.contents import look
 from lamdatui.cli.findings import MADE, Finding, Status, tried
 from lamdatui.config import resources
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from lamdatui.engine.machine import Machine
 
 
-def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Finding]:
-    """Findings about a profile: what it names, its columns and sizes, memory, disk, the planner.
+def check_profile(text: str, overrides: list[str], runs_dir: Path, say: Say | None = None) -> list[Finding]:
+    """Findings about a profile: what it names, its columns and sizes, memory, disk, the planner; `say` hears of what takes long.
 
     Raises LamdatuiError when the profile itself can't be read: nothing further can be known then.
     """
@@ -45,7 +46,7 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path) -> list[Findi
         check_name(f"{profile.name}-1")
     except LamdatuiError as error:
         findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
-    findings += [*_trust(profile), *_device(profile), *_contents(profile)]
+    findings += [*_trust(profile), *_device(profile), *_contents(profile, say)]
     if all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
     findings.append(tried("planner", lambda: _planner(profile)))
@@ -74,13 +75,13 @@ def _device(profile: Profile) -> list[Finding]:
     return [Finding("bad", "device", detail, machine.fix or "set device: auto, or run on a machine with a GPU")]
 
 
-def _contents(profile: Profile) -> list[Finding]:
+def _contents(profile: Profile, say: Say | None) -> list[Finding]:
     def types() -> str:
         bound, _ = bind_types(profile)
         findings.extend(Finding("warn", "origin", text) for text in origins(profile, bound))
         return ", ".join(bound)
 
-    findings = look(profile)
+    findings = look(profile, say)
     findings.append(tried("actions", types))
     for problem in resources.load_registry().problems:
         findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.fingerprint import Say
 from lamdatui.base.output import json_text
 from lamdatui.cli.findings import Finding, tried
 from lamdatui.inputs import templatechecks
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
 from lamdatui.inputs.modelfiles import inspect_model
-from lamdatui.inputs.overlap import GRAM, Overlap, Shared
+from lamdatui.inputs.overlap import GRAM
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
+from lamdatui.inputs.scan import Scanned, scan
 from lamdatui.inputs.taskfiles import Asking, load_task
 from lamdatui.inputs.templates import ChatTemplate, read_template
 from lamdatui.inputs.workspace import locate, locate_model
@@ -21,8 +23,8 @@ Splits = Mapping[str, Sequence[Mapping[str, Any]]]
 DROP = "drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
 
 
-def look(profile: Profile) -> list[Finding]:
-    """Findings about models, datasets, tasks, the rows that they share, and every row with every chat template."""
+def look(profile: Profile, say: Say | None = None) -> list[Finding]:
+    """Findings about models, datasets, tasks, the rows that they share, and every row with every chat template; `say` hears of what takes long."""
     findings = [tried(f"model {name}", lambda spec=spec: _model(spec)) for name, spec in profile.models.items()]
     tasks: dict[str, Splits] = {}
     of_tasks: list[Finding] = []
@@ -31,22 +33,18 @@ def look(profile: Profile) -> list[Finding]:
         of_tasks += [tried(f"task {name}", lambda name=name, noted=noted: _task(profile, name, tasks, noted)), *noted]
     read: dict[str, DatasetRows] = {}
     for name, spec in profile.datasets.items():
-        findings.append(tried(f"dataset {name}", lambda name=name, spec=spec: _dataset(name, spec, read)))
+        findings.append(tried(f"dataset {name}", lambda name=name, spec=spec: _dataset(name, spec, read, say)))
         if name in read:
             findings += [Finding("warn", f"dataset {name}", note) for note in read[name].info.notes]
     templates, of_models = _templates(profile)
     shared: list[Finding] = []
     rendered: list[Finding] = []
     for name, rows in read.items():
-        overlaps = {task: Overlap(splits) for task, splits in tasks.items()}
-        looks = {model: templatechecks.Look(template) for model, template in templates.items()}
-        for row in rows.rows:
-            for each in (*overlaps.values(), *looks.values()):
-                each.add(row)
-        for task, overlap in overlaps.items():
-            shared += _shared(profile, name, task, overlap)
-        for model, seen in looks.items():
-            rendered += _noted(f"dataset {name} × {model}", seen.notes(rows.numbers))
+        seen = scan(rows, tasks, templates, say)
+        for task in tasks:
+            shared += _shared(profile, name, task, rows.info.rows, seen)
+        for model, notes in seen.notes.items():
+            rendered += _noted(f"dataset {name} × {model}", notes)
     for model, template in templates.items():
         for task, splits in tasks.items():
             questions = [asked(row) for held in splits.values() for row in held]
@@ -63,11 +61,11 @@ def _model(spec: ModelSpec) -> str:
     return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters{on}"
 
 
-def _dataset(name: str, spec: DatasetSpec, read: dict[str, DatasetRows]) -> str:
-    read[name] = read_noted(locate(spec.path), answers=spec.answers, columns=spec.columns)
+def _dataset(name: str, spec: DatasetSpec, read: dict[str, DatasetRows], say: Say | None) -> str:
+    read[name] = read_noted(locate(spec.path), answers=spec.answers, columns=spec.columns, say=say)
     info = read[name].info
     told = "" if info.rows == info.read else f" of {info.read:,} conversations: each answer with what comes before it"
-    return f"{info.rows} rows, {info.format}{told}"
+    return f"{info.rows:,} rows, {info.format}{told}"
 
 
 def _task(profile: Profile, name: str, tasks: dict[str, Splits], noted: list[Finding]) -> str:
@@ -83,24 +81,18 @@ def _task(profile: Profile, name: str, tasks: dict[str, Splits], noted: list[Fin
     return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
 
 
-def _shared(profile: Profile, name: str, task: str, overlap: Overlap) -> list[Finding]:
+def _shared(profile: Profile, name: str, task: str, rows: int, scanned: Scanned) -> list[Finding]:
     """Training rows that a task's rows stand in."""
-
-    def told(found: Mapping[str, Shared], what: str, status: Any) -> list[Finding]:
-        return [
-            Finding(
-                status,
-                f"dataset {name}",
-                f"{seen.count:,} of {overlap.rows:,} rows {what.format(held=f'{split} row of the task {task}')}, the first: {seen.example[:80]!r}",
-                DROP.format(split=split),
-            )
-            for split, seen in found.items()
-        ]
-
-    status = "bad" if profile.contamination.exact == "block" else "warn"
-    found = told(overlap.exact, "ask what a {held} asks", status)
-    status = "bad" if profile.contamination.ngram == "block" else "warn"
-    return found + told(overlap.ngram, f"share {GRAM} words in a row with a {{held}}", status)
+    found = []
+    for splits, what, blocks in (
+        (scanned.exact[task], "ask what a {} asks", profile.contamination.exact),
+        (scanned.ngram[task], f"share {GRAM} words in a row with a {{}}", profile.contamination.ngram),
+    ):
+        for split, seen in splits.items():
+            detail = f"{seen.count:,} of {rows:,} rows {what.format(f'{split} row of the task {task}')}, the first: {seen.example[:80]!r}"
+            status = "bad" if blocks == "block" else "warn"
+            found.append(Finding(status, f"dataset {name}", detail, DROP.format(split=split)))
+    return found
 
 
 def _templates(profile: Profile) -> tuple[dict[str, ChatTemplate], list[Finding]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -155,7 +155,9 @@ def read_noted(
     key = {"sha256": sha256, "answers": answers, "columns": columns}
     if is_large and (kept := rowtable.find(key)):
         table, about = kept
-        info = DatasetInfo(**{name: about[name] for name in DatasetInfo.__dataclass_fields__})
+        info = DatasetInfo(
+            **{name: about[name] for name in DatasetInfo.__dataclass_fields__ if name != "notes"}, notes=tuple(about["notes"])
+        )
         found = DatasetRows(table, table.numbers, info)
     else:
         if is_large and say is not None:
@@ -187,32 +189,38 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _read(path: Path, answers: Answers, columns: Columns, writer: rowtable.Writer | None) -> DatasetRows:
     """Read every row; into a table, where there is a writer. Raises LamdatuiError."""
-    source, seen = RowSource(path), _Pass(answers)
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
-    where = str(path)
+
+    def keep(kept: dict[str, Any], places: list[int], number: int) -> None:
+        rows.extend(rowtable.row_of(kept, place) for place in places)
+        numbers.extend([number] * len(places))
+
+    if writer is None:
+        return DatasetRows(rows, numbers, _pass(path, answers, columns, keep))
+    try:
+        info = _pass(path, answers, columns, lambda kept, places, _: writer.add(kept, places))
+        table = writer.finish(asdict(info))
+    except BaseException:
+        writer.drop()
+        raise
+    return DatasetRows(table, table.numbers, info)
+
+
+def _pass(
+    path: Path, answers: Answers, columns: Columns, keep: Callable[[dict[str, Any], list[int], int], None]
+) -> DatasetInfo:
+    """Read every row; `keep` gets each record, the places of its rows, and its number (from 1). Raises LamdatuiError."""
+    source, seen, where = RowSource(path), _Pass(answers), str(path)
     try:
         for place, value in source:
             where = place
             kept, places = seen.take(read_row(value, columns))
-            if writer is not None:
-                writer.add(kept, places)
-            else:
-                rows += [rowtable.row_of(kept, place) for place in places]
-                numbers += [seen.read] * len(places)
-        if not seen.rows:
-            where = str(path)
-        info = seen.info(source.sha256, columns)
+            keep(kept, places, seen.read)
+        where = where if seen.rows else str(path)
+        return seen.info(source.sha256, columns)
     except ValueError as error:
         raise LamdatuiError(str(error), where=where, fix=f"columns: {COLUMNS}") from error
-    finally:
-        if writer is not None and not seen.rows:
-            writer.drop()
-    if writer is None:
-        return DatasetRows(rows, numbers, info)
-    about = {name: getattr(info, name) for name in DatasetInfo.__dataclass_fields__}
-    table = writer.finish({**about, "notes": list(info.notes)})
-    return DatasetRows(table, table.numbers, info)
 
 
 class Reading(NamedTuple):

@@ -42,6 +42,12 @@ class Shared:
             self.first, self.example = number, example
         self.count += 1
 
+    def merge(self, later: Shared) -> None:
+        """Take in what was seen in later rows."""
+        if not self.count:
+            self.first, self.example = later.first, later.example
+        self.count += later.count
+
 
 @dataclass
 class Overlap:
@@ -74,6 +80,13 @@ class Overlap:
                 self.exact.setdefault(split, Shared()).add(self.rows, question)
         elif self._grams and (split := self._found(row)):
             self.ngram.setdefault(split, Shared()).add(self.rows, question or row.get("text", ""))
+
+    def merge(self, later: Overlap) -> None:
+        """Take in what was seen in later rows."""
+        self.rows = later.rows
+        for mine, theirs in ((self.exact, later.exact), (self.ngram, later.ngram)):
+            for split, seen in theirs.items():
+                mine.setdefault(split, Shared()).merge(seen)
 
     def _found(self, row: Row) -> str:
         """The split that a run of words of the row's last question, its answers or its text is of; empty where it is of none."""

@@ -131,9 +131,9 @@ class StepsSpec(_Strict):
 
 class ContaminationSpec(_Strict):
     """What becomes of training rows that a task's rows stand in: those that ask the same, and those that share 13 words in a row. `block`: a run
-    does not start; `report`: `check` tells."""
+    does not start; `report`: `check` tells, and what is trained is as it is."""
 
-    exact: Literal["block", "report"] = "block"
+    exact: Literal["block", "report"] = "report"
     ngram: Literal["block", "report"] = "report"
 
 

@@ -105,7 +105,7 @@ class _Reader:
         return self.row.get(name)
 
     def has(self, *names: str) -> bool:
-        return all(name in self.row for name in names)
+        return all(map(self.row.__contains__, names))
 
     def text(self, name: str) -> str:
         """A column that is text. Raises ValueError."""

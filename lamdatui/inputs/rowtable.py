@@ -48,6 +48,7 @@ class RowTable(Sequence[Row]):
         import pyarrow
         from pyarrow import ipc
 
+        self.file = file
         reader = ipc.open_file(pyarrow.memory_map(str(file)))
         self._batches = [reader.get_batch(index) for index in range(reader.num_record_batches)]
         counts = [numpy.diff(batch.column("places").offsets.to_numpy()) for batch in self._batches]

@@ -89,6 +89,11 @@ class _Seen:
         self.count += number != self.last
         self.last = number
 
+    def merge(self, later: _Seen) -> None:
+        if not self.count:
+            self.first, self.detail = later.first, later.detail
+        self.count += later.count
+
     def which(self, rows: int, numbers: Sequence[int]) -> str:
         number = numbers[self.first - 1] if len(numbers) else self.first
         return f"{self.count:,} of {rows:,} rows, the first: row {number}"
@@ -140,6 +145,18 @@ class Look:
             self._look_at_answer(row, row[name], split)
         if "chosen" in splits and splits["chosen"].text == splits["rejected"].text:
             self.alike.add(self.rows)
+
+    def merge(self, later: Look) -> None:
+        """Take in what was seen in later rows."""
+        self.rows = later.rows
+        for name in ("broken", "other", "added", "control", "alike"):
+            getattr(self, name).merge(getattr(later, name))
+        for what, seen in later.lost.items():
+            self.lost.setdefault(what, _Seen()).merge(seen)
+        for _, text in later._longest:
+            self._keep(text)
+        if not self._end_is_known:
+            self._end, self._end_is_known = later._end, later._end_is_known
 
     def _look_at_answer(self, row: Mapping[str, Any], answer: Sequence[Mapping[str, Any]], split: Split) -> None:
         first, trained = answer[0], split.text[split.start :]

@@ -20,7 +20,8 @@ from lamdatui.inputs.adapterfiles import check_adapter, find_base
 from lamdatui.inputs.datafiles import inspect_dataset, read_noted
 from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
-from lamdatui.inputs.profile import ModelSpec, Profile
+from lamdatui.inputs.overlap import Overlap
+from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
 from lamdatui.inputs.rowfiles import is_pattern
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
 from lamdatui.inputs.templates import read_template
@@ -121,19 +122,34 @@ def origins(profile: Profile, types: dict[str, BoundType]) -> list[str]:
     return found + (list(replaced("prompts").values()) if profile.planner else [])
 
 
-def _keep_apart(datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
-    """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
+def _keep_apart(blocks: ContaminationSpec, datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
+    """Raises LamdatuiError when a dataset holds a task's rows that it must not: a verifiable one the prompts, for a reward must never be a score
+    of the search; any other one what `blocks` says."""
     for data in datasets.values():
-        if data.format != "verifiable":
+        judged = data.format == "verifiable"
+        if not judged and "block" not in (blocks.exact, blocks.ngram):
             continue
         rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
-        prompts = {canonical(row["prompt"]) for row in rows}
+        where = f"dataset {data.id} ({data.path})"
+        if judged:
+            prompts = {canonical(row["prompt"]) for row in rows}
+            for task in tasks.values():
+                shared = prompts & {canonical(row["messages"]) for held in task.rows.values() for row in held}
+                if shared:
+                    raise LamdatuiError(
+                        f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
+                        where=where,
+                        fix="drop those rows from the dataset",
+                    )
         for task in tasks.values():
-            shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
-            if shared:
+            overlap = Overlap(task.rows)
+            for row in rows:
+                overlap.add(row)
+            found = {**(overlap.ngram if blocks.ngram == "block" else {}), **(overlap.exact if blocks.exact == "block" else {})}
+            for split, seen in found.items():
                 raise LamdatuiError(
-                    f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
-                    where=f"dataset {data.id} ({data.path})",
+                    f"{seen.count:,} of {len(rows):,} rows stand in the {split} rows of the task {task.name} (contamination: block)",
+                    where=where,
                     fix="drop those rows from the dataset",
                 )
 
@@ -155,7 +171,7 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
         limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
         asking = Asking(spec.think, spec.thinking, spec.generation)
         tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking)
-    _keep_apart(datasets, tasks)
+    _keep_apart(profile.contamination if not promised else ContaminationSpec(exact="report"), datasets, tasks)
     models = {}
     for name, spec in profile.models.items():
         place, always = locate_model(spec), profile.verify == "always"
