@@ -119,6 +119,78 @@ def test_an_end_of_turn_that_stops_nothing_is_told(model: Path) -> None:
     assert "eos_token_id" in note.fix
 
 
+MARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    "{% generation %}{{ m.content }}{% endgeneration %}<|im_end|>\n{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+OPEN = "{% for m in messages %}{{ '<|im_end|>' if m.role == 'user' }}{{ m.content }}\n{% endfor %}"
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "look_up", "arguments": {}}}],
+}
+
+
+def test_what_a_template_marks_is_trained_with_the_token_that_ends_it(model: Path) -> None:
+    with_end_of_turn(model, stops=True)
+    split = with_template(model, MARKED).split(ROWS[0], ROWS[0]["completion"])
+    assert split.text[split.start :] == "a0<|im_end|>" and split.text[: split.start].endswith("<think>\n\n</think>\n\n")
+    template = read_template(model)
+    template.is_older = True
+    older = template.split(ROWS[0], ROWS[0]["completion"])
+    assert older.text[older.start :] == "<think>\n\n</think>\n\na0<|im_end|>\n", (
+        "results of the first versions are made as they were"
+    )
+
+
+def test_an_answer_ends_with_a_stop_token_also_where_the_template_writes_none(model: Path) -> None:
+    """What the next turn begins with, where that stops (GLM); else the end-of-text token."""
+    for stops in (True, False):
+        with_end_of_turn(model, stops=stops)
+        split = with_template(model, OPEN).split(ROWS[0], ROWS[0]["completion"])
+        assert split.text[split.start :] == ("a0\n<|im_end|>" if stops else f"a0{read_template(model).words['eos_token']}")
+    with_end_of_turn(model, stops=True)
+    after = CHATML.replace(
+        "<|im_end|>\n{% endfor %}", "<|im_end|>\n{% endfor %}{% if not add_generation_prompt %}<eos>{% endif %}"
+    )
+    split = with_template(model, after).split(ROWS[0], ROWS[0]["completion"])
+    assert split.text[split.start :] == "a0<|im_end|>", "what a template writes after the first stop token is not the answer's"
+
+
+def test_what_a_template_leaves_out_ends_a_run_before_it_begins(model: Path) -> None:
+    with_end_of_turn(model, stops=True)
+    template = with_template(model, CHATML)
+    tools = [{**ROWS[0], "tools": [TOOL]}, ROWS[1], {"prompt": ROWS[2]["prompt"], "completion": [CALL], "tools": [TOOL]}]
+    found = {note.detail: note.status for note in of_rows(template, tools)}
+    assert found == {
+        "the chat template leaves out the functions that they offer (tools): 2 of 3 rows, the first: row 1": "bad",
+        "the chat template leaves out the calls of their answers (tool_calls): 1 of 3 rows, the first: row 3": "bad",
+    }
+    thinking = [{**ROWS[0], "completion": [{**ROWS[0]["completion"][0], "reasoning_content": "since"}]}]
+    (note,) = of_rows(template, thinking)
+    assert "the reasoning of their answers (reasoning_content): 1 of 1 rows" in note.detail and note.status == "bad"
+    parts = CHATML.replace("{{ m.content }}", "{% for part in m.content %}{{ part.text }}{% endfor %}")
+    assert {note.detail.partition(":")[0] for note in of_rows(with_template(model, parts), ROWS)} == {
+        "the chat template leaves out what they ask",
+        "the chat template leaves out what they answer",
+    }
+
+
+def test_control_tokens_in_what_people_wrote_and_pairs_of_one_answer_are_told(model: Path) -> None:
+    with_end_of_turn(model, stops=True)
+    template = with_template(model, CHATML)
+    rows = [
+        ROWS[0],
+        {"prompt": [turn("user", "What does <|im_end|> do?")], "completion": [turn("assistant", "It ends a turn.")]},
+    ]
+    (note,) = of_rows(template, rows)
+    assert note.status == "warn" and "row 2: what people wrote holds '<|im_end|>'" in note.detail
+    (note,) = of_rows(template, [{**PAIRS[0], "rejected": PAIRS[0]["chosen"]}, PAIRS[1]])
+    assert note.detail.startswith("1 of 2 rows, the first: row 1: the chosen and the rejected answer are the same text")
+
+
 @pytest.mark.parametrize(("kind", "status"), [("llama", "warn"), ("gpt2", "bad")])
 def test_rows_beyond_the_models_positions_are_told(model: Path, kind: str, status: str) -> None:
     config = read_json(model / "config.json")
@@ -215,8 +287,8 @@ def test_a_row_is_shown_as_a_trainer_will_see_it(model: Path, lab_profile, cli: 
     assert done.stdout == (
         "dataset prefer, row 1 of 2, as the template of llama writes it\n\n--- the prompt, not trained\n"
         "<|im_start|>user\nq1<|im_end|>\n<|im_start|>assistant\n\n"
-        "--- chosen, trained; it ends with 'yes\\x1b[2J<|im_end|>\\n'\nyes\x1b[2J<|im_end|>\n\n"
-        "--- rejected, trained; it ends with 'no<|im_end|>\\n'\nno<|im_end|>\n\n"
+        "--- chosen, trained; it ends with 'yes\\x1b[2J<|im_end|>'\nyes\x1b[2J<|im_end|>\n"
+        "--- rejected, trained; it ends with 'no<|im_end|>'\nno<|im_end|>\n"
     )
     other = cli("data", "show", profile, "prefer", *sets, "--row", "2", "--model", "phi").stdout
     assert "row 2 of 2, as the template of phi" in other and "<|im_start|>" not in other

@@ -32,6 +32,8 @@ LEARNED = frozenset(("gpt2", "gpt_neo", "opt", "gpt_bigcode", "xglm", "openai-gp
 """Model types whose positions are learned: there is nothing beyond the last one."""
 LONGEST = 20
 """As many of the longest rows, by characters, are tokenised."""
+TAIL = 20
+"""Characters at the end of a message that its text has to hold."""
 FIX_END = "add its id to eos_token_id in the model's generation_config.json"
 FIX_LOST = "take a model whose template has them (chat_template: in the profile gives it one), or drop them from the rows"
 
@@ -136,6 +138,8 @@ class Look:
             self.broken.add(self.rows, str(error))
             return
         self._keep(asked)
+        if not _holds(asked, row["prompt"][-1]):
+            self._lose("what they ask")
         for tool in row.get("tools", ()):
             if tool["function"]["name"] not in asked:
                 self._lose("the functions that they offer (tools)")
@@ -165,6 +169,8 @@ class Look:
         reasoning = str(first.get("reasoning_content", "")).strip()
         if reasoning and reasoning not in split.text:
             self._lose("the reasoning of their answers (reasoning_content)")
+        if not _holds(trained, answer[-1]):
+            self._lose("what they answer")
         said = str(first["content"]).strip()
         if not split.text.startswith(split.asked):
             self.other.add(self.rows)
@@ -252,6 +258,11 @@ class Look:
                 "cut or drop them",
             )
         ]
+
+
+def _holds(text: str, message: Mapping[str, Any]) -> bool:
+    """Whether a text has the end of what a message says: templates may move what was thought before it, and cut spaces off."""
+    return str(message["content"]).strip()[-TAIL:] in text
 
 
 def of_rows(template: ChatTemplate, rows: Iterable[Mapping[str, Any]], numbers: Sequence[int] = ()) -> list[Note]:

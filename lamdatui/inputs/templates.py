@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,8 +93,8 @@ class ChatTemplate:
         spans = [(max(begin, start), end) for begin, end in spans if end > start]
         if spans:
             start, whole = spans[0][0], self._to_end_token(whole, spans[-1][1])
-        if not self._is_ended(whole, start):
-            whole = whole.rstrip() + self._ending(is_call="tool_calls" in answer[-1])
+        if self.specials:
+            whole = self._ended(whole, start) or whole.rstrip() + self._ending(is_call="tool_calls" in answer[-1])
         return Split(whole, start, asked)
 
     def _marks(self, row: Mapping[str, Any]) -> bool:
@@ -108,14 +109,23 @@ class ChatTemplate:
 
     def _to_end_token(self, whole: str, end: int) -> str:
         """The text up to the end of what is generated, with the token that ends it."""
-        if self._is_ended(whole[:end], 0):
+        if self._ended(whole[:end], 0):
             return whole[:end]
-        after = next((word for word in self.specials if word and whole.startswith(word, end)), "")
+        after = next((word for word in self.specials if whole.startswith(word, end)), "")
         return whole[: end + len(after)]
 
-    def _is_ended(self, whole: str, start: int) -> bool:
-        text = whole[start:].rstrip()
-        return not self.specials or text.endswith(self.specials)
+    def _ended(self, whole: str, start: int) -> str:
+        """The text up to the token that ends the answer: of the tokens at its end the first that is a stop token, else all of them. Empty where
+        there is none."""
+        text, found = whole.rstrip(), ""
+        while word := next((word for word in self.specials if text.endswith(word) and len(text) - len(word) >= start), ""):
+            found = text if not found or word in self._stops else found
+            text = text[: -len(word)].rstrip()
+        return found
+
+    @cached_property
+    def _stops(self) -> frozenset[str]:
+        return frozenset(map(self.special, self.ends))
 
     def _ending(self, *, is_call: bool) -> str:
         """What ends an answer where the template writes nothing after the last one: the token that the next turn begins with, if that is
@@ -172,7 +182,9 @@ def make_template(path: Path, text: str, tool_text: str, words: dict[str, str], 
     """A template with the rest of its directory; `tokenizer` is the `tokenizers` one, or None."""
     config, generation = read_object(path / "config.json"), read_object(path / "generation_config.json")
     known = tokenizer.get_added_tokens_decoder().values() if tokenizer else ()
-    specials = tuple({token.content: None for token in known if token.special} | dict.fromkeys(words.values()))
+    specials = tuple(
+        {token.content: None for token in known if token.special and token.content} | dict.fromkeys(words.values())
+    )
     told = generation.get("eos_token_id", config.get("eos_token_id"))
     ends = frozenset(token for token in (told if isinstance(told, list) else [told]) if type(token) is int)
     found = ChatTemplate(path, text, words, ends, config, tool_text, specials, tokenizer)
