@@ -92,6 +92,7 @@ def test_a_step_is_asked_for_exactly_the_rows_that_the_key_is_of(tmp_path: Path)
         "think": "strip",
         "thinking": None,
         "generation": "neutral",
+        "older": False,
     }
     assert asked["rows_digest"] != loaded(tmp_path, *FOUR).rows_digest("search")
 

@@ -228,6 +228,24 @@ def check(
         raise typer.Exit(2)
 
 
+@app.command()
+def init(
+    model: Annotated[str, typer.Option(help="The base model's folder, or a name of the catalogue.")] = "",
+    data: Annotated[
+        list[str] | None, typer.Option(help="A file, folder or pattern of rows; may be given several times.")
+    ] = None,
+    task: Annotated[str, typer.Option(help="Rows to score on; without it they are held out of the data.")] = "",
+    base: Annotated[str, typer.Option(help="Of an adapter: the folder of the model that it stands on.")] = "",
+    to: Annotated[Path | None, typer.Option(help="Where the profile is written.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
+) -> None:
+    """A profile for your own model and data: looked at, cut, proposed, checked."""
+    from lamdatui.cli.setup import set_up
+
+    if not set_up(model, data or [], task, base, to, yes=yes):
+        raise typer.Exit(2)
+
+
 @data_app.command("show")
 def show_data(
     profile: Annotated[str, typer.Argument(help="A profile's path or name.")],

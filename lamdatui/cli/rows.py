@@ -42,7 +42,7 @@ def show_row(profile_text: str, overrides: list[str], name: str, number: int, mo
     of_file = "" if place == number else f" (of row {place:,} of the file)"
     head = f"{kind} {name}, row {number:,} of {len(rows):,}{of_file}, as the template of {base} writes it"
     try:
-        return "\n".join([head, *_parts(template, rows[number - 1])])
+        return "\n".join([head, *row_lines(template, rows[number - 1])])
     except ValueError as error:
         raise LamdatuiError(f"the chat template does not take it: {error}", where=f"{path}, row {place}") from error
 
@@ -55,7 +55,7 @@ def _model(profile: Profile, model: str) -> str:
     return model or next(iter(profile.models))
 
 
-def _parts(template: ChatTemplate, row: Mapping[str, Any]) -> Iterator[str]:
+def row_lines(template: ChatTemplate, row: Mapping[str, Any]) -> Iterator[str]:
     """What is asked with, then each answer with what is trained of it. Raises ValueError where the template refuses it."""
     if "text" in row:
         yield from ("", "--- text, trained from its first token on", row["text"])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lamdatui.base.words import words
 from lamdatui.inputs.rowshapes import ANSWERS
 
 Row = Mapping[str, Any]
@@ -15,17 +15,12 @@ GRAM = 13
 """Words in a row that two texts share before they count as overlapping (GPT-3: Brown et al. 2020, arXiv 2005.14165, appendix C)."""
 _PART = (GRAM + 1) // 2
 """Every run of `GRAM` words has one of this many that begins at a multiple of it."""
-_WORD = re.compile(r"\w+")
 
 
 def question_of(messages: Sequence[Row]) -> str:
     """What is asked in a conversation: its last turn by a user, without regard to case and spaces; empty where there is none."""
     asked = next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
     return " ".join(asked.casefold().split())
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
 
 
 @dataclass(slots=True)
@@ -67,8 +62,8 @@ class Overlap:
             for row in held:
                 if question := question_of(row["messages"]):
                     self._questions.setdefault(_short(question), set()).add(split)
-                    words = _words(question)
-                    self._grams.update((tuple(words[at : at + GRAM]), split) for at in range(len(words) - GRAM + 1))
+                    found = words(question)
+                    self._grams.update((tuple(found[at : at + GRAM]), split) for at in range(len(found) - GRAM + 1))
         self._parts = {gram[at : at + _PART] for gram in self._grams for at in range(GRAM - _PART + 1)}
 
     def add(self, row: Row) -> None:
@@ -92,11 +87,11 @@ class Overlap:
         """The split that a run of words of the row's last question, its answers or its text is of; empty where it is of none."""
         texts = [row.get("text", ""), question_of(row.get("prompt", ()))]
         texts += [turn["content"] for name in ANSWERS for turn in row.get(name, ())]
-        for words in map(_words, texts):
-            if any(tuple(words[at : at + _PART]) in self._parts for at in range(0, len(words) - _PART + 1, _PART)):
-                grams = (tuple(words[at : at + GRAM]) for at in range(len(words) - GRAM + 1))
-                if found := next((self._grams[gram] for gram in grams if gram in self._grams), ""):
-                    return found
+        for said in map(words, texts):
+            if any(tuple(said[at : at + _PART]) in self._parts for at in range(0, len(said) - _PART + 1, _PART)):
+                grams = (tuple(said[at : at + GRAM]) for at in range(len(said) - GRAM + 1))
+                if split := next((self._grams[gram] for gram in grams if gram in self._grams), ""):
+                    return split
         return ""
 
 

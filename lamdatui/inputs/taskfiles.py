@@ -80,7 +80,7 @@ class Task:
         """Whether an evaluation's rows, which the first version wrote, are this split's, each with the score that its completion has."""
         try:
             return [row["id"] for row in rows] == [row["id"] for row in self.rows[split]] and all(
-                score(self.scorer, asked["reference"], row["completion"]) == row["score"]
+                score(self.scorer, asked["reference"], row["completion"], older=True) == row["score"]
                 for asked, row in zip(self.rows[split], rows, strict=True)
             )
         except (KeyError, TypeError, ValueError):
@@ -105,6 +105,7 @@ class Task:
             "scorer": self.scorer,
             "max_new_tokens": self.max_new_tokens,
             **asdict(self.asking if scheme >= ASKED else BEFORE),
+            "older": scheme < ASKED,
         }
 
 

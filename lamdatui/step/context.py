@@ -239,7 +239,7 @@ class StepContext:
         `load_dataset` gives the reference as JSON text: decode it.
         """
         older = (self.request["action"] or {}).get("scheme", SCHEME) < ASKED
-        return score(scorer, reference, completion if older else without_thinking(completion))
+        return score(scorer, reference, completion if older else without_thinking(completion), older=older)
 
     # --- training ------------------------------------------------------------------------------------------------
 

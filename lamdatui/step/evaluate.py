@@ -62,7 +62,7 @@ def evaluate(
     scored = []
     for row, question, ((text, ended),) in zip(rows, questions, given, strict=True):
         said = text if keeps else without_thinking(OPENED * opens_thinking(encoder.ask(question)) + text)
-        points = score(request["scorer"], row["reference"], said)
+        points = score(request["scorer"], row["reference"], said, older=request.get("older", False))
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
         "key": request["key"],

@@ -9,6 +9,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+from lamdatui.base.words import words
+
+__all__ = ["degenerate", "grams", "near_duplicates", "overlaps", "rouge_l", "words"]
+
 NEAR = 0.8
 """Jaccard similarity of 5-grams from which two texts are near-duplicates (Lee et al. 2021, arXiv 2107.06499)."""
 NEAR_GRAM = 5
@@ -16,13 +20,7 @@ OVERLAP_GRAM = 8
 """Words of an n-gram in tests for contamination (PaLM: Chowdhery et al. 2022, arXiv 2204.02311, section 8)."""
 PERMUTATIONS = 128
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0e7f]|[^\W_]+")
 _RUN = re.compile(r"(.)\1{19}", re.DOTALL)
-
-
-def words(text: str) -> list[str]:
-    """Runs of letters and digits in lower case; the whole text is one word when it has none."""
-    return _WORD.findall(text.lower()) or [text.strip()]
 
 
 def grams(text: str, size: int) -> set[str]:
@@ -96,7 +94,7 @@ def degenerate(text: str) -> bool:
     In circles: over 30% of the 4-grams of a text of 12 words and more have occurred in it before (after the repetition
     rules of Gopher: Rae et al. 2021, arXiv 2112.11446, appendix A).
     """
-    if not _WORD.search(text.lower()) or _RUN.search(text):
+    if not any(sign.isalnum() for sign in text) or _RUN.search(text):
         return True
     count = len(words(text)) - 3
     return count >= 9 and len(grams(text, 4)) < 0.7 * count

@@ -11,6 +11,8 @@ import json
 import re
 from typing import Any
 
+ARGUMENTS = ("arguments", "parameters")
+"""How models call the arguments of a call: Llama 3.1 says parameters, all others arguments."""
 MAX_CHARS = 20_000
 MAX_STARTS = 50
 
@@ -42,22 +44,25 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _is_call(value: dict[str, Any]) -> bool:
-    return isinstance(value.get("name"), str) and isinstance(value.get("arguments"), dict)
+def _arguments(value: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any] | None:
+    """The arguments of a call; None of what is none."""
+    found = next((value[key] for key in keys if key in value), None)
+    return found if isinstance(value.get("name"), str) and isinstance(found, dict) else None
 
 
-def parse_call(completion: str) -> tuple[str, dict[str, Any]] | None:
+def parse_call(completion: str, keys: tuple[str, ...] = ARGUMENTS) -> tuple[str, dict[str, Any]] | None:
     """The one call in a model's answer as (function name, arguments), or None.
 
-    A call is a JSON object `{"name": str, "arguments": object}`, bare, in a code fence or in `<tool_call>` tags; text
-    around it is ignored. An answer with another JSON object first, or with two calls, holds no acceptable call.
+    A call is a JSON object `{"name": str, "arguments": object}` (`keys`: how the arguments may be called), bare, in a code fence or in
+    `<tool_call>` tags; text around it is ignored. An answer with another JSON object first, or with two calls, holds no acceptable call.
     """
     text = completion[:MAX_CHARS]
     wrapped = _TOOL_CALL.findall(text)
     objects = _objects("\n".join(wrapped) if wrapped else text)
-    if not objects or not _is_call(objects[0]) or any(_is_call(other) for other in objects[1:]):
+    calls = [_arguments(each, keys) for each in objects]
+    if not calls or calls[0] is None or any(other is not None for other in calls[1:]):
         return None
-    return objects[0]["name"], objects[0]["arguments"]
+    return objects[0]["name"], calls[0]
 
 
 def standard_string(text: str) -> str:
@@ -120,14 +125,14 @@ def _schema_of(reference: dict[str, Any], name: str) -> dict[str, Any]:
     raise KeyError(name)
 
 
-def why_wrong(reference: dict[str, Any], completion: str) -> str | None:
+def why_wrong(reference: dict[str, Any], completion: str, keys: tuple[str, ...] = ARGUMENTS) -> str | None:
     """The first reason why a completion is not the wanted call, for people; None when it is right.
 
     reference: `{"function": [{"name", "parameters": {"properties", "required"}}],
     "answer": {name: {argument: [allowed values]}}}`.
     Raises KeyError on a reference without its own function.
     """
-    call = parse_call(completion)
+    call = parse_call(completion, keys)
     if call is None:
         return "no single JSON call with a name and arguments"
     name, arguments = call
@@ -151,3 +156,8 @@ def why_wrong(reference: dict[str, Any], completion: str) -> str | None:
 def function_call(reference: dict[str, Any], completion: str) -> float:
     """1.0 for exactly the wanted call, else 0.0; the reference is described at `why_wrong`."""
     return 0.0 if why_wrong(reference, completion) else 1.0
+
+
+def function_call_of_arguments(reference: dict[str, Any], completion: str) -> float:
+    """The same as the first versions scored it: a call's arguments are called so."""
+    return 0.0 if why_wrong(reference, completion, ("arguments",)) else 1.0

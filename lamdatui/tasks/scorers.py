@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.words import words
 from lamdatui.tasks.constraints import check_arguments, constraints
-from lamdatui.tasks.function_call import function_call
+from lamdatui.tasks.function_call import function_call, function_call_of_arguments
 from lamdatui.tasks.reasoning import reasoning_gym
 
 
@@ -18,20 +20,42 @@ def exact(reference: str | list[str], completion: str) -> float:
     return float(completion.strip() in {one.strip() for one in wanted})
 
 
+def word_f1(reference: str | list[str], completion: str) -> float:
+    """The F1 of the words that answer and reference share, without regard to case and signs; the best of a list of references (SQuAD: Rajpurkar et
+    al. 2016, arXiv 1606.05250). In scripts without spaces each sign counts as a word."""
+    wanted = [reference] if isinstance(reference, str) else reference
+    return max(_f1(_words(one), _words(completion)) for one in wanted)
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(words(text) if text.strip() else ())
+
+
+def _f1(wanted: Counter[str], given: Counter[str]) -> float:
+    if not wanted or not given:
+        return float(wanted == given)
+    return 2 * (wanted & given).total() / (wanted.total() + given.total())
+
+
 SCORERS: dict[str, Callable[[Any, str], float]] = {
     "function_call": function_call,
     "constraints": constraints,
     "exact": exact,
+    "word_f1": word_f1,
     "reasoning_gym": reasoning_gym,
 }
 
 
-def score(name: str, reference: Any, completion: str) -> float:
+OLDER: dict[str, Callable[[Any, str], float]] = {"function_call": function_call_of_arguments}
+"""Scorers as they were before `lamdatui.domain.schemes.ASKED`, where they were others."""
+
+
+def score(name: str, reference: Any, completion: str, *, older: bool = False) -> float:
     """The score of one completion. No completion makes it raise; a reference of the wrong shape does (see `problem`).
 
-    Raises LamdatuiError on an unknown scorer.
+    `older`: as runs that began before `lamdatui.domain.schemes.ASKED` score. Raises LamdatuiError on an unknown scorer.
     """
-    scorer = SCORERS.get(name)
+    scorer = (older and OLDER.get(name)) or SCORERS.get(name)
     if scorer is None:
         raise LamdatuiError(f"no scorer is called {name!r}", fix=f"use one of: {', '.join(sorted(SCORERS))}")
     return scorer(reference, completion)
@@ -78,6 +102,7 @@ def _constraints_problem(reference: Any) -> str | None:
 
 _PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "exact": _exact_problem,
+    "word_f1": _exact_problem,
     "function_call": _call_problem,
     "constraints": _constraints_problem,
 }
