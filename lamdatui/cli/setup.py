@@ -34,7 +34,10 @@ def set_up(model: str, data: list[str], task: str, base: str, to: Path | None, *
     path = make(model, data, task, to, base, say)
     say(f"\nwritten: {path}\n")
     findings = check_profile(str(path), [], Path("lamdatui-runs"), complain)
-    say("\n".join(str(finding) for finding in findings if finding.status != "info"))
-    good = all(finding.status != "bad" for finding in findings)
-    say(f"\nnext: lamdatui run {path}" if good else f"\nmend what is marked bad, then: lamdatui check {path}")
-    return good
+    bad = [finding for finding in findings if finding.status == "bad"]
+    say("\n".join(str(finding) for finding in findings if finding.status in ("ok", "warn")))
+    if not bad:
+        say(f"\nnext: lamdatui run {path}")
+        return True
+    complain("\n".join([*map(str, bad), f"mend that, then: lamdatui check {path}"]))
+    return False

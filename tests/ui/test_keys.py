@@ -80,7 +80,7 @@ def test_function_keys_never_stand_alone_and_multiplexer_keys_are_left_alone() -
             assert key.palette, f"{key.id} has no palette entry"
 
 
-DIALOGS = ("page", "form", "pick", "pick-row", "newrun", "filter")
+DIALOGS = ("page", "form", "pick", "pick-row", "newrun", "newprofile", "filter")
 LOCAL = ("cursor_", "scroll_", "page_", "move(", "scroll(", "cancel", "dismiss", "back", "leave", "unzoom", "app.focus_")
 """Actions that only move inside a widget or close what is open: they need no name."""
 

@@ -29,6 +29,7 @@ Where = Literal[
     "hardware",
     "progress",
     "newrun",
+    "newprofile",
     "pipeline",
     "filter",
     "node",

@@ -176,6 +176,25 @@ class StartScreen(Screen[None]):
             summary = f"In place of lamdatui's own: {profile.summary}" if profile.replaces else profile.summary
             open_over(self, NewRunScreen(profile.name, summary, self._runs_dir), self._run_wanted)
 
+    def action_new_profile(self) -> None:
+        from lamdatui.ui.start.newprofile import NewProfileScreen
+
+        open_over(self, NewProfileScreen(), self._profile_wanted)
+
+    def _profile_wanted(self, arguments: list[str] | None) -> None:
+        if arguments is not None:
+            from lamdatui.ui.start.busy import BusyScreen
+
+            self._open_busy(BusyScreen("Looking at your model and data", arguments), self._profile_made)
+
+    def _profile_made(self, output: str | None) -> None:
+        self._look_for_profiles()
+        if output:
+            from lamdatui.ui.kit.dialogs import TextScreen
+
+            lines: list[Line] = [((line, "plain"),) for line in output.splitlines()]
+            open_over(self, TextScreen("What was seen, and the profile that was made", lines, 2))
+
     def _run_wanted(self, arguments: list[str] | None) -> None:
         if arguments is not None:
             self._open(f"Starting a run of {arguments[0]}", ["run", *arguments, "--no-console"])
