@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import http.server
 import json
 import multiprocessing
 import subprocess
 import sys
+import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -170,6 +173,81 @@ def test_hub_names_are_entries_of_their_own() -> None:
         with pytest.raises(LamdatuiError):
             entries.entry(name)
     assert not any(pattern.endswith((".bin", ".pt", ".pkl", ".py")) for pattern in entries.HUB_PATTERNS)
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """A hub of one dataset, as far as a client asks: its revision, its files, each with its hash."""
+
+    files: ClassVar[dict[str, bytes]] = {}
+    sha = "1" * 40
+
+    def do_HEAD(self) -> None:
+        self.do_GET(body=False)
+
+    def do_GET(self, body: bool = True) -> None:
+        path = self.path.partition("?")[0]
+        if path.startswith("/api/datasets/owner/talks"):
+            listed = [{"type": "file", "path": name, "size": len(data), "oid": "0" * 40} for name, data in self.files.items()]
+            info = {"id": "owner/talks", "sha": self.sha, "siblings": [{"rfilename": name} for name in self.files]}
+            self._send(json.dumps(listed if "/tree/" in path else info).encode(), "application/json", body)
+        elif path.startswith(f"/datasets/owner/talks/resolve/{self.sha}/"):
+            name = path.rpartition(f"{self.sha}/")[2]
+            self._send(self.files[name], "application/octet-stream", body)
+        else:
+            self.send_error(404)
+
+    def _send(self, data: bytes, kind: str, body: bool) -> None:
+        self.send_response(200)
+        tag = hashlib.sha256(data).hexdigest()
+        for header, value in (
+            ("Content-Type", kind),
+            ("Content-Length", str(len(data))),
+            ("ETag", f'"{tag}"'),
+            ("X-Repo-Commit", self.sha),
+        ):
+            self.send_header(header, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    rows = {
+        split: "".join(f'{{"prompt": "{split} {at}", "completion": "a"}}\n' for at in range(3)).encode()
+        for split in ("train", "test")
+    }
+    card = "---\nconfigs:\n- config_name: short\n  data_files:\n  - split: train\n    path: short/train.jsonl\n  - split: test\n    path: short/test.jsonl\n---\n"
+    Hub.files = {"README.md": card.encode(), "script.py": b"raise SystemExit(9)"} | {
+        f"short/{name}.jsonl": data for name, data in rows.items()
+    }
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def test_a_dataset_of_a_hub_is_fetched_once_and_named_in_a_profile(hub: str, cli: Commands, lab_profile: Any) -> None:
+    environment = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+    done = cli("data", "fetch", "hf:owner/talks/short:test", **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "catalogue:hf-data:owner/talks/short:test" and "3 rows of test" in done.stderr
+    again = cli("data", "fetch", "hf:owner/talks/short:test", HF_ENDPOINT="http://127.0.0.1:9")
+    assert again.returncode == 0 and again.stdout == done.stdout, "what is here is not asked for again"
+    checked = cli("check", str(lab_profile()), "--set", f"datasets.copy.path={done.stdout.strip()}")
+    assert "dataset copy           3 rows, sft" in checked.stdout
+    missing = cli("check", str(lab_profile()), "--set", "datasets.copy.path=catalogue:hf-data:owner/talks")
+    assert "fix: lamdatui data fetch hf:owner/talks" in missing.stdout
+    for name, why in (
+        ("hf:owner/talks/none", "can't be read"),
+        ("hf:owner/none", "the hub did not give owner/none"),
+        ("owner/talks", "is not a hub's dataset"),
+    ):
+        failed = cli("data", "fetch", name, **environment)
+        assert failed.returncode in (1, 2) and why in failed.stderr and "Traceback" not in failed.stderr and not failed.stdout
 
 
 def test_two_fetches_at_once_build_once(home: Path) -> None:

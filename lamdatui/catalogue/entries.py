@@ -11,10 +11,13 @@ from typing import Literal
 
 from lamdatui.base.errors import LamdatuiError
 
-Kind = Literal["package", "built", "hub"]
+Kind = Literal["package", "built", "hub", "hub-data"]
 
 HUB_PREFIX = "hf:"
 HUB_PATTERNS = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
+DATA_PREFIX = "hf-data:"
+DATA_PATTERNS = ("*.parquet", "*.json*", "*.csv*", "*.tsv*", "*.arrow", "README.md")
+_HUB_DATA = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/(?P<config>[\w.-]+))?(?::(?P<split>[\w.]+))?")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -33,7 +36,8 @@ class Entry:
 
     kind "package": `package` at `version`, of which `members` are kept. kind "built": `builder` is
     `module:function(target_dir: Path, say: Callable[[str], None]) -> None`, and a new `version` (raise it when the
-    builder writes something else) makes a fetched copy stale. kind "hub": `package` is OWNER/REPO.
+    builder writes something else) makes a fetched copy stale. kind "hub": `package` is OWNER/REPO. kind "hub-data": OWNER/NAME,
+    config (may be empty) and split, a line each.
     `needs` are the entries that must be there first.
     """
 
@@ -139,12 +143,16 @@ ENTRIES: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The entry of that name; `hf:OWNER/REPO` names a hub repository. Raises LamdatuiError on any other name."""
+    """The entry of that name; `hf:OWNER/REPO` names a hub repository, `hf-data:OWNER/NAME[/CONFIG][:SPLIT]` a dataset. Raises LamdatuiError on any other name."""
     if name in ENTRIES:
         return ENTRIES[name]
     repo = name.removeprefix(HUB_PREFIX)
     if name.startswith(HUB_PREFIX) and _HUB_NAME.fullmatch(repo) and ".." not in repo:
         return Entry(name, f"Hub repository {repo}", "see its model card", "hub", package=repo)
+    found = _HUB_DATA.fullmatch(name.removeprefix(DATA_PREFIX))
+    if name.startswith(DATA_PREFIX) and found and ".." not in name:
+        told = (found["repo"], found["config"] or "", found["split"] or "train")
+        return Entry(name, f"Hub dataset {told[0]}", "see its dataset card", "hub-data", package="\n".join(told))
     raise LamdatuiError(
         f"the catalogue has nothing called {name!r}",
         fix=f"use one of {', '.join(sorted(ENTRIES))}, or {HUB_PREFIX}OWNER/REPO",

@@ -22,10 +22,12 @@ from pathlib import Path, PurePosixPath
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.jsonio import file_digest, fsync_dir, read_json, write_json
 from lamdatui.base.paths import cache_dir
-from lamdatui.catalogue.entries import HUB_PATTERNS, Entry, entry
+from lamdatui.catalogue.entries import DATA_PATTERNS, DATA_PREFIX, HUB_PATTERNS, HUB_PREFIX, Entry, entry
 
 REFERENCE = "catalogue:"
 MANIFEST = "manifest.json"
+ROWS = "rows.parquet"
+"""The file of a dataset that was fetched from a hub."""
 PIP_TIMEOUT_S = 1800.0
 SAY_EVERY_S = 10.0
 
@@ -62,18 +64,25 @@ def local(name: str) -> Path | None:
 
 
 def resolve(ref: str) -> Path:
-    """The path of `catalogue:NAME[/relative/file]`, where NAME is a catalogue entry or `hf:OWNER/REPO`.
+    """The path of `catalogue:NAME[/relative/file]`, where NAME is a catalogue entry or `hf:OWNER/REPO`, or of `catalogue:hf-data:…`.
 
     Raises LamdatuiError when the entry was not fetched, has no such file, or the reference is not one.
     """
     if not ref.startswith(REFERENCE):
         raise LamdatuiError(f"{ref!r} is not a catalogue reference", fix=f"write it as {REFERENCE}NAME or {REFERENCE}NAME/FILE")
     parts = ref.removeprefix(REFERENCE).split("/")
-    words = 2 if parts[0].startswith("hf:") else 1
+    if parts[0].startswith(DATA_PREFIX):
+        parts = ["/".join(parts), ROWS]
+    words = 2 if parts[0].startswith(HUB_PREFIX) else 1
     name, rest = "/".join(parts[:words]), PurePosixPath(*parts[words:])
     folder = local(name)
     if folder is None:
-        raise LamdatuiError(f"{name} is not on this machine", where=ref, fix=f"lamdatui models fetch {name}")
+        command = (
+            f"data fetch {HUB_PREFIX}{name.removeprefix(DATA_PREFIX)}"
+            if name.startswith(DATA_PREFIX)
+            else f"models fetch {name}"
+        )
+        raise LamdatuiError(f"{name} is not on this machine", where=ref, fix=f"lamdatui {command}")
     target = folder / rest
     if ".." in rest.parts or rest.is_absolute() or not target.exists():
         raise LamdatuiError(f"{name} has no file {rest}", where=str(folder), fix="look at its manifest.json for the names")
@@ -171,19 +180,45 @@ def _fetch_package(what: Entry, target: Path, say: Say) -> None:
 
 
 def _fetch_hub(what: Entry, target: Path, say: Say) -> None:
+    _snapshot(what.package, "model", HUB_PATTERNS, target, say)
+
+
+def _snapshot(repo: str, kind: str, patterns: tuple[str, ...], target: Path, say: Say) -> None:
+    """The files of a hub repository. Raises LamdatuiError."""
     from huggingface_hub import snapshot_download  # deferred: it is slow to import
 
-    say(f"downloading {what.package} from the hub")
+    say(f"downloading {repo} from the hub")
     try:
-        snapshot_download(what.package, local_dir=target, allow_patterns=list(HUB_PATTERNS))
+        snapshot_download(repo, repo_type=kind, local_dir=target, allow_patterns=list(patterns))
     except Exception as error:  # the hub client raises many kinds: network, access, unknown name
         raise LamdatuiError(
-            f"the hub did not give {what.package}: {type(error).__name__}",
+            f"the hub did not give {repo}: {type(error).__name__}",
             where=str(error).splitlines()[0] if str(error) else "",
             fix="check the name, the network, HF_HUB_OFFLINE and the licence's terms",
             exit_code=EXIT_FAILED,
         ) from error
     shutil.rmtree(target / ".cache", ignore_errors=True)
+
+
+def _fetch_data(what: Entry, target: Path, say: Say) -> None:
+    """One split of a hub's dataset as one Parquet file: which files that is, datasets tells. A dataset's own code never runs."""
+    from datasets import load_dataset
+
+    repo, config, split = what.package.split("\n")
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".data-") as scratch:
+        files = Path(scratch) / "files"
+        _snapshot(repo, "dataset", DATA_PATTERNS, files, say)
+        try:
+            rows = load_dataset(str(files), config or None, split=split, cache_dir=str(Path(scratch) / "cache"))
+            rows.to_parquet(str(target / ROWS))  # type: ignore[union-attr]
+        except Exception as error:  # datasets and Arrow raise many kinds
+            raise LamdatuiError(
+                f"the dataset can't be read: {str(error).splitlines()[0][:300]}",
+                where=f"{repo}{f'/{config}' if config else ''}:{split}",
+                fix="name a config and a split that it has: hf:OWNER/NAME/CONFIG:SPLIT",
+                exit_code=EXIT_FAILED,
+            ) from error
+    say(f"{repo}: {len(rows):,} rows of {split}; in a profile: path: {REFERENCE}{what.name}")  # type: ignore[arg-type]
 
 
 def _build(what: Entry, target: Path, say: Say) -> None:
@@ -224,7 +259,9 @@ def fetch(name: str, say: Say) -> Path:
         staging = Path(tempfile.mkdtemp(dir=_root(), prefix=f".{_folder_name(name)}.staging-"))
         started = time.monotonic()
         try:
-            {"package": _fetch_package, "built": _build, "hub": _fetch_hub}[what.kind](what, staging, say)
+            {"package": _fetch_package, "built": _build, "hub": _fetch_hub, "hub-data": _fetch_data}[what.kind](
+                what, staging, say
+            )
             staging.chmod(0o755)
             _publish(what, staging, place(name))
         finally:

@@ -228,6 +228,21 @@ def check(
         raise typer.Exit(2)
 
 
+@data_app.command("fetch")
+def fetch_data(
+    name: Annotated[str, typer.Argument(help="hf:OWNER/NAME[/CONFIG][:SPLIT]; the split is train when not given.")],
+) -> None:
+    """A dataset of a hub, brought here once: prints what a profile calls it."""
+    from lamdatui.catalogue.entries import DATA_PREFIX, HUB_PREFIX
+    from lamdatui.catalogue.fetch import REFERENCE, fetch
+
+    if not name.startswith(HUB_PREFIX):
+        raise LamdatuiError(f"{name!r} is not a hub's dataset", fix="lamdatui data fetch hf:OWNER/NAME[/CONFIG][:SPLIT]")
+    called = DATA_PREFIX + name.removeprefix(HUB_PREFIX)
+    fetch(called, complain)
+    say(REFERENCE + called)
+
+
 @app.command()
 def init(
     model: Annotated[str, typer.Option(help="The base model's folder, or a name of the catalogue.")] = "",
