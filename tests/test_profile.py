@@ -59,6 +59,20 @@ def test_a_mistake_names_the_line_and_the_nearest_word(
     assert caught.value.exit_code == 2
 
 
+def test_all_faults_of_a_profile_are_told_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = "name: x\nseed: [1]\nmodels: {a: {pth: x}, b: 5}\ndatasets: {}\ntasks: {t: {path: y, scorer: exact, max_new_tokens: 0, think: maybe}}\n"
+    text += "objective: {weights: {t: a}}\nactions: {sft: {learning_rate: {choices: []}}}\nmode: fast\n"
+    with pytest.raises(LamdatuiError) as caught:
+        load_profile(write(tmp_path, text))
+    assert caught.value.what == (
+        "unknown key 'models.a.pth'; line 2: seed is a whole number, not a list; line 3: models.a.path is missing; "
+        "line 3: models.b is a section: names with their values, not 5; line 4: datasets has at least one entry, not a section; "
+        "line 5: tasks.t.max_new_tokens is at least 1, not 0; line 5: tasks.t.think is strip or keep, not 'maybe'; "
+        "line 6: objective.weights.t is a number, not 'a'; and 2 more"
+    )
+    assert caught.value.where.endswith("line 3") and caught.value.fix == "did you mean 'path'?"
+
+
 def test_set_changes_a_field_and_refuses_nonsense(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
     profile = load_profile(path, ["seed=7", "actions.sft.learning_rate.default=0.5", "budget.trials=3"])

@@ -12,7 +12,7 @@ from lamdatui.cli.findings import Finding, tried
 from lamdatui.inputs import templatechecks
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
 from lamdatui.inputs.modelfiles import inspect_model
-from lamdatui.inputs.overlap import GRAM
+from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
 from lamdatui.inputs.scan import Scanned, scan
 from lamdatui.inputs.taskfiles import Asking, load_task
@@ -85,8 +85,8 @@ def _shared(profile: Profile, name: str, task: str, rows: int, scanned: Scanned)
     """Training rows that a task's rows stand in."""
     found = []
     for splits, what, blocks in (
-        (scanned.exact[task], "ask what a {} asks", profile.contamination.exact),
-        (scanned.ngram[task], f"share {GRAM} words in a row with a {{}}", profile.contamination.ngram),
+        (scanned.exact[task], ASKED_TOO, profile.contamination.exact),
+        (scanned.ngram[task], SHARED_WORDS, profile.contamination.ngram),
     ):
         for split, seen in splits.items():
             detail = f"{seen.count:,} of {rows:,} rows {what.format(f'{split} row of the task {task}')}, the first: {seen.example[:80]!r}"

@@ -32,6 +32,8 @@ class ModelObject:
     """What a produced model takes in the store; 0 for what the profile names."""
     template: str = ""
     """A chat template in place of the one beside the weights."""
+    chat: str = ""
+    """Digest of the chat template that it is used with: what a merge takes from its first model only."""
     own: int = 0
     """As many of `adapters`, the first ones, are not the store's: the profile names them."""
     kind: Literal["model"] = "model"
@@ -57,6 +59,8 @@ class DatasetObject:
     """What a produced dataset takes in the store; 0 for what the profile names."""
     columns: tuple[tuple[str, str], ...] = ()
     """Names of columns that are known → those of the file, where they differ."""
+    notes: tuple[str, ...] = ()
+    """What of its rows is not used, and what a task holds too, a sentence each."""
     kind: Literal["dataset"] = "dataset"
 
 
@@ -70,6 +74,7 @@ def object_from_json(data: Mapping[str, Any]) -> PoolObject:
         fields["adapters"] = tuple(fields["adapters"])
         return ModelObject(**fields)
     fields["columns"] = tuple(map(tuple, fields.get("columns", ())))
+    fields["notes"] = tuple(fields.get("notes", ()))
     return DatasetObject(**fields)
 
 

@@ -263,17 +263,21 @@ def _notes(unused: Counter[str], several: int, rows: int) -> list[str]:
     return found
 
 
+def read_known(
+    path: Path, promised: str = "", answers: Answers = "all", columns: Columns | None = None, say: Say | None = None
+) -> DatasetRows:
+    """`read_noted`, but what is not the promised file is read as it is now. Raises LamdatuiError."""
+    try:
+        return read_noted(path, promised, answers, columns, say)
+    except Changed:
+        return read_noted(path, "", answers, columns, say)
+
+
 def inspect_dataset(
     path: Path, promised: str = "", answers: Answers = "all", columns: Columns | None = None, say: Say | None = None
 ) -> DatasetInfo:
-    """Read a whole dataset once and tell its format, rows and digest; the arguments are those of `read_noted`.
-
-    A file that is not the promised one is told as it is now. Raises LamdatuiError.
-    """
-    try:
-        return read_noted(path, promised, answers, columns, say).info
-    except Changed:
-        return read_noted(path, "", answers, columns, say).info
+    """Read a whole dataset once and tell its format, rows and digest: `read_known` without the rows."""
+    return read_known(path, promised, answers, columns, say).info
 
 
 def read_task_rows(path: Path, promised: str = "") -> list[dict[str, Any]]:

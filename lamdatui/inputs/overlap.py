@@ -13,6 +13,9 @@ from lamdatui.inputs.rowshapes import ANSWERS
 Row = Mapping[str, Any]
 GRAM = 13
 """Words in a row that two texts share before they count as overlapping (GPT-3: Brown et al. 2020, arXiv 2005.14165, appendix C)."""
+ASKED_TOO = "ask what a {} asks"
+SHARED_WORDS = f"share {GRAM} words in a row with a {{}}"
+"""What is said of rows: of which split of which task is filled in."""
 _PART = (GRAM + 1) // 2
 """Every run of `GRAM` words has one of this many that begins at a multiple of it."""
 

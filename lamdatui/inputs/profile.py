@@ -15,6 +15,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest, regular
 from lamdatui.base.strictyaml import parse_yaml, told
 from lamdatui.inputs.namedtemplates import SUFFIX
+from lamdatui.inputs.profilefaults import explain
 from lamdatui.planner.settings import PlannerSettings
 
 Name = str
@@ -236,22 +237,6 @@ _FIELDS: dict[str, type[BaseModel]] = {
 }
 
 
-def _explain(error: ValidationError, path: Path, node: yaml.Node | None) -> LamdatuiError:
-    # A misspelt key also makes the right one missing: the misspelling is what helps.
-    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    location = tuple(part for part in first["loc"] if not str(part).startswith(("dict[", "function-")))
-    line = _line(node, location)
-    where = f"{path}, line {line}" if line else str(path)
-    spelled = ".".join(map(str, location))[:200]
-    if first["type"] != "extra_forbidden":
-        return LamdatuiError(f"{spelled}: {first['msg'].lower()}", where=where)
-    owner = next((_FIELDS[str(part)] for part in reversed(location[:-1]) if str(part) in _FIELDS), Profile)
-    known = list(owner.model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    fix = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-    return LamdatuiError(f"unknown key {spelled!r}", where=where, fix=fix)
-
-
 def _override(data: Any, text: str) -> None:
     """Apply one `--set a.b.c=value` (the value is YAML) to the parsed profile."""
     key, equals, value = text.partition("=")
@@ -305,7 +290,7 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
     try:
         profile = Profile.model_validate(data)
     except ValidationError as error:
-        raise _explain(error, path, node) from error
+        raise explain(error, path, lambda place: _line(node, place), _FIELDS, Profile) from error
     except LamdatuiError as error:
         # Settings of the planner that can't work together.
         field = re.search(r"planner\.(\w+)", error.what)

@@ -178,6 +178,11 @@ def read_template(path: Path, text: str = "") -> ChatTemplate:
     return make_template(path, text or own, tools, words, _tokenizer(path))
 
 
+def template_of(path: Path) -> str:
+    """The text of a directory's template, without a look at its tokenizer; empty where there is none."""
+    return _templates(path, read_object(path / "tokenizer_config.json"))[0]
+
+
 def make_template(path: Path, text: str, tool_text: str, words: dict[str, str], tokenizer: Any) -> ChatTemplate:
     """A template with the rest of its directory; `tokenizer` is the `tokenizers` one, or None."""
     config, generation = read_object(path / "config.json"), read_object(path / "generation_config.json")

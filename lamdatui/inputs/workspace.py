@@ -11,20 +11,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
-from lamdatui.base.jsonio import canonical, regular
+from lamdatui.base.jsonio import canonical, digest, regular
 from lamdatui.catalogue.fetch import resolve
 from lamdatui.config.resources import load_registry, replaced
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.inputs.adapterfiles import check_adapter, find_base
-from lamdatui.inputs.datafiles import inspect_dataset, read_noted
+from lamdatui.inputs.datafiles import DatasetRows, read_known
 from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
-from lamdatui.inputs.overlap import Overlap
+from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS
 from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
 from lamdatui.inputs.rowfiles import is_pattern
+from lamdatui.inputs.scan import scan
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
-from lamdatui.inputs.templates import read_template
+from lamdatui.inputs.templates import read_template, template_of
 
 if TYPE_CHECKING:
     from lamdatui.planner.settings import PlannerSettings
@@ -71,7 +72,9 @@ def locate(reference: str) -> Path:
     if not found:
         near = difflib.get_close_matches(path.name, os.listdir(path.parent) if path.parent.is_dir() else [], n=1)
         fix = (
-            f"did you mean {path.parent / near[0]}?" if near else "check the path; relative ones start at the profile's folder"
+            f"did you mean {path.parent / near[0]}?"
+            if near
+            else "check the path; relative ones start at the profile's folder; what is on a hub is fetched first (lamdatui models fetch, lamdatui data fetch)"
         )
         raise LamdatuiError("no such file or directory", where=str(path), fix=fix)
     return path
@@ -122,36 +125,33 @@ def origins(profile: Profile, types: dict[str, BoundType]) -> list[str]:
     return found + (list(replaced("prompts").values()) if profile.planner else [])
 
 
-def _keep_apart(blocks: ContaminationSpec, datasets: dict[str, DatasetObject], tasks: dict[str, Task]) -> None:
-    """Raises LamdatuiError when a dataset holds a task's rows that it must not: a verifiable one the prompts, for a reward must never be a score
-    of the search; any other one what `blocks` says."""
-    for data in datasets.values():
-        judged = data.format == "verifiable"
-        if not judged and "block" not in (blocks.exact, blocks.ngram):
-            continue
-        rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
-        where = f"dataset {data.id} ({data.path})"
-        if judged:
-            prompts = {canonical(row["prompt"]) for row in rows}
-            for task in tasks.values():
-                shared = prompts & {canonical(row["messages"]) for held in task.rows.values() for row in held}
-                if shared:
-                    raise LamdatuiError(
-                        f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
-                        where=where,
-                        fix="drop those rows from the dataset",
-                    )
-        for task in tasks.values():
-            overlap = Overlap(task.rows)
-            for row in rows:
-                overlap.add(row)
-            found = {**(overlap.ngram if blocks.ngram == "block" else {}), **(overlap.exact if blocks.exact == "block" else {})}
-            for split, seen in found.items():
+def _keep_apart(name: str, read: DatasetRows, tasks: Mapping[str, Task]) -> None:
+    """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
+    prompts = {canonical(row["prompt"]) for row in read.rows}
+    for task in tasks.values():
+        shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
+        if shared:
+            raise LamdatuiError(
+                f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
+                where=f"dataset {name}",
+                fix="drop those rows from the dataset",
+            )
+
+
+def _overlaps(name: str, read: DatasetRows, tasks: Mapping[str, Task], blocks: ContaminationSpec, say: Say | None) -> list[str]:
+    """What of a dataset's rows stands in a task's, a sentence each. Raises LamdatuiError for what the profile blocks."""
+    found = scan(read, {task: each.rows for task, each in tasks.items()}, {}, say)
+    told = []
+    for splits, how, what in ((found.exact, blocks.exact, ASKED_TOO), (found.ngram, blocks.ngram, SHARED_WORDS)):
+        for task, seen in ((task, seen) for task, each in splits.items() for seen in each.items()):
+            split, shared = seen
+            text = f"{shared.count:,} of {read.info.rows:,} rows {what.format(f'{split} row of the task {task}')}"
+            if how == "block":
                 raise LamdatuiError(
-                    f"{seen.count:,} of {len(rows):,} rows stand in the {split} rows of the task {task.name} (contamination: block)",
-                    where=where,
-                    fix="drop those rows from the dataset",
+                    f"{text} (contamination: block)", where=f"dataset {name}", fix="drop those rows from the dataset"
                 )
+            told.append(text)
+    return told
 
 
 def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[str, str] | None = None) -> Workspace:
@@ -160,18 +160,29 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
     Raises LamdatuiError for the first thing that is wrong.
     """
     types, problems = bind_types(profile)
-    datasets = {}
-    for name, spec in profile.datasets.items():
-        path = locate(spec.path)
-        info = inspect_dataset(path, (promised or {}).get(name, ""), spec.answers, spec.columns, say)
-        columns = tuple(sorted(spec.columns.items()))
-        datasets[name] = DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars, columns=columns)
     tasks = {}
     for name, spec in profile.tasks.items():
         limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
         asking = Asking(spec.think, spec.thinking, spec.generation)
         tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking)
-    _keep_apart(profile.contamination if not promised else ContaminationSpec(exact="report"), datasets, tasks)
+    datasets = {}
+    for name, spec in profile.datasets.items():
+        path = locate(spec.path)
+        read = read_known(path, (promised or {}).get(name, ""), spec.answers, spec.columns, say)
+        if read.info.format == "verifiable":
+            _keep_apart(name, read, tasks)
+        # Of a run that has begun it is on record.
+        shared = [] if promised else _overlaps(name, read, tasks, profile.contamination, say)
+        datasets[name] = DatasetObject(
+            name,
+            read.info.digest,
+            read.info.format,
+            read.info.rows,
+            str(path),
+            chars=read.info.chars,
+            columns=tuple(sorted(spec.columns.items())),
+            notes=(*read.info.notes, *shared),
+        )
     models = {}
     for name, spec in profile.models.items():
         place, always = locate_model(spec), profile.verify == "always"
@@ -187,6 +198,7 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
             info.parameters,
             tokenizer=info.tokenizer,
             template=place.template,
+            chat=digest(place.template or template_of(place.weights)),
             own=int(place.adapter is not None),
         )
     return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))

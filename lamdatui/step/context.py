@@ -323,16 +323,12 @@ class StepContext:
         if isinstance(model, PeftModel):
             model.save_pretrained(str(self.staged))
             self.result = {"kind": "adapter"}
-            if getattr(model, "is_loaded_in_4bit", False):
-                # What is scored is what others will load: the adapter on the parent's own weights, not on 4-bit ones.
-                self.model = None
-            else:
-                self.model = model.merge_and_unload()
         else:
-            model = model.to(self.dtype)
-            model.save_pretrained(self.staged)
+            model.to(self.dtype).save_pretrained(self.staged)
             save_tokenizer(tokenizer, self.staged)
-            self.result, self.model = {"kind": "full"}, model
+            self.result = {"kind": "full"}
+        # What is scored is what others will load: the model is read again from what was stored.
+        self.model = None
 
     def finish_adapter(self, replaces: int = 1) -> None:
         """Take a LoRA adapter that was written to `self.staged`.

@@ -129,6 +129,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
         parameters=parent.parameters,
         template=made.get("template", ""),
         own=made.get("own", 0),
+        chat=parent.chat,
         trial=number,
         tokenizer=parent.tokenizer,
         bytes=size,

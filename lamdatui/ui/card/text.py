@@ -58,10 +58,21 @@ def facts(
             lines.append(labelled(slot, (was + text, "wait")))
         else:
             lines.append(labelled(slot, (text, "plain")))
+    lines += _cautions(state, shown)
     lines.append(labelled("params", *_params(proposal, edited)))
     if other:
         lines.append(labelled("proposed", (described(action), "dim")))
     return lines
+
+
+def _cautions(state: RunState, action: Mapping[str, Any]) -> list[Line]:
+    """What is to know of the data and models that go in."""
+    items = [state.pool.items.get(name) for ids in action.get("inputs", {}).values() for name in ids]
+    said = [f"{item.id}: {note}" for item in items if isinstance(item, DatasetObject) for note in item.notes]
+    models = [item for item in items if isinstance(item, ModelObject) and item.chat]
+    if len({item.chat for item in models}) > 1:
+        said.append(f"{' and '.join(item.id for item in models)} have different chat templates; the result has the first one's")
+    return [labelled("mind", (f"! {one_line(text)}", "wait")) for text in said[:SHOWN]]
 
 
 def grounds(proposal: Mapping[str, Any]) -> list[Line]:
