@@ -204,3 +204,30 @@ def test_rewards_on_a_prompt_of_a_task_are_refused(lab: Path, lab_profile, tmp_p
     with pytest.raises(LamdatuiError, match="1 of its prompts are rows of the task copy") as refused:
         opened(*rows)
     assert refused.value.where == f"dataset judged ({data})"
+
+
+@pytest.mark.parametrize(
+    ("how", "asked", "text"),
+    [("exact", "{}", "1 of 2 rows ask what a sealed row"), ("ngram", "Now tell me: {}", "1 of 2 rows share 13 words in a row")],
+)
+def test_training_rows_that_a_task_holds_are_told_or_refused(
+    lab_profile, tmp_path: Path, how: str, asked: str, text: str
+) -> None:
+    question = "Which of the seven harbours on the northern coast has the highest tide in March, and why so?"
+    task, data = tmp_path / "task.jsonl", tmp_path / "data.jsonl"
+    rows = [
+        {"id": split, "split": split, "messages": [{"role": "user", "content": words}], "reference": "a"}
+        for split, words in (("search", "x"), ("sealed", question))
+    ]
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data.write_text(
+        "".join(json.dumps({"prompt": words, "completion": "b"}) + "\n" for words in (asked.format(question), "another"))
+    )
+    sets = [f"datasets.copy.path={data}", f"tasks.copy={{path: {task}, scorer: exact, max_new_tokens: 8}}"]
+    space = open_workspace(load_profile(lab_profile(), sets))
+    assert [note for note in space.datasets["copy"].notes if text in note]
+    blocked = load_profile(lab_profile(), [*sets, f"contamination.{how}=block"])
+    with pytest.raises(LamdatuiError, match=r"\(contamination: block\)") as refused:
+        open_workspace(blocked)
+    assert text in refused.value.what
+    assert open_workspace(blocked, promised={"copy": "x"}).datasets["copy"], "a run that has begun goes on"

@@ -125,7 +125,7 @@ def origins(profile: Profile, types: dict[str, BoundType]) -> list[str]:
     return found + (list(replaced("prompts").values()) if profile.planner else [])
 
 
-def _keep_apart(name: str, read: DatasetRows, tasks: Mapping[str, Task]) -> None:
+def _keep_apart(where: str, read: DatasetRows, tasks: Mapping[str, Task]) -> None:
     """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
     prompts = {canonical(row["prompt"]) for row in read.rows}
     for task in tasks.values():
@@ -133,12 +133,14 @@ def _keep_apart(name: str, read: DatasetRows, tasks: Mapping[str, Task]) -> None
         if shared:
             raise LamdatuiError(
                 f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",
-                where=f"dataset {name}",
+                where=where,
                 fix="drop those rows from the dataset",
             )
 
 
-def _overlaps(name: str, read: DatasetRows, tasks: Mapping[str, Task], blocks: ContaminationSpec, say: Say | None) -> list[str]:
+def _overlaps(
+    where: str, read: DatasetRows, tasks: Mapping[str, Task], blocks: ContaminationSpec, say: Say | None
+) -> list[str]:
     """What of a dataset's rows stands in a task's, a sentence each. Raises LamdatuiError for what the profile blocks."""
     found = scan(read, {task: each.rows for task, each in tasks.items()}, {}, say)
     told = []
@@ -147,9 +149,7 @@ def _overlaps(name: str, read: DatasetRows, tasks: Mapping[str, Task], blocks: C
             split, shared = seen
             text = f"{shared.count:,} of {read.info.rows:,} rows {what.format(f'{split} row of the task {task}')}"
             if how == "block":
-                raise LamdatuiError(
-                    f"{text} (contamination: block)", where=f"dataset {name}", fix="drop those rows from the dataset"
-                )
+                raise LamdatuiError(f"{text} (contamination: block)", where=where, fix="drop those rows from the dataset")
             told.append(text)
     return told
 
@@ -170,9 +170,9 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
         path = locate(spec.path)
         read = read_known(path, (promised or {}).get(name, ""), spec.answers, spec.columns, say)
         if read.info.format == "verifiable":
-            _keep_apart(name, read, tasks)
+            _keep_apart(f"dataset {name} ({path})", read, tasks)
         # Of a run that has begun it is on record.
-        shared = [] if promised else _overlaps(name, read, tasks, profile.contamination, say)
+        shared = [] if promised else _overlaps(f"dataset {name} ({path})", read, tasks, profile.contamination, say)
         datasets[name] = DatasetObject(
             name,
             read.info.digest,
