@@ -50,7 +50,7 @@ def test_a_dataset_of_the_wrong_format_is_refused() -> None:
     problems = TYPES["sft"].problems(
         {"model": ("base",), "dataset": ("pairs",)}, TYPES["sft"].defaults(), pool(model("base")).pool
     )
-    assert problems == ["pairs is a dataset of format preference; dataset takes sft"]
+    assert problems == ["pairs is a dataset of format preference; dataset takes sft, text"]
 
 
 def test_tried_vetoed_and_too_large_actions_are_not_offered() -> None:

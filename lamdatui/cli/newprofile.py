@@ -41,8 +41,8 @@ METHODS: dict[str, tuple[str, ...]] = {
 """Format of a dataset → the action types that are proposed for it."""
 SMALL, LARGE = 50e6, 3e9
 """Parameters below which every weight is trained, and from which on a GPU trains adapters on 4-bit weights."""
-TRIAL_SHARE = 0.1
-"""A trial takes about this share of the run's time."""
+CPU_WORK = 60_000 * 135e6
+"""Tokens × parameters that a processor trains in about five minutes: the length of a trial where there is no GPU."""
 
 
 @dataclass
@@ -269,9 +269,11 @@ def _propose(draft: Draft, seen: Sequence[Seen], parameters: int, template: Chat
         length = min(limit, 64 * math.ceil(max(1, at_share(each.lengths, 0.99) + 1) / 64))
         for kind in METHODS[each.form]:
             known = draft.actions.get(kind, {})
-            batch = 16 if kind == "kto" else 8
+            batch = (16 if gpus or method == "full" else 8) if kind == "kto" else 8 if gpus or method == "full" else 4
             epoch = max(10, math.ceil(each.data.info.rows / batch))
-            steps = min(epoch, 200) if not gpus else min(epoch, 1000)
+            middle = max(1, at_share(each.lengths, 0.5)) * (2 if each.form == "preference" else 1)
+            room = 1000 if gpus else max(10, int(CPU_WORK / max(parameters, 1e6) / (middle * batch)))
+            steps = min(epoch, room, 1000)
             slower = {"dpo": 0.25, "kto": 0.25, "grpo": 0.1, "distill": 0.5}.get(kind, 1.0)
             params: dict[str, Any] = {}
             if kind not in ("rejection_sample",):
