@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lamdatui.domain.actions import ActionType, BoundType, Slot
 from tests.steps import Lab
@@ -89,7 +90,18 @@ def test_a_training_that_diverges_ends_at_its_first_step(steps: Lab, lab: Path, 
     spoil(next(iter(weights.values())), math.nan)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     steps.add_model("spoiled", folder)
-    outcome, folder, _ = steps.attempt("sft", {"model": ["spoiled"], "dataset": ["call"]}, **SFT)
+    outcome, _, _ = steps.attempt("sft", {"model": ["spoiled"], "dataset": ["call"]}, **SFT)
+    assert outcome["error"]["class"] == "model" and "is not finite" in outcome["error"]["message"], (
+        "a base that is spoiled is told as such"
+    )
+    # Weights that are finite, of which nothing finite comes.
+    spoil(next(iter(weights.values())), 3e38)
+    huge = tmp_path / "huge"
+    shutil.copytree(lab / "llama", huge)
+    finite = {name: torch.nan_to_num(value, nan=3e38) for name, value in weights.items()}
+    save_file(finite, huge / "model.safetensors", {"format": "pt"})
+    steps.add_model("huge", huge)
+    outcome, folder, _ = steps.attempt("sft", {"model": ["huge"], "dataset": ["call"]}, **SFT)
     assert_nothing_is_published(steps, outcome, "at step 1")
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(each["step"], each.get("loss")) for each in records] == [(0, None), (1, None)]

@@ -280,7 +280,8 @@ def test_a_vocabulary_is_what_it_holds_and_not_how_it_was_written(model: Path) -
     )
     again = inspect_model(model)
     assert (again.layout, again.tokenizer) == (before.layout, before.tokenizer) and again.digest != before.digest
-    vocabulary = {**told["model"]["vocab"], "a token more": len(told["model"]["vocab"])}
+    renamed = max(told["model"]["vocab"], key=told["model"]["vocab"].get)
+    vocabulary = {"another token" if name == renamed else name: at for name, at in told["model"]["vocab"].items()}
     file.write_text(json.dumps({**told, "model": {**told["model"], "vocab": vocabulary}}))
     assert inspect_model(model).layout != before.layout
     file.unlink()
@@ -292,3 +293,31 @@ def test_a_vocabulary_is_what_it_holds_and_not_how_it_was_written(model: Path) -
         inspect_model(model)
     (model / "merges.txt").write_text("#version: 0.2\n")
     assert inspect_model(model).tokenizer != before.tokenizer
+
+
+def test_tokens_without_a_row_of_the_embeddings_are_refused(model: Path) -> None:
+    config = read_json(model / "config.json")
+    write_json(model / "config.json", {**config, "vocab_size": config["vocab_size"] + 8})
+    with pytest.raises(LamdatuiError, match=f"config.json says vocab_size {config['vocab_size'] + 8}, the embeddings have"):
+        inspect_model(model)
+    write_json(model / "config.json", config)
+    tokenizer = read_json(model / "tokenizer.json")
+    token = {**tokenizer["added_tokens"][0], "id": 5000, "content": "<more>"}
+    write_json(model / "tokenizer.json", {**tokenizer, "added_tokens": [*tokenizer["added_tokens"], token]})
+    with pytest.raises(LamdatuiError, match="the tokenizer has tokens up to 5000, the embeddings have"):
+        inspect_model(model)
+
+
+def test_a_base_with_weights_that_are_not_finite_is_no_base(model: Path, tmp_path: Path) -> None:
+    from lamdatui.step.models import load_model
+
+    rewrite(
+        model,
+        lambda weights: {
+            name: value * float("nan") if "layers.0.mlp.up_proj" in name else value for name, value in weights.items()
+        },
+    )
+    told: Any = {"id": "m", "weights": str(model), "adapters": [], "digest": inspect_model(model).digest}
+    with pytest.raises(StepError, match=r"the weight model\.layers\.0\.mlp\.up_proj\.weight is not finite") as caught:
+        load_model(Store(tmp_path / "store"), told, torch.float32, torch.device("cpu"))
+    assert caught.value.kind == "model"

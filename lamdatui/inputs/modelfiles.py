@@ -25,6 +25,8 @@ WRAPPERS = ("_orig_mod.", "module.", "base_model.model.", "_forward_module.", "_
 """What programs that trained a model have put before the names of its weights."""
 QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F4", "I8", "U8"))
 """Types of weights that only mean something with their scales."""
+EMBEDDINGS = (".embed_tokens.weight", ".wte.weight", ".word_embeddings.weight", ".embed_in.weight")
+"""How the names of the weights end that tokens are looked up in."""
 ADAPTER = "adapter_config.json"
 FULL = "take the model in bf16, fp16 or fp32; a step with method: qlora quantises it by itself"
 SINGLE = "model.safetensors"
@@ -142,6 +144,7 @@ def inspect_model(
             fix="save it there: AutoTokenizer.from_pretrained(…).save_pretrained(…)",
         )
     tokens = _vocabulary(path, vocabulary)
+    _check_embeddings(path, weights, config, tokens)
     return ModelInfo(
         digest=now,
         older=older,
@@ -271,6 +274,31 @@ def _check_names(path: Path, weights: Mapping[str, Tensor], config: Mapping[str,
     if layers is not None and numbers and "vision_config" not in config and max(numbers) + 1 != layers:
         raise LamdatuiError(
             f"config.json says {layers} layers, the weights are of {max(numbers) + 1}",
+            where=str(path),
+            fix="take another copy of the model",
+        )
+
+
+def _check_embeddings(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokens: Any) -> None:
+    """Raises LamdatuiError when a token has no row of the embeddings, or config.json says another number of rows."""
+    rows = next((tensor.shape[0] for name, tensor in weights.items() if name.endswith(EMBEDDINGS) and tensor.shape), None)
+    if rows is None:
+        return
+    if isinstance(tokens.get("vocab"), dict):
+        ids = [
+            *(each for each in tokens["vocab"].values() if type(each) is int),
+            *(each for each, _ in tokens["added"] if type(each) is int),
+        ]
+        if ids and max(ids) >= rows:
+            raise LamdatuiError(
+                f"the tokenizer has tokens up to {max(ids)}, the embeddings have {rows} rows",
+                where=str(path),
+                fix="take the tokenizer that the weights were trained with, or resize the embeddings and save the model again",
+            )
+    told = config.get("vocab_size")
+    if told is not None and "vision_config" not in config and told != rows:
+        raise LamdatuiError(
+            f"config.json says vocab_size {told}, the embeddings have {rows} rows",
             where=str(path),
             fix="take another copy of the model",
         )

@@ -21,7 +21,8 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed, hashes
 from lamdatui.base.jsonio import parse_json, read_json, regular
 
-ROW_BYTES = 4 * 1024 * 1024
+ROW_BYTES = 2**30
+"""A longer line is no row: a file without line ends would fill the memory."""
 BATCH_ROWS = 4096
 """Rows of a columnar file that are turned into objects at a time."""
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}

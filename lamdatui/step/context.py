@@ -19,6 +19,7 @@ from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.schemes import ASKED, SCHEME
 from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
+from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS, Overlap
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
@@ -353,11 +354,26 @@ class StepContext:
         with (self.staged / DATA).open("w", encoding="utf-8") as handle:
             for row in clean:
                 handle.write(escaped(json.dumps(row, ensure_ascii=False)) + "\n")
-        about = {**to_plain(provenance), "seed": self.seed, "action": self.request["action"]}
+        shared = self._shared_with_tasks(clean)
+        about = {**to_plain(provenance), "in tasks": shared, "seed": self.seed, "action": self.request["action"]}
         write_json(self.staged / PROVENANCE, about)
         chars = sum(map(row_chars, clean)) // len(clean)
         self.result = {"kind": "dataset", "format": form, "rows": len(clean), "chars": chars}
         self.say(f"{len(clean)} rows; {escaped(json.dumps(to_plain(provenance), ensure_ascii=False))[:500]}")
+
+    def _shared_with_tasks(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """How many rows of a new dataset ask what a task's row asks, and how many others share a run of words with one; said in the log."""
+        held = [row for task in self.request["tasks"] for row in read_task_rows(Path(task["path"]), task["digest"])]
+        overlap = Overlap({"tasks": held})
+        for row in rows:
+            overlap.add(row)
+        found = {
+            what: seen["tasks"].count for what, seen in (("exact", overlap.exact), ("ngram", overlap.ngram)) if "tasks" in seen
+        }
+        for what, count in found.items():
+            told = (ASKED_TOO if what == "exact" else SHARED_WORDS).format("row of a task")
+            self.say(f"{count:,} of {len(rows):,} rows {told}")
+        return found
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""

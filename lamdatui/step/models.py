@@ -123,6 +123,14 @@ def _check_whole(info: Mapping[str, Any], path: Path) -> None:
         )
 
 
+def _check_base(model: Any, path: Path) -> None:
+    """Raises StepError(model) when a weight of the profile's model is not finite: what is trained on it would be neither."""
+    try:
+        check_finite(model)
+    except StepError as error:
+        raise StepError("model", f"{error} ({path}): take another copy of the model") from error
+
+
 def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
     """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
     from peft import PeftModel
@@ -134,6 +142,8 @@ def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, devi
         )
     model: Model = loaded[0]
     _check_whole(loaded[1], path)
+    if reference["digest"]:
+        _check_base(model, path)
     adapters: Sequence[str] = reference["adapters"]
     for adapter in adapters:
         model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()

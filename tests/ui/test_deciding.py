@@ -13,7 +13,7 @@ from lamdatui.domain.state import RunState
 from lamdatui.ui.card.controller import Deciding
 from lamdatui.ui.card.edit import EditScreen
 from lamdatui.ui.card.text import decided_text, facts, queue_lines
-from lamdatui.ui.kit import editor
+from lamdatui.ui.kit import commandline, editor
 from lamdatui.ui.kit.actionform import ActionScreen
 from lamdatui.ui.kit.dialogs import ChoiceScreen
 from lamdatui.ui.planner.screen import PlannerScreen
@@ -465,3 +465,22 @@ async def test_resizing_keeps_the_focus_and_the_keys_in_sight(waiting: FakeEngin
             await console.settle()
             assert console.app.focused is focused and focused is not None
             assert ("enter uses these values" if opening else "a approve") in console.text()
+
+
+async def test_rows_of_what_waits_are_shown_as_they_will_be_trained(
+    waiting: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    async def run(*arguments: str, said: Any = None) -> commandline.Ended:
+        ran.append(arguments)
+        return commandline.Ended(0, f"row {arguments[-1]} of {arguments[3]}\n--- completion, trained", ())
+
+    monkeypatch.setattr(commandline, "run", run)
+    async with opened(waiting, FAR) as console:
+        await press(console, "V")
+        shown = words(console)
+        names = {arguments[3] for arguments in ran}
+        assert all(arguments[:2] == ("data", "show") and arguments[2].endswith("profile.yaml") for arguments in ran)
+        assert names, "the proposal that waits takes a dataset"
+        assert all(f"row {row} of {name}" in shown for name in names for row in (1, 2))

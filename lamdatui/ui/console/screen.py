@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.events import Click, DescendantFocus, Resize
@@ -17,6 +17,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import OptionList
 
+from lamdatui.domain.objects import DatasetObject
 from lamdatui.ui.console.activity import ActivityPane
 from lamdatui.ui.hardware.pane import HardwarePane
 from lamdatui.ui.keys.table import bindings
@@ -347,6 +348,40 @@ class ConsoleScreen(Screen[None]):
             self._show_trial(row.trial)
         else:
             self._show_text(row.head, [((row.detail, "plain"),)])
+
+    def action_rows(self) -> None:
+        """Rows of what waits to be decided."""
+        trial = self._view.waiting
+        action = ((trial and trial.proposal) or {}).get("action", {})
+        names = [
+            name
+            for ids in action.get("inputs", {}).values()
+            for name in ids
+            if isinstance(self._view.run.pool.items.get(name), DatasetObject)
+        ]
+        if names:
+            self._show_rows(names)
+        else:
+            self.notify("No proposal with a dataset waits.")
+
+    @work(group="rows", exclusive=True)
+    async def _show_rows(self, names: list[str]) -> None:
+        """The first rows of datasets as they will be trained; of those that actions made, where they lie."""
+        from lamdatui.ui.kit import commandline
+
+        self.notify(f"Reading rows of {', '.join(names)}…", markup=False)
+        lines: list[Line] = []
+        for name in names:
+            item = self._view.run.pool.items[name]
+            if item.trial is not None:
+                lines.append(((f"{name} was made by trial {item.trial}: enter on it in the pipeline shows its files", "dim"),))
+                continue
+            for row in ("1", "2"):
+                shown = await commandline.run("data", "show", str(self._run_dir / "profile.yaml"), name, "--row", row)
+                said = shown.output.splitlines() if shown.code == 0 else [*shown.errors][-2:]
+                for line in (*said, ""):
+                    lines.append(((line, "plain"),))
+        self._show_text("Rows as they will be trained", lines)
 
     def _show_trial(self, number: int) -> None:
         self._show_node(f"trial:{number}")

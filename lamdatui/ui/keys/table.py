@@ -91,6 +91,7 @@ KEYS: tuple[Key, ...] = (
     Key("up", "k", "cursor_up", "Up", "Previous row", "pane"),
     Key("scroll-down", "j", "scroll_down", "Down", "Line down", "scroll"),
     Key("scroll-up", "k", "scroll_up", "Up", "Line up", "scroll"),
+    Key("rows", "V", "rows", "Rows", "See rows of the proposal's datasets as they will be trained", "console", palette="Rows as they will be trained"),
     Key("card-approve", "a", "approve", "Approve", "Run it as shown", "card", palette="Card: approve"),
     Key("card-remember", "A", "remember", "Always", "Approve and remember a rule", "card", palette="Card: approve always"),
     Key("card-edit", "e", "wish('edit')", "Edit", "Change hyperparameters first", "card", palette="Card: edit"),
