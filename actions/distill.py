@@ -136,7 +136,7 @@ def _prompts(step: StepContext, tokenizer: Any) -> Any:
 
     encoder, limit = step.encoder(tokenizer), step.params["max_new_tokens"]
     rows, wanted = step.rows("dataset"), max(MOST_ROWS, step.params["max_steps"] * step.params["batch_size"])
-    if len(rows) > wanted:
+    if len(rows) > wanted and not step.is_older:
         rows = [rows[at] for at in random.Random(step.seed).sample(range(len(rows)), wanted)]
     found = []
     for row in rows:

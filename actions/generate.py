@@ -135,8 +135,10 @@ def _judged_answers(step: StepContext, rows: list[Row], counts: Counter[str]) ->
         temperature=p["temperature"],
         top_p=p["top_p"],
     )
+    encoder = step.encoder(tokenizer)
     found = []
     for row, answers in zip(rows, texts, strict=True):
+        asked = encoder.ask(row)
         right: list[str] = []
         wrong: list[str] = []
         for text in answers:
@@ -145,7 +147,9 @@ def _judged_answers(step: StepContext, rows: list[Row], counts: Counter[str]) ->
             elif _tokens(tokenizer, text) >= p["max_new_tokens"]:
                 counts["cut off"] += 1
             else:
-                (right if step.verify(row["scorer"], row["reference"], text) >= p["right"] else wrong).append(text.strip())
+                (right if step.verify(row["scorer"], row["reference"], text, asked) >= p["right"] else wrong).append(
+                    text.strip()
+                )
         counts["prompts"] += 1
         counts["answers"] += len(answers)
         counts["right"] += len(right)

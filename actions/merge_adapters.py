@@ -53,6 +53,8 @@ class MergeAdapters(ActionType):
         models = call.models["models"]
         if bare := [model.id for model in models if not model.adapters]:
             return [f"{bare[0]} has no adapter: its weights are full; use merge_linear"]
+        if own := [model.id for model in models if model.own >= len(model.adapters)]:
+            return [f"the adapter of {own[0]} is part of what the profile names; use merge_linear"]
         first = models[0]
         for other in models[1:]:
             if (first.weights, first.adapters[:-1]) != (other.weights, other.adapters[:-1]):

@@ -34,7 +34,7 @@ COMMON = (
     Param("warmup_ratio", "float", 0.1, "share of the steps in which the learning rate rises", low=0.0, high=1.0),
 )
 MOST_ROWS = 65_536
-"""Rows that KTO lays out in advance when its dataset has fewer; the trainer repeats them."""
+"""Rows that KTO lays out in advance when its dataset has fewer, which the trainer repeats; of more rows, so many random ones are taken."""
 
 # The losses of TRL's DPOTrainer that compare the answers of a pair: loss → its label smoothing when that is left at 0.
 # Not offered: `sft`, which is no preference loss (it is `sft_weight`). Two are not all of their papers, but need no more
@@ -301,6 +301,8 @@ def _told_apart(step: StepContext, data: Dataset, length: int) -> Dataset:
         room = max(0, length - len(row["prompt_ids"]))
         return not room or row["chosen_ids"][:room] != row["rejected_ids"][:room]
 
+    if step.is_older:
+        return data
     kept = data.filter(differ)
     if len(kept) < len(data):
         step.say(
@@ -327,7 +329,9 @@ def judged_rows(step: StepContext) -> list[Row]:
     """
     from lamdatui.step.context import StepError
 
-    rows = step.rows("dataset")
+    rows, draw = step.rows("dataset"), random.Random(step.seed)
+    if len(rows) > MOST_ROWS and not step.is_older:
+        rows = [rows[place] for place in random.Random(step.seed).sample(range(len(rows)), MOST_ROWS)]
     if "chosen" in rows[0]:
         wanted = [{**question_parts(row), "completion": row["chosen"], "label": True} for row in rows]
         unwanted = [{**question_parts(row), "completion": row["rejected"], "label": False} for row in rows]
@@ -337,7 +341,7 @@ def judged_rows(step: StepContext) -> list[Row]:
         raise StepError("data", f"{len(wanted)} wanted and {len(unwanted)} unwanted answers; KTO needs both kinds")
     size = step.params["batch_size"]
     count = min(step.params["max_steps"] * size, max(len(wanted) + len(unwanted), MOST_ROWS) // size * size)
-    draw, found = random.Random(step.seed), []
+    found: list[Row] = []
     while len(found) < count:
         found += apart(spread(draw.sample(wanted, len(wanted)), draw.sample(unwanted, len(unwanted))))
     return found[:count]

@@ -81,8 +81,8 @@ class Judge:
     ) -> list[float]:
         """Scores (n,) of `completions`: n texts, the answers to a prompt next to each other."""
         rewards = [
-            self.step.verify(name, json.loads(wanted), answer)
-            for name, wanted, answer in zip(scorer, reference, completions, strict=True)
+            self.step.verify(name, json.loads(wanted), answer, asked)
+            for name, wanted, answer, asked in zip(scorer, reference, completions, prompts, strict=True)
         ]
         groups = [rewards[at : at + self.samples] for at in range(0, len(rewards), self.samples)]
         self.told_apart |= any(max(group) - min(group) > 1e-6 for group in groups)
@@ -125,7 +125,7 @@ def _drawn(step: StepContext) -> Sequence[dict[str, Any]]:
     """The dataset's rows; of very many, random ones, at least as many as the step will see."""
     rows, p = step.rows("dataset"), step.params
     wanted = max(MOST_ROWS, p["max_steps"] * p["batch_size"] // p["samples"])
-    if len(rows) <= wanted:
+    if len(rows) <= wanted or step.is_older:
         return rows
     return [rows[at] for at in random.Random(step.seed).sample(range(len(rows)), wanted)]
 

@@ -250,6 +250,20 @@ def test_a_dataset_of_a_hub_is_fetched_once_and_named_in_a_profile(hub: str, cli
         assert failed.returncode in (1, 2) and why in failed.stderr and "Traceback" not in failed.stderr and not failed.stdout
 
 
+def test_a_card_that_names_other_files_is_refused(hub: str, cli: Commands, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text("prompt,completion\nq,a\n")
+    for told in (str(tmp_path / "secret.csv"), "../../secret.csv", "https://example.org/x.csv", "~/x.csv"):
+        Hub.files["README.md"] = (
+            f"---\nconfigs:\n- config_name: short\n  data_files:\n  - split: train\n    path: {told}\n---\n".encode()
+        )
+        done = cli("data", "fetch", "hf:owner/talks/short", HF_ENDPOINT=hub, HF_HUB_OFFLINE="0")
+        assert done.returncode == 1 and "names a file that is not its own" in done.stderr and not done.stdout
+
+
+def test_a_config_and_a_split_have_folders_of_their_own() -> None:
+    assert fetch.place("hf-data:a/b/test") != fetch.place("hf-data:a/b:test")
+
+
 def test_two_fetches_at_once_build_once(home: Path) -> None:
     context = multiprocessing.get_context("fork")
     workers = [context.Process(target=fetch.fetch, args=("two", silent)) for _ in range(3)]

@@ -126,6 +126,16 @@ def test_rows_with_calls_get_a_template_that_knows_tools_and_a_task_of_calls(lab
     assert '"tide", "arguments": {"port": "0"}' in made.stdout
 
 
+@pytest.mark.parametrize("name", ["2024-01", "on", "null", "base", "task", "m1", "D7", "~", "été", "true"])
+def test_any_name_of_a_file_gives_a_profile_that_can_be_loaded(name: str, lab: Path, tmp_path: Path) -> None:
+    from lamdatui.cli.newprofile import make
+    from lamdatui.inputs.profile import load_profile
+
+    data = write(tmp_path / f"{name}.jsonl", chats(40))
+    path = make(str(lab / "llama"), [str(data)], "", tmp_path / "mine.yaml", "", lambda _: None)
+    assert len(load_profile(path).datasets) == 1
+
+
 def test_a_conversation_is_on_one_side_only(tmp_path: Path) -> None:
     from lamdatui.inputs.datafiles import read_noted
     from lamdatui.inputs.holdout import shared_records

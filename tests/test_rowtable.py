@@ -140,7 +140,7 @@ def test_a_source_of_several_splits_or_of_nothing_is_refused_with_a_way_on(tmp_p
         write(tmp_path / name, chats(1))
     with pytest.raises(LamdatuiError, match="the splits test, train") as refused:
         read_noted(tmp_path)
-    assert refused.value.fix == f"name one: {tmp_path}/test*"
+    assert refused.value.fix == f"name one: {tmp_path}/*test*"
     DatasetDict({"train": Dataset.from_list([{"prompt": "q", "completion": "a"}])}).save_to_disk(str(tmp_path / "both"))
     with pytest.raises(LamdatuiError, match="the splits train") as refused:
         read_noted(tmp_path / "both")
@@ -149,3 +149,87 @@ def test_a_source_of_several_splits_or_of_nothing_is_refused_with_a_way_on(tmp_p
     for source, why in (("empty", "holds no file of rows"), ("*.parquet", "no file is called so")):
         with pytest.raises(LamdatuiError, match=why):
             read_noted(tmp_path / source)
+
+
+def test_files_of_one_name_all_count_and_names_may_say_their_split_anywhere(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "x.jsonl", [{"prompt": folder, "completion": "1"}])
+    source = tmp_path / "*" / "x.jsonl"
+    before = source_digest(source)
+    assert len(read_noted(source).rows) == 2 and read_noted(source).info.digest == before
+    for folder in ("a", "b"):
+        write(tmp_path / folder / "x.jsonl", [{"prompt": folder, "completion": "2"}])
+        assert source_digest(source) != before
+        before = source_digest(source)
+    for name in ("alpaca_Train.jsonl", "alpaca-test.jsonl"):
+        write(tmp_path / "a" / name, [{"prompt": name, "completion": "1"}])
+    (tmp_path / "a" / "x.jsonl").unlink()
+    with pytest.raises(LamdatuiError, match="the splits Train, test") as refused:
+        read_noted(tmp_path / "a")
+    assert refused.value.fix == f"name one: {tmp_path}/a/*Train*" and len(read_noted(tmp_path / "a" / "*Train*").rows) == 1
+
+
+def test_what_one_type_for_a_column_invents_is_not_trained(tmp_path: Path) -> None:
+    def row(name: str, **arguments: Any) -> Row:
+        tool = {
+            "type": "function",
+            "function": {"name": name, "parameters": {"properties": {key: {"type": "string"} for key in arguments}}},
+        }
+        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        return {
+            "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [call]}],
+            "tools": [tool],
+        }
+
+    rows = [row("weather", city="Bern"), row("add", a="1", b="2")]
+    wanted = list(read_noted(write(tmp_path / "d.jsonl", rows)).rows)
+    Dataset.from_list(rows).to_parquet(str(tmp_path / "d.parquet"))
+    Dataset.from_list(rows).save_to_disk(str(tmp_path / "saved"))
+    for source in ("d.parquet", "saved"):
+        assert list(read_noted(tmp_path / source).rows) == wanted, source
+
+
+def test_what_a_killed_reader_left_goes_with_the_next_table(tmp_path: Path, large: None) -> None:
+    left = paths.cache_dir() / "datasets" / "other" / "rows.arrow.999999999"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"x")
+    read_noted(write(tmp_path / "d.jsonl", chats(3)))
+    assert not left.exists()
+
+
+def test_half_a_surrogate_pair_is_told_with_its_row_whatever_the_size(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    call = {"function": {"name": "f", "arguments": {"x": "\ud800"}}}
+    tool = {"function": {"name": "f", "description": "\ud800"}}
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    for row in (
+        {"messages": [turns[0], {**turns[1], "tool_calls": [call]}]},
+        {"messages": turns, "tools": [tool]},
+        {"messages": turns, "chat_template_kwargs": {"x": "\ud800"}},
+        {"prompt": "q", "scorer": "exact", "reference": "\ud800"},
+    ):
+        path = write(tmp_path / "d.jsonl", [row])
+        with pytest.raises(LamdatuiError, match="half of a surrogate pair") as refused:
+            read_noted(path)
+        assert refused.value.where.endswith("row 1")
+    with pytest.raises(LamdatuiError, match="continue_final_message, which is for the step to say"):
+        read_noted(write(tmp_path / "d.jsonl", [{"messages": turns, "chat_template_kwargs": {"continue_final_message": True}}]))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_makes_no_table(
+    tmp_path: Path, large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "d.jsonl", chats(5))
+    from lamdatui.inputs import datafiles
+
+    kept = datafiles.source_digest
+
+    def replaced(source: Path, **how: Any) -> str:
+        found = kept(source, **how)
+        write(path, chats(6))
+        return found
+
+    monkeypatch.setattr(datafiles, "source_digest", replaced)
+    with pytest.raises(LamdatuiError, match="changes while it is read"):
+        read_noted(path)
+    assert not list((paths.cache_dir() / "datasets").glob("*/*"))

@@ -160,6 +160,7 @@ def test_scores_of_older_schemes_count_where_answers_would_be_read_the_same(scor
     place = scoring.store.root / "evaluations" / f"{keys[0]}.json"
     value = {name: item for name, item in read_json(place).items() if name != "seal"}
     value["rows"][0]["completion"] = "<think>\n\n</think>\n\n" + value["rows"][0]["completion"]
+    value["rows"][0]["score"] = 0.0
     scoring.store.record_evaluation(keys[0], value)
     assert scoring.requests("d", "search")[0]["key"] == scoring.tasks["easy"].key("d", "search", "float32")
     # A run that began under an older scheme goes on reading answers as it did.

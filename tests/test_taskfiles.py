@@ -120,6 +120,9 @@ def test_splits_that_share_a_prompt_are_refused(tmp_path: Path) -> None:
     with pytest.raises(LamdatuiError, match="1 prompts are in both splits") as refused:
         loaded(tmp_path, *shared)
     assert refused.value.where == f"{tmp_path / 'task.jsonl'} (task t)" and refused.value.fix == "make the splits disjoint"
+    spelled = {**row(4, "sealed", reference="b"), "messages": [{"from": "human", "value": "question 2"}]}
+    with pytest.raises(LamdatuiError, match="1 prompts are in both splits"):
+        loaded(tmp_path, *FOUR[:3], spelled)
     # The rows that are not used are not looked at; the same prompt twice in one split leaks nothing.
     assert loaded(tmp_path, *shared, search=1).rows["search"] == (shared[0],)
     loaded(tmp_path, row(1, "search", "q"), row(2, "search", "q"), row(3, "sealed"))

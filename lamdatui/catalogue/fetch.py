@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+import yaml
+
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.jsonio import file_digest, fsync_dir, read_json, write_json
 from lamdatui.base.paths import cache_dir
@@ -39,6 +41,9 @@ def _root() -> Path:
 
 
 def _folder_name(name: str) -> str:
+    if name.startswith(DATA_PREFIX):
+        # A config and a split are told apart.
+        return "hf-data--" + name.removeprefix(DATA_PREFIX).replace(":", "@").replace("/", "--")
     return name.replace(":", "--").replace("/", "--")
 
 
@@ -56,6 +61,8 @@ def local(name: str) -> Path | None:
     try:
         manifest = read_json(folder / MANIFEST)
         files, version = manifest["files"], manifest["version"]
+        if manifest["name"] != entry(name).name:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if version != entry(name).version:
@@ -208,6 +215,7 @@ def _fetch_data(what: Entry, target: Path, say: Say) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".data-") as scratch:
         files = Path(scratch) / "files"
         _snapshot(repo, "dataset", DATA_PATTERNS, files, say)
+        _check_card(files / "README.md", repo)
         try:
             rows = load_dataset(str(files), config or None, split=split, cache_dir=str(Path(scratch) / "cache"))
             rows.to_parquet(str(target / ROWS))  # type: ignore[union-attr]
@@ -219,6 +227,27 @@ def _fetch_data(what: Entry, target: Path, say: Say) -> None:
                 exit_code=EXIT_FAILED,
             ) from error
     say(f"{repo}: {len(rows):,} rows of {split}; in a profile: path: {REFERENCE}{what.name}")  # type: ignore[arg-type]
+
+
+def _check_card(card: Path, repo: str) -> None:
+    """Raises LamdatuiError when a dataset's card names files that are not its own: datasets would read them, on this machine too."""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+    head = text.split("---")[1] if text.startswith("---") and text.count("---") > 1 else ""
+    try:
+        told = yaml.safe_load(head) or {}
+    except yaml.YAMLError:
+        told = {}
+    pending = [config for config in (told.get("configs") or [] if isinstance(told, dict) else [])]
+    while pending:
+        value = pending.pop()
+        pending += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+        if isinstance(value, str) and (value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts or "://" in value):
+            raise LamdatuiError(
+                f"the dataset's card names a file that is not its own: {value[:200]}",
+                where=repo,
+                fix="nothing was kept; take another dataset",
+                exit_code=EXIT_FAILED,
+            )
 
 
 def _build(what: Entry, target: Path, say: Say) -> None:

@@ -98,6 +98,7 @@ def _shared(profile: Profile, name: str, task: str, rows: int, scanned: Scanned)
 def _templates(profile: Profile) -> tuple[dict[str, ChatTemplate], list[Finding]]:
     """The template of each base that differs from those before it, and what is to know of each. A base that can't be read has its finding."""
     seen: dict[str, str] = {}
+    texts: dict[str, str] = {}
     found: dict[str, ChatTemplate] = {}
     findings: list[Finding] = []
     for name, spec in profile.models.items():
@@ -107,11 +108,11 @@ def _templates(profile: Profile) -> tuple[dict[str, ChatTemplate], list[Finding]
             continue
         template = read_template(place.weights, place.template)
         findings += _noted(f"model {name}", templatechecks.of_model(template))
-        same = seen.setdefault(json_text([template.text, template.words, sorted(template.ends)]), name)
-        if template.text and same == name:
+        texts.setdefault(json_text([template.text, template.words, sorted(template.ends)]), name)
+        if seen.setdefault(json_text(template.identity()), name) == name and template.text:
             found[name] = template
-    if len(seen) > 1:
-        names = ", ".join(seen.values())
+    if len(texts) > 1:
+        names = ", ".join(texts.values())
         detail = f"{names} have different chat templates: a merge of two of them has the first one's"
         findings.append(Finding("warn", "templates", detail))
     return found, findings

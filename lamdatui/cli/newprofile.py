@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
 from lamdatui.cli.rows import row_lines
@@ -153,11 +155,7 @@ def _look_at_data(path: str, data: DatasetRows, template: ChatTemplate, index: i
     step = max(1, len(data.rows) // SAMPLE)
     sample = [data.rows[at] for at in range(0, len(data.rows), step)]
     sizes = [_tokens(template, row) for row in sample]
-    name = (
-        "".join(sign if sign.isalnum() else "_" for sign in place.name.split(".")[0]).strip("_").lower() or f"data{index + 1}"
-    )
-    if name[0] in "md" and name[1:].isdigit():
-        name = f"data_{name}"
+    name = _name(path, place, index)
     seen = Seen(name, place, data, sorted(whole for whole, _ in sizes), sorted(answer for _, answer in sizes))
     say(seen.told())
     for at in range(min(SHOWN, len(data.rows))):
@@ -165,6 +163,15 @@ def _look_at_data(path: str, data: DatasetRows, template: ChatTemplate, index: i
         for line in _shown(template, data.rows[at]):
             say(line)
     return seen
+
+
+def _name(path: str, place: Path, index: int) -> str:
+    """What a profile calls a dataset: its file's name as one word that nothing else has."""
+    hub = "catalogue:hf-data:"
+    told = path.removeprefix(hub).split("/")[1].partition(":")[0] if path.startswith(hub) else place.name.split(".")[0]
+    name = "".join(sign if sign.isascii() and sign.isalnum() else "_" for sign in told).strip("_").lower() or f"data{index + 1}"
+    is_taken = name in ("base", "task", "model") or name[0].isdigit() or (name[0] in "md" and name[1:].isdigit())
+    return f"data_{name}" if is_taken or not isinstance(yaml.safe_load(name), str) else name
 
 
 def _shown(template: ChatTemplate, row: Mapping[str, Any]) -> Iterator[str]:
@@ -227,32 +234,28 @@ def _cut_task(draft: Draft, seen: Sequence[Seen], template: ChatTemplate, say: S
         )
     stem = draft.to.with_suffix("")
     path = Path(f"{stem}-task.jsonl")
+    rests = {}
     for each in seen:
-        left_out = shared_records(each.data, held, held.records if each is source else ())
-        if left_out:
-            target = Path(f"{stem}-{each.name}.jsonl")
-            _refuse_existing(target)
-            kept = write_rest(each.path, left_out, target)
-            draft.datasets[each.name] = {"path": target.name}
-            draft.remarks[each.name] = (
-                f"{each.path.name} without the {len(left_out):,} rows that the task holds; {kept:,} are left"
+        if left_out := shared_records(each.data, held, held.records if each is source else ()):
+            rests[each.name] = (each, left_out, Path(f"{stem}-{each.name}.jsonl"))
+    for target in (path, *(target for _, _, target in rests.values())):
+        if target.exists():
+            raise LamdatuiError(
+                "there is a file already", where=str(target), fix="remove it, or name another profile with --to"
             )
-    _refuse_existing(path)
+    for name, (each, left_out, target) in rests.items():
+        kept = write_rest(each.path, left_out, target)
+        draft.datasets[name] = {"path": target.name}
+        draft.remarks[name] = f"{each.path.name} without the {len(left_out):,} rows that the task holds; {kept:,} are left"
     write_task(held.rows, path)
     count = len(held.rows)
     say(f"\ntask: {count:,} rows held out of {source.name}, scored by {held.scorer}; none of their questions is trained")
-    sizes = source.answers if held.scorer != "function_call" else [*source.answers]
-    draft.task = {"path": path.name, "scorer": held.scorer, "max_new_tokens": _room(sizes)}
+    draft.task = {"path": path.name, "scorer": held.scorer, "max_new_tokens": _room(source.answers)}
     draft.remarks["task"] = f"{count:,} rows held out of {source.name}"
     for row in held.rows[:1]:
         say(
             f"for instance: {asked(row)['prompt'][-1]['content'][:120]!r} → {json.dumps(row['reference'], ensure_ascii=False)[:160]}"
         )
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise LamdatuiError("there is a file already", where=str(path), fix="remove it, or name another profile with --to")
 
 
 def _propose(draft: Draft, seen: Sequence[Seen], parameters: int, template: ChatTemplate) -> None:

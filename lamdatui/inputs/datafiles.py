@@ -162,7 +162,7 @@ def read_noted(
     else:
         if is_large and say is not None:
             say(f"reading the rows of {path.name} ({_size(path) / 2**20:,.0f} MiB): once, until it changes")
-        found = _read(path, answers, columns, rowtable.Writer(key) if is_large else None)
+        found = _read(path, answers, columns, sha256, rowtable.Writer(key) if is_large else None)
     if promised and found.info.digest != promised:
         raise Changed("its rows are read otherwise than by the version that the run began with", where=str(path))
     return found
@@ -187,8 +187,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise LamdatuiError(f"can't read the file: {error.strerror or error}", where=str(error.filename or path)) from error
 
 
-def _read(path: Path, answers: Answers, columns: Columns, writer: rowtable.Writer | None) -> DatasetRows:
-    """Read every row; into a table, where there is a writer. Raises LamdatuiError."""
+def _read(path: Path, answers: Answers, columns: Columns, sha256: str, writer: rowtable.Writer | None) -> DatasetRows:
+    """Read every row; into a table, where there is a writer. `sha256`: of the source, where it was looked at before. Raises LamdatuiError."""
     rows: list[dict[str, Any]] = []
     numbers: list[int] = []
 
@@ -197,9 +197,9 @@ def _read(path: Path, answers: Answers, columns: Columns, writer: rowtable.Write
         numbers.extend([number] * len(places))
 
     if writer is None:
-        return DatasetRows(rows, numbers, _pass(path, answers, columns, keep))
+        return DatasetRows(rows, numbers, _pass(path, answers, columns, sha256, keep))
     try:
-        info = _pass(path, answers, columns, lambda kept, places, _: writer.add(kept, places))
+        info = _pass(path, answers, columns, sha256, lambda kept, places, _: writer.add(kept, places))
         table = writer.finish(asdict(info))
     except BaseException:
         writer.drop()
@@ -208,7 +208,7 @@ def _read(path: Path, answers: Answers, columns: Columns, writer: rowtable.Write
 
 
 def _pass(
-    path: Path, answers: Answers, columns: Columns, keep: Callable[[dict[str, Any], list[int], int], None]
+    path: Path, answers: Answers, columns: Columns, sha256: str, keep: Callable[[dict[str, Any], list[int], int], None]
 ) -> DatasetInfo:
     """Read every row; `keep` gets each record, the places of its rows, and its number (from 1). Raises LamdatuiError."""
     source, seen, where = RowSource(path), _Pass(answers), str(path)
@@ -217,6 +217,8 @@ def _pass(
             where = place
             kept, places = seen.take(read_row(value, columns))
             keep(kept, places, seen.read)
+        if sha256 and source.sha256 != sha256:
+            raise Changed("the file changes while it is read", where=str(path), fix="wait until it is written, then try again")
         where = where if seen.rows else str(path)
         return seen.info(source.sha256, columns)
     except ValueError as error:

@@ -31,6 +31,19 @@ CHANGES = {
     "segments": "rows are rendered with the model's own template",
 }
 """Columns and keys of a message that change what is trained → why a row that has one is refused."""
+_OWN = frozenset(
+    (
+        "add_generation_prompt",
+        "continue_final_message",
+        "tokenize",
+        "messages",
+        "conversation",
+        "tools",
+        "chat_template",
+        "return_dict",
+    )
+)
+"""Arguments of a chat template that say what is asked for, not how."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 MARKS = ("weight", "train", "training")
 """Keys of an answer that say whether it is trained."""
@@ -60,6 +73,12 @@ def sound(text: str, name: str) -> str:
     if has_lone(text):
         raise ValueError(f"{name} holds half of a surrogate pair")
     return text
+
+
+def sound_json(value: Any, name: str) -> Any:
+    """The value. Raises ValueError where a text in it can't be written as UTF-8."""
+    sound(json.dumps(value, ensure_ascii=False), name)
+    return value
 
 
 def refuse(names: Mapping[str, Any], where: str) -> None:
@@ -153,7 +172,7 @@ def _call(call: Any, name: str) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise ValueError(f"{name}: the arguments of {function['name']} are an object, not {type(arguments).__name__}")
     named = {"id": call["id"]} if function is not call and isinstance(call.get("id"), str) else {}
-    return {"type": "function", "function": {"name": sound(function["name"], name), "arguments": arguments}} | named
+    return sound_json({"type": "function", "function": {"name": function["name"], "arguments": arguments}} | named, name)
 
 
 def _parsed(value: Any, what: str) -> Any:
@@ -180,7 +199,7 @@ def _tool(tool: Any, name: str) -> dict[str, Any]:
         raise ValueError(f'{name}: a function is {{"type": "function", "function": {{"name": text, "parameters": object}}}}')
     if isinstance(function.get("parameters"), str):
         function = {**function, "parameters": _parsed(function["parameters"], f"{name}: the parameters of {function['name']}")}
-    return {"type": "function", "function": function}
+    return sound_json({"type": "function", "function": function}, name)
 
 
 def read_arguments(value: Any, name: str) -> dict[str, Any]:
@@ -188,7 +207,9 @@ def read_arguments(value: Any, name: str) -> dict[str, Any]:
     found = _parsed(value, name)
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise ValueError(f"{name} is an object, not {type(found).__name__}")
-    return found
+    if own := _OWN & found.keys():
+        raise ValueError(f"{name} holds {min(own)}, which is for the step to say")
+    return sound_json(found, name)
 
 
 def message_chars(message: Mapping[str, Any]) -> int:

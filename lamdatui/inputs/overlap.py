@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamdatui.base.words import words
-from lamdatui.inputs.rowshapes import ANSWERS
+from lamdatui.inputs.rowshapes import ANSWERS, read_question
 
 Row = Mapping[str, Any]
 GRAM = 13
@@ -63,7 +63,7 @@ class Overlap:
         self._grams: dict[tuple[str, ...], str] = {}
         for split, held in self.splits.items():
             for row in held:
-                if question := question_of(row["messages"]):
+                if question := question_of(read_question(row["messages"])):
                     self._questions.setdefault(_short(question), set()).add(split)
                     found = words(question)
                     self._grams.update((tuple(found[at : at + GRAM]), split) for at in range(len(found) - GRAM + 1))

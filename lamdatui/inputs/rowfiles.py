@@ -13,7 +13,7 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,9 +31,12 @@ _PARQUET, _ARROW, _ARROW_STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 _CELLS = ("messages", "conversations", "history", "prompt", "completion", "chosen", "rejected")
 """Columns of a table of text that may hold JSON: a list of messages."""
 _DATA = re.compile(r"^[^.].*\.(jsonl|ndjson|json|csv|tsv|parquet|arrow)(\.(gz|zst))?$", re.IGNORECASE)
+_OPEN = frozenset(("tools", "functions", "chat_template_kwargs"))
+_CALLING = frozenset(("tool_calls", "function_call"))
+"""Columns, and keys of messages, whose objects have keys of their own in each row."""
 _BESIDE = ("dataset_info.json", "dataset_infos.json", "state.json", "config.json")
 """Files beside rows that hold none."""
-_SPLIT = re.compile(r"(train|test|valid(?:ation)?|dev|eval)(?![a-z])", re.IGNORECASE)
+_SPLIT = re.compile(r"(?:^|[-_.])(train|test|valid(?:ation)?|dev|eval)(?![a-z])", re.IGNORECASE)
 Numbered = Iterable[tuple[int, Any]]
 
 
@@ -65,7 +68,7 @@ class RowSource:
 
     def __init__(self, path: Path) -> None:
         self.files = source_files(path)
-        self._found: dict[str, str] = {}
+        self._found: list[tuple[Path, str]] = []
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         self._found.clear()
@@ -84,19 +87,19 @@ class RowSource:
                 start = handle.read(8)
                 handle.seek(0)
                 if start.startswith((_PARQUET, _ARROW, _ARROW_STREAM)):
-                    self._found[path.name] = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type]
+                    self._found.append((path, hashlib.file_digest(handle, "sha256").hexdigest()))  # type: ignore[arg-type]
                     yield from _columns(handle, path, start)
                 else:
                     source = _Hashed(handle)
                     yield from _text(source, path, start)
-                    self._found[path.name] = source.finish()
+                    self._found.append((path, source.finish()))
         except OSError as error:
             raise LamdatuiError(f"can't read the file: {error.strerror or error}", where=str(path)) from error
 
 
 def source_digest(path: Path, *, always: bool = False) -> str:
     """`RowSource.sha256` without reading the rows; `always` as in `fingerprint.hashes`. Raises OSError, LamdatuiError."""
-    return _together({file.name: found for file, found in hashes(source_files(path), always=always).items()})
+    return _together(list(hashes(source_files(path), always=always).items()))
 
 
 def source_bytes(path: Path) -> int:
@@ -104,11 +107,17 @@ def source_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in source_files(path))
 
 
-def _together(found: dict[str, str]) -> str:
-    """One file's own sha256; several ones' with their names."""
+def _together(found: Sequence[tuple[Path, str]]) -> str:
+    """One file's own sha256; several ones' with their names, and with their folders where names are there twice."""
     if len(found) == 1:
-        return next(iter(found.values()))
-    return hashlib.sha256("".join(f"{name} {sha256}\n" for name, sha256 in found.items()).encode()).hexdigest()
+        return found[0][1]
+    names = [file.name for file, _ in found]
+    if len(set(names)) < len(names):
+        root = os.path.commonpath([file.parent for file, _ in found])
+        names = [os.path.relpath(file, root) for file, _ in found]
+    return hashlib.sha256(
+        "".join(f"{name} {sha256}\n" for name, (_, sha256) in zip(names, found, strict=True)).encode()
+    ).hexdigest()
 
 
 def is_pattern(path: Path) -> bool:
@@ -145,10 +154,10 @@ def source_files(path: Path) -> list[Path]:
             where=str(path),
             fix="files of rows end in .jsonl, .json, .csv, .tsv, .parquet or .arrow, also .gz or .zst",
         )
-    splits = sorted({split[1].lower() for file in found if (split := _SPLIT.match(file.name))})
+    splits = sorted({split[1] for file in found if (split := _SPLIT.search(file.name))})
     if len(splits) > 1:
         raise LamdatuiError(
-            f"the folder holds the splits {', '.join(splits)}", where=str(path), fix=f"name one: {path}/{splits[0]}*"
+            f"the folder holds the splits {', '.join(splits)}", where=str(path), fix=f"name one: {path}/*{splits[0]}*"
         )
     return found
 
@@ -261,7 +270,7 @@ def _columns(handle: BinaryIO, path: Path, start: bytes) -> Numbered:
         for batch in batches:
             for value in batch.to_pylist():
                 number += 1
-                yield number, value
+                yield number, _without_invented(value)
     except (pyarrow.ArrowException, ValueError) as error:
         raise LamdatuiError(
             f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {error}", where=str(path)
@@ -269,6 +278,27 @@ def _columns(handle: BinaryIO, path: Path, start: bytes) -> Numbered:
     after = os.fstat(handle.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise Changed("the file changes while it is read", where=str(path), fix="wait until it is written, then try again")
+
+
+def _without_invented(row: Any) -> Any:
+    """A row without the nulls that one type for a whole column puts into tools, calls and arguments: every row has there the keys of all others.
+
+    What a null in them meant is lost with that; as JSON text they keep theirs.
+    """
+    for name, value in row.items():
+        if name in _OPEN:
+            row[name] = _pruned(value)
+        elif isinstance(value, list):
+            for message in value:
+                if isinstance(message, dict):
+                    message.update((key, _pruned(message[key])) for key in _CALLING & message.keys())
+    return row
+
+
+def _pruned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _pruned(item) for key, item in value.items() if item is not None}
+    return [_pruned(item) for item in value] if isinstance(value, list) else value
 
 
 def _batches(reader: Any) -> Iterator[Any]:

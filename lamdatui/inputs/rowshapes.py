@@ -29,6 +29,7 @@ from lamdatui.inputs.messages import (
     read_tools,
     refuse,
     sound,
+    sound_json,
 )
 
 COLUMNS = (
@@ -360,6 +361,7 @@ def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
     if wrong := problem(scorer, reference):
         raise ValueError(f"the reference does not suit the scorer {scorer}: {wrong}")
     canonical(reference)  # no NaN: it goes into JSON that can't hold one
+    sound_json(reference, "reference")
     return {"scorer": scorer, "reference": reference}
 
 

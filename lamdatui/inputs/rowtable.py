@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import psutil
+
 from lamdatui.base import paths
 from lamdatui.base.fingerprint import hashes
 from lamdatui.base.jsonio import Damaged, digest, read_record, write_record
@@ -160,7 +162,10 @@ def _place(key: Mapping[str, Any]) -> Path:
 
 
 def _forget(place: Path) -> None:
-    """Remove the tables that were not used for longest."""
+    """Remove the tables that were not used for longest, and what readers left that were killed."""
+    for partial in place.parent.glob(f"*/{ROWS}.*"):
+        if not psutil.pid_exists(int(partial.suffix[1:])):
+            partial.unlink(missing_ok=True)
     known = [folder for folder in place.parent.iterdir() if (folder / ABOUT).exists()]
     for folder in sorted(known, key=lambda folder: -(folder / ABOUT).stat().st_mtime)[KEPT:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -57,12 +57,9 @@ def scan(
 
 
 def _key(data: DatasetRows, tasks: Mapping[str, Any], templates: Mapping[str, ChatTemplate]) -> dict[str, Any]:
-    told = {name: [each.text, each.tool_text, each.words, sorted(each.ends), each.specials] for name, each in templates.items()}
-    sizes = {
-        name: [each.config.get(key) for key in ("model_type", "max_position_embeddings")] for name, each in templates.items()
-    }
+    told = {name: each.identity() for name, each in templates.items()}
     splits = {task: {split: digest(list(rows)) for split, rows in held.items()} for task, held in tasks.items()}
-    return {"version": VERSION, "data": data.info.digest, "templates": told, "sizes": sizes, "tasks": splits}
+    return {"version": VERSION, "data": data.info.digest, "templates": told, "tasks": splits}
 
 
 def _together(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import canonical, digest
 from lamdatui.domain.schemes import ASKED, SCHEME, numbered
-from lamdatui.inputs.datafiles import read_task
+from lamdatui.inputs.datafiles import asked, read_task
 from lamdatui.tasks.scorers import SCORERS, problem, score
 from lamdatui.tasks.thinking import without_thinking
 
@@ -90,7 +90,12 @@ class Task:
         """Whether an evaluation of an older scheme has the scores that it would have now."""
         plain = not any({"tools", "chat_template_kwargs"} & row.keys() for row in self.rows[split])
         return (
-            plain and self.asking == Asking() and all(without_thinking(row["completion"]) == row["completion"] for row in rows)
+            plain
+            and self.asking == Asking()
+            and all(
+                score(self.scorer, asked["reference"], without_thinking(row["completion"])) == row["score"]
+                for asked, row in zip(self.rows[split], rows, strict=True)
+            )
         )
 
     def request(self, key: str, split: str, scheme: int = SCHEME) -> dict[str, Any]:
@@ -132,7 +137,8 @@ def load_task(
                 f"{len(having)} {split} rows; the profile asks for {wanted or 'some'}", where=f"{path} (task {name})"
             )
         rows[split] = having[:wanted]
-    shared = {canonical(row["messages"]) for row in rows["search"]} & {canonical(row["messages"]) for row in rows["sealed"]}
+    search, sealed = ({canonical(asked(row)["prompt"]) for row in rows[split]} for split in ("search", "sealed"))
+    shared = search & sealed
     if shared:
         raise LamdatuiError(
             f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lamdatui.base.jsonio import read_json, regular
+from lamdatui.base.jsonio import file_digest, read_json, regular
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -140,6 +140,15 @@ class ChatTemplate:
         if word and self.ids(word) and not self.ends.isdisjoint(self.ids(word) or ()):
             return after[: after.index(word)] + word
         return self.words.get("eos_token", "")
+
+    def identity(self) -> list[Any]:
+        """What tells two templates of models apart in all that is looked for in rows (`templatechecks`)."""
+        sizes = [self.config.get(name) for name in ("model_type", "max_position_embeddings", "n_positions")]
+        try:
+            tokenizer = file_digest(self.path / "tokenizer.json")
+        except OSError:
+            tokenizer = ""
+        return [self.text, self.tool_text, self.words, sorted(self.ends), self.specials, sizes, tokenizer]
 
     def ids(self, text: str) -> list[int] | None:
         """Token ids; None where the tokenizer is not in a tokenizer.json that can be read."""

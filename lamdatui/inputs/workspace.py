@@ -17,7 +17,7 @@ from lamdatui.config.resources import load_registry, replaced
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.inputs.adapterfiles import check_adapter, find_base
-from lamdatui.inputs.datafiles import DatasetRows, read_known
+from lamdatui.inputs.datafiles import DatasetRows, asked, read_known
 from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
 from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS
@@ -129,7 +129,7 @@ def _keep_apart(where: str, read: DatasetRows, tasks: Mapping[str, Task]) -> Non
     """Raises LamdatuiError when a verifiable dataset holds a task's prompt: a reward must never be a score of the search."""
     prompts = {canonical(row["prompt"]) for row in read.rows}
     for task in tasks.values():
-        shared = prompts & {canonical(row["messages"]) for rows in task.rows.values() for row in rows}
+        shared = prompts & {canonical(asked(row)["prompt"]) for rows in task.rows.values() for row in rows}
         if shared:
             raise LamdatuiError(
                 f"{len(shared)} of its prompts are rows of the task {task.name}: training on rewards would see the score",

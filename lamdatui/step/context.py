@@ -170,8 +170,13 @@ class StepContext:
         return found.rows
 
     def encoder(self, tokenizer: Tokenizer) -> Encoder:
-        """A tokenizer with its chat template; work that is on record under an older scheme is done as it was done then."""
-        return Encoder(tokenizer, older=(self.request["action"] or {}).get("scheme", SCHEME) < ASKED)
+        """A tokenizer with its chat template."""
+        return Encoder(tokenizer, older=self.is_older)
+
+    @property
+    def is_older(self) -> bool:
+        """Whether the work is on record under a scheme before `ASKED`: then it is done as it was done then."""
+        return (self.request["action"] or {}).get("scheme", SCHEME) < ASKED
 
     def encoded(self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]]) -> Dataset:
         """Rows as token ids for TRL's SFTTrainer and `lamdatui.step.trainers`: see `lamdatui.step.encoding.encoded`."""
@@ -227,6 +232,7 @@ class StepContext:
             seed=self.seed,
             progress=progress,
             batch_tokens=self.batch_tokens,
+            own=self.is_older,
         )
 
     @property
@@ -234,13 +240,13 @@ class StepContext:
         """Prompt and answer tokens of one generation batch."""
         return BATCH_TOKENS // (SMALL if self.request["small"] else 1)
 
-    def verify(self, scorer: str, reference: Any, completion: str) -> float:
-        """The score in [0, 1] of an answer to a verifiable row, without what the model thought before it.
+    def verify(self, scorer: str, reference: Any, completion: str, asked: str = "") -> float:
+        """The score in [0, 1] of an answer to a verifiable row, without what the model thought before it; `asked`: the prompt as text.
 
         `load_dataset` gives the reference as JSON text: decode it.
         """
-        older = (self.request["action"] or {}).get("scheme", SCHEME) < ASKED
-        return score(scorer, reference, completion if older else without_thinking(completion), older=older)
+        said = completion if self.is_older else without_thinking(completion, asked)
+        return score(scorer, reference, said, older=self.is_older)
 
     # --- training ------------------------------------------------------------------------------------------------
 
@@ -306,7 +312,7 @@ class StepContext:
         self.phase = "train"
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(MetricsCallback(self))
-        with neutral(trainer.model):
+        with neutral(trainer.model, own=self.is_older):
             trainer.train()
 
     # --- results -------------------------------------------------------------------------------------------------

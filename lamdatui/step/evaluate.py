@@ -13,10 +13,7 @@ from lamdatui.inputs.datafiles import asked, read_task_rows
 from lamdatui.step.encoding import Encoder
 from lamdatui.step.generate import BATCH_TOKENS, answers
 from lamdatui.tasks.scorers import score
-from lamdatui.tasks.thinking import opens_thinking, without_thinking
-
-OPENED = "<think>"
-"""What a prompt that opened a thought stands for, whatever its family writes."""
+from lamdatui.tasks.thinking import without_thinking
 
 
 def _question(row: dict[str, Any], thinking: bool | None) -> dict[str, Any]:
@@ -47,7 +44,7 @@ def evaluate(
 
     progress(0)
     thinking = request.get("thinking")
-    questions = [_question(row, thinking) for row in rows]
+    questions = [{"prompt": row["messages"]} if request.get("older") else _question(row, thinking) for row in rows]
     given = answers(
         model,
         tokenizer,
@@ -61,7 +58,7 @@ def evaluate(
     encoder = Encoder(tokenizer)
     scored = []
     for row, question, ((text, ended),) in zip(rows, questions, given, strict=True):
-        said = text if keeps else without_thinking(OPENED * opens_thinking(encoder.ask(question)) + text)
+        said = text if keeps else without_thinking(text, encoder.ask(question))
         points = score(request["scorer"], row["reference"], said, older=request.get("older", False))
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
