@@ -93,8 +93,8 @@ class Task:
             plain
             and self.asking == Asking()
             and all(
-                score(self.scorer, asked["reference"], without_thinking(row["completion"])) == row["score"]
-                for asked, row in zip(self.rows[split], rows, strict=True)
+                score(self.scorer, held["reference"], without_thinking(row["completion"])) == row["score"]
+                for held, row in zip(self.rows[split], rows, strict=True)
             )
         )
 
