@@ -67,7 +67,7 @@ def test_all_faults_of_a_profile_are_told_at_once_with_their_lines(tmp_path: Pat
     assert caught.value.what == (
         "unknown key 'models.a.pth'; line 2: seed is a whole number, not a list; line 3: models.a.path is missing; "
         "line 3: models.b is a section: names with their values, not 5; line 4: datasets has at least one entry, not a section; "
-        "line 5: tasks.t.max_new_tokens is at least 1, not 0; line 5: tasks.t.think is strip or keep, not 'maybe'; "
+        "line 5: tasks.t.max_new_tokens is at least 1, not 0; line 5: tasks.t.think is 'strip' or 'keep', not 'maybe'; "
         "line 6: objective.weights.t is a number, not 'a'; and 2 more"
     )
     assert caught.value.where.endswith("line 3") and caught.value.fix == "did you mean 'path'?"

@@ -22,7 +22,7 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "greater_than_equal": lambda told: f"is at least {told['ge']:,}",
     "less_than": lambda told: f"is less than {told['lt']:,}",
     "less_than_equal": lambda told: f"is at most {told['le']:,}",
-    "literal_error": lambda told: f"is {told['expected']}".replace("'", ""),
+    "literal_error": lambda told: f"is {told['expected']}",
     "too_short": lambda _: "has at least one entry",
     "string_too_short": lambda _: "is not empty",
     "finite_number": lambda _: "is a finite number",

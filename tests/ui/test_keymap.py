@@ -58,7 +58,7 @@ def settings(home: Path, text: str) -> None:
 
 
 async def test_chosen_keys_work_and_are_shown(engine: FakeEngine, home: Path) -> None:
-    settings(home, '[keymap]\npause = "f12,Q"\nreview = "f13,V"\ncard-approve = "d"\ncard-veto = "a"\n')
+    settings(home, '[keymap]\npause = "f12,Q"\nreview = "f13,Z"\ncard-approve = "d"\ncard-veto = "a"\n')
     script.add_history(engine)
     script.add_waiting(engine)
     async with opened(engine) as console:
@@ -67,7 +67,7 @@ async def test_chosen_keys_work_and_are_shown(engine: FakeEngine, home: Path) ->
         assert not engine.sent("pause"), "the old key must be free"
         await console.pilot.press("Q")
         await console.until(lambda: engine.sent("pause"), "pause by its new key")
-        assert shown("review", 2) == "F13 or V"
+        assert shown("review", 2) == "F13 or Z"
         assert "f12" in " ".join(str(key) for key in console.app.screen.active_bindings)
         assert any("f12" in str(key.key) for key in console.app.screen.query_one(Footer).query("FooterKey"))
         await console.pilot.press("f1")
