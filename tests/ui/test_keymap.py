@@ -75,7 +75,7 @@ async def test_chosen_keys_work_and_are_shown(engine: FakeEngine, home: Path) ->
         await console.settle()
         lines = ["".join(text for text, _ in line) for line in console.app.screen.query_one(Hanging)._lines]
         assert any(" ".join(line.split()).startswith("F12 Q Pause") for line in lines)
-        await console.pilot.press("escape", "V")
+        await console.pilot.press("escape", "Z")
         await console.until(lambda: console.card.has_focus_within, "the card")
         console.now += 1
         await console.pilot.press("d")
