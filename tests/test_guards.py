@@ -208,7 +208,11 @@ def test_rewards_on_a_prompt_of_a_task_are_refused(lab: Path, lab_profile, tmp_p
 
 @pytest.mark.parametrize(
     ("how", "asked", "text"),
-    [("exact", "{}", "1 of 2 rows ask what a sealed row"), ("ngram", "Now tell me: {}", "1 of 2 rows share 13 words in a row")],
+    [
+        ("exact", "{}", "1 of 2 rows ask what a sealed row"),
+        ("ngram", "Now tell me, please, if you can, and in a few words of your own: {}", "1 of 2 rows share 13 words in a row"),
+        ("ngram", "Well: {}", "1 of 2 rows ask nearly what a sealed row"),
+    ],
 )
 def test_training_rows_that_a_task_holds_are_told_or_refused(
     lab_profile, tmp_path: Path, how: str, asked: str, text: str

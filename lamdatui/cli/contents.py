@@ -12,7 +12,7 @@ from lamdatui.cli.findings import Finding, tried
 from lamdatui.inputs import templatechecks
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
 from lamdatui.inputs.modelfiles import inspect_model
-from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS
+from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
 from lamdatui.inputs.scan import Scanned, scan
 from lamdatui.inputs.taskfiles import Asking, load_task
@@ -86,6 +86,7 @@ def _shared(profile: Profile, name: str, task: str, rows: int, scanned: Scanned)
     found = []
     for splits, what, blocks in (
         (scanned.exact[task], ASKED_TOO, profile.contamination.exact),
+        (scanned.near[task], NEARLY_ASKED, profile.contamination.ngram),
         (scanned.ngram[task], SHARED_WORDS, profile.contamination.ngram),
     ):
         for split, seen in splits.items():

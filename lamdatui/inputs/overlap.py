@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ GRAM = 13
 ASKED_TOO = "ask what a {} asks"
 SHARED_WORDS = f"share {GRAM} words in a row with a {{}}"
 """What is said of rows: of which split of which task is filled in."""
+NEARLY_ASKED = "ask nearly what a {} asks"
+NEAR, NEAR_GRAM = 0.8, 5
+"""Questions are nearly the same when their sets of 5-grams have this Jaccard similarity (Lee et al. 2021, arXiv 2107.06499)."""
 _PART = (GRAM + 1) // 2
 """Every run of `GRAM` words has one of this many that begins at a multiple of it."""
 
@@ -49,11 +53,13 @@ class Shared:
 
 @dataclass
 class Overlap:
-    """What of a dataset's rows a task's splits hold too: `add` each row, then look at `exact` and `ngram` (by split)."""
+    """What of a dataset's rows a task's splits hold too: `add` each row, then look at `exact`, `near` and `ngram` (by split); a row counts once."""
 
     splits: Mapping[str, Sequence[Row]]
     exact: dict[str, Shared] = field(default_factory=dict)
     """Rows that ask what a row of the split asks."""
+    near: dict[str, Shared] = field(default_factory=dict)
+    """Other rows that ask nearly the same."""
     ngram: dict[str, Shared] = field(default_factory=dict)
     """Other rows with a run of `GRAM` words of a row of the split, in what they ask or answer."""
     rows: int = 0
@@ -67,6 +73,16 @@ class Overlap:
                     self._questions.setdefault(_short(question), set()).add(split)
                     found = words(question)
                     self._grams.update((tuple(found[at : at + GRAM]), split) for at in range(len(found) - GRAM + 1))
+        asked = [
+            (split, _near_grams(question_of(read_question(row["messages"]))))
+            for split, held in self.splits.items()
+            for row in held
+        ]
+        self._asked = [(split, grams) for split, grams in asked if grams]
+        self._places: dict[tuple[str, ...], list[int]] = {}
+        for place, (_, grams) in enumerate(self._asked):
+            for gram in grams:
+                self._places.setdefault(gram, []).append(place)
         self._parts = {gram[at : at + _PART] for gram in self._grams for at in range(GRAM - _PART + 1)}
 
     def add(self, row: Row) -> None:
@@ -76,15 +92,27 @@ class Overlap:
         if question and (splits := self._questions.get(_short(question))):
             for split in splits:
                 self.exact.setdefault(split, Shared()).add(self.rows, question)
+        elif self._asked and (split := self._nearly(question)):
+            self.near.setdefault(split, Shared()).add(self.rows, question)
         elif self._grams and (split := self._found(row)):
             self.ngram.setdefault(split, Shared()).add(self.rows, question or row.get("text", ""))
 
     def merge(self, later: Overlap) -> None:
         """Take in what was seen in later rows."""
         self.rows = later.rows
-        for mine, theirs in ((self.exact, later.exact), (self.ngram, later.ngram)):
+        for mine, theirs in ((self.exact, later.exact), (self.near, later.near), (self.ngram, later.ngram)):
             for split, seen in theirs.items():
                 mine.setdefault(split, Shared()).merge(seen)
+
+    def _nearly(self, question: str) -> str:
+        """The split of a question that this one is nearly; empty where there is none."""
+        grams = _near_grams(question)
+        counts = Counter(place for gram in grams for place in self._places.get(gram, ()))
+        for place, shared in counts.items():
+            split, others = self._asked[place]
+            if shared >= NEAR * (len(grams) + len(others) - shared):
+                return split
+        return ""
 
     def _found(self, row: Row) -> str:
         """The split that a run of words of the row's last question, its answers or its text is of; empty where it is of none."""
@@ -96,6 +124,12 @@ class Overlap:
                 if split := next((self._grams[gram] for gram in grams if gram in self._grams), ""):
                     return split
         return ""
+
+
+def _near_grams(question: str) -> frozenset[tuple[str, ...]]:
+    """Sets of words in a row; a shorter question has none."""
+    said = words(question) if question else []
+    return frozenset(tuple(said[at : at + NEAR_GRAM]) for at in range(len(said) - NEAR_GRAM + 1))
 
 
 def _short(text: str) -> bytes:

@@ -131,7 +131,8 @@ class StepsSpec(_Strict):
 
 
 class ContaminationSpec(_Strict):
-    """What becomes of training rows that a task's rows stand in: those that ask the same, and those that share 13 words in a row. `block`: a run
+    """What becomes of training rows that a task's rows stand in: those that ask the same (`exact`), and those that ask
+    nearly the same or share 13 words in a row (`ngram`). `block`: a run
     does not start; `report`: `check` tells, and what is trained is as it is."""
 
     exact: Literal["block", "report"] = "report"

@@ -24,7 +24,7 @@ from lamdatui.inputs.templates import ChatTemplate
 
 SHARED_ROWS = 100_000
 """From so many rows on the pass is shared among the cores, and kept."""
-VERSION = 1
+VERSION = 2
 """Of what is looked for: results of another one are not used."""
 
 
@@ -33,6 +33,7 @@ class Scanned:
     """Task → split → rows that the split holds too; model → what is to know of the rows with its template."""
 
     exact: dict[str, dict[str, Shared]] = field(default_factory=dict)
+    near: dict[str, dict[str, Shared]] = field(default_factory=dict)
     ngram: dict[str, dict[str, Shared]] = field(default_factory=dict)
     notes: dict[str, list[Note]] = field(default_factory=dict)
 
@@ -99,6 +100,7 @@ def _part(
 def _found(data: DatasetRows, overlaps: Mapping[str, Overlap], looks: Mapping[str, Look]) -> Scanned:
     return Scanned(
         {task: overlap.exact for task, overlap in overlaps.items()},
+        {task: overlap.near for task, overlap in overlaps.items()},
         {task: overlap.ngram for task, overlap in overlaps.items()},
         {model: look.notes(data.numbers) for model, look in looks.items()},
     )
@@ -109,4 +111,4 @@ def _from_json(record: Mapping[str, Any]) -> Scanned:
         return {task: {split: Shared(**seen) for split, seen in splits.items()} for task, splits in told.items()}
 
     notes = {model: [Note(*note) for note in told] for model, told in record["notes"].items()}
-    return Scanned(shared(record["exact"]), shared(record["ngram"]), notes)
+    return Scanned(shared(record["exact"]), shared(record["near"]), shared(record["ngram"]), notes)

@@ -20,7 +20,7 @@ from lamdatui.inputs.adapterfiles import check_adapter, find_base
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_known
 from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
-from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS
+from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
 from lamdatui.inputs.rowfiles import is_pattern
 from lamdatui.inputs.scan import scan
@@ -144,7 +144,11 @@ def _overlaps(
     """What of a dataset's rows stands in a task's, a sentence each. Raises LamdatuiError for what the profile blocks."""
     found = scan(read, {task: each.rows for task, each in tasks.items()}, {}, say)
     told = []
-    for splits, how, what in ((found.exact, blocks.exact, ASKED_TOO), (found.ngram, blocks.ngram, SHARED_WORDS)):
+    for splits, how, what in (
+        (found.exact, blocks.exact, ASKED_TOO),
+        (found.near, blocks.ngram, NEARLY_ASKED),
+        (found.ngram, blocks.ngram, SHARED_WORDS),
+    ):
         for task, seen in ((task, seen) for task, each in splits.items() for seen in each.items()):
             split, shared = seen
             text = f"{shared.count:,} of {read.info.rows:,} rows {what.format(f'{split} row of the task {task}')}"

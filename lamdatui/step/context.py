@@ -19,7 +19,7 @@ from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.schemes import ASKED, SCHEME
 from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
-from lamdatui.inputs.overlap import ASKED_TOO, SHARED_WORDS, Overlap
+from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS, Overlap
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
@@ -373,12 +373,14 @@ class StepContext:
         overlap = Overlap({"tasks": held})
         for row in rows:
             overlap.add(row)
-        found = {
-            what: seen["tasks"].count for what, seen in (("exact", overlap.exact), ("ngram", overlap.ngram)) if "tasks" in seen
+        seen = {
+            "exact": (overlap.exact, ASKED_TOO),
+            "near": (overlap.near, NEARLY_ASKED),
+            "ngram": (overlap.ngram, SHARED_WORDS),
         }
+        found = {what: splits["tasks"].count for what, (splits, _) in seen.items() if "tasks" in splits}
         for what, count in found.items():
-            told = (ASKED_TOO if what == "exact" else SHARED_WORDS).format("row of a task")
-            self.say(f"{count:,} of {len(rows):,} rows {told}")
+            self.say(f"{count:,} of {len(rows):,} rows {seen[what][1].format('row of a task')}")
         return found
 
     def finish_directory(self) -> None:
