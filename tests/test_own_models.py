@@ -215,6 +215,31 @@ def test_a_padding_token_that_was_made_up_is_not_stored(lab: Path, tmp_path: Pat
     assert tokenizer.pad_token == tokenizer.eos_token, "the step goes on with it"
 
 
+def test_a_tokenizer_without_an_end_takes_the_models_own_or_is_told(lab: Path, tmp_path: Path) -> None:
+    from lamdatui.inputs.templatechecks import NO_END, of_model
+    from lamdatui.inputs.templates import read_template
+
+    bare = tmp_path / "bare"
+    shutil.copytree(lab / "llama", bare)
+    config = read_json(bare / "tokenizer_config.json")
+    write_json(
+        bare / "tokenizer_config.json",
+        {name: value for name, value in config.items() if name not in ("pad_token", "eos_token")},
+    )
+    (bare / "special_tokens_map.json").unlink(missing_ok=True)
+    told: Any = {"id": "m", "weights": str(bare), "adapters": [], "digest": ""}
+    tokenizer = load_tokenizer(Store(tmp_path / "store"), told)
+    assert tokenizer.eos_token_id == read_json(bare / "generation_config.json")["eos_token_id"] == tokenizer.pad_token_id
+    assert NO_END not in of_model(read_template(bare))
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(bare / name)
+        write_json(bare / name, {key: value for key, value in found.items() if key != "eos_token_id"})
+    assert NO_END in of_model(read_template(bare))
+    with pytest.raises(StepError, match="names no token that ends an answer") as caught:
+        load_tokenizer(Store(tmp_path / "store"), told)
+    assert caught.value.kind == "model"
+
+
 def test_what_can_not_be_loaded_has_the_class_of_its_fault(lab: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(lab / "llama", broken)

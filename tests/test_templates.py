@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from lamdatui.base.jsonio import read_json, write_json
 from lamdatui.cli.checks import check_profile
 from lamdatui.inputs import templates
-from lamdatui.inputs.templatechecks import Note, of_model, of_questions, of_rows
+from lamdatui.inputs.templatechecks import NO_END, Note, of_model, of_questions, of_rows
 from lamdatui.inputs.templates import read_template
 from tests.conftest import Commands
 
@@ -221,7 +221,7 @@ def test_damaged_files_of_a_tokenizer_are_as_if_they_were_not_there(model: Path)
     for name in ("generation_config.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "tokenizer.json"):
         (model / name).write_text("[" * 9)
     template = read_template(model)
-    assert template.ids("x") is None and of_model(template) == [] == of_rows(template, ROWS)
+    assert template.ids("x") is None and of_model(template) == [NO_END] and of_rows(template, ROWS) == []
 
 
 TURNS = st.lists(

@@ -53,11 +53,20 @@ NO_TEMPLATE = Note(
 )
 
 
+NO_END = Note(
+    "bad",
+    "neither its tokenizer nor its generation_config.json names a token that ends an answer: answers would never end",
+    "name eos_token in tokenizer_config.json, or eos_token_id in generation_config.json",
+)
+
+
 def of_model(template: ChatTemplate) -> list[Note]:
     """What is to know of a model's template and generation settings by themselves."""
     if not template.text:
         return [NO_TEMPLATE]
     found = []
+    if not template.ends and "eos_token" not in template.words:
+        found.append(NO_END)
     if "strftime_now" in template.text:
         found.append(
             Note("warn", "its chat template writes today's date into prompts (strftime_now): answers change from day to day")

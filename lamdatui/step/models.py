@@ -15,6 +15,7 @@ from lamdatui.base.fingerprint import Changed
 from lamdatui.inputs.datafiles import is_promised
 from lamdatui.inputs.modelfiles import is_model
 from lamdatui.inputs.rowfiles import source_digest
+from lamdatui.inputs.templates import read_template
 from lamdatui.step.errors import StepError
 from lamdatui.step.request import ModelReference
 from lamdatui.store.artifacts import REFERENCE, Store
@@ -83,6 +84,12 @@ def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     if template := reference.get("template"):
         tokenizer.chat_template = template
+    if tokenizer.eos_token is None:
+        # Some tokenizers leave it to generation_config.json.
+        ends = sorted(read_template(path).ends)
+        if not ends:
+            raise StepError("model", f"{path} names no token that ends an answer; name eos_token in tokenizer_config.json")
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(ends[0])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
         tokenizer.was_without_pad = True
