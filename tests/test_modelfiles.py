@@ -321,3 +321,27 @@ def test_a_base_with_weights_that_are_not_finite_is_no_base(model: Path, tmp_pat
     with pytest.raises(StepError, match=r"the weight model\.layers\.0\.mlp\.up_proj\.weight is not finite") as caught:
         load_model(Store(tmp_path / "store"), told, torch.float32, torch.device("cpu"))
     assert caught.value.kind == "model"
+
+
+def test_only_what_transformers_would_load_counts(model: Path) -> None:
+    before = inspect_model(model)
+    weights = load_file(model / "model.safetensors")
+    save_file({f"layers.9.{name}": value for name, value in weights.items()}, model / "consolidated.safetensors")
+    beside = inspect_model(model)
+    assert (beside.parameters, beside.layout) == (before.parameters, before.layout)
+    names = sorted(weights)
+    parts = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
+    for file, held in parts.items():
+        save_file({name: weights[name] for name in held}, model / file, {"format": "pt"})
+    (model / "model.safetensors").unlink()
+    with pytest.raises(LamdatuiError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
+        inspect_model(model)
+    index = {"weight_map": {name: file for file, held in parts.items() for name in held}}
+    write_json(model / "model.safetensors.index.json", index)
+    assert inspect_model(model).layout == before.layout
+    index["weight_map"]["model.more.weight"] = next(iter(parts))
+    write_json(model / "model.safetensors.index.json", index)
+    with pytest.raises(
+        LamdatuiError, match=r"1 weights that the index names are not in its files, the first: model\.more\.weight"
+    ):
+        inspect_model(model)

@@ -217,35 +217,55 @@ def _is_native(kind: str) -> bool:
     )
 
 
-def _weights(path: Path) -> list[Path]:
-    return sorted(path.glob("*.safetensors"))
+def _weights(path: Path) -> tuple[list[Path], set[str]]:
+    """The files that transformers would load, and the weights that the index promises (none without one). Raises LamdatuiError.
 
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All weights, every file that the index names among them. Raises LamdatuiError."""
-    weights = _weights(path)
-    if not weights:
+    Others beside them are passed over: some models come with a second copy for another program (consolidated.safetensors).
+    """
+    index, every = path / INDEX, sorted(path.glob("*.safetensors"))
+    if not every:
         raise LamdatuiError("no safetensors in the model directory", where=str(path), fix="convert the weights to safetensors")
-    found: dict[str, Tensor] = {}
-    for file in weights:
-        try:
-            found |= tensors(file)
-        except (ValueError, OSError) as error:
-            raise LamdatuiError(f"broken weights: {error}", where=str(file)) from error
-    index = path / INDEX
-    if index.exists() and (path / SINGLE).exists() and len(weights) > 1:
+    if not index.exists():
+        if not (path / SINGLE).exists():
+            raise LamdatuiError(
+                f"there is neither {SINGLE} nor {INDEX}: transformers would not find {every[0].name}",
+                where=str(path),
+                fix=f"rename one file of weights to {SINGLE}, or add the index of several",
+            )
+        return [path / SINGLE], set()
+    try:
+        named = read_json(index)["weight_map"]
+        files = {str(file) for file in named.values()}
+        if not files:
+            raise ValueError("it names no files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LamdatuiError(f"the index of the weights can't be read: {_why(error)}", where=str(index)) from error
+    if missing := sorted(files - {file.name for file in every}):
+        raise LamdatuiError(f"{len(missing)} files of weights are missing", where=str(index), fix=f"add {missing[0]}")
+    if (path / SINGLE).exists() and SINGLE not in files:
         raise LamdatuiError(
             f"the weights are there twice: {SINGLE}, and the files of {INDEX}",
             where=str(path),
             fix="remove what is left over of the two",
         )
-    if index.exists():
+    return [path / file for file in sorted(files)], set(named)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All weights that transformers would load. Raises LamdatuiError."""
+    files, promised = _weights(path)
+    found: dict[str, Tensor] = {}
+    for file in files:
         try:
-            named = set(read_json(index)["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LamdatuiError(f"the index of the weights can't be read: {_why(error)}", where=str(index)) from error
-        if missing := sorted(map(str, named - {file.name for file in weights})):
-            raise LamdatuiError(f"{len(missing)} files of weights are missing", where=str(index), fix=f"add {missing[0]}")
+            found |= tensors(file)
+        except (ValueError, OSError) as error:
+            raise LamdatuiError(f"broken weights: {error}", where=str(file)) from error
+    if lacking := sorted(promised - found.keys()):
+        raise LamdatuiError(
+            f"{len(lacking)} weights that the index names are not in its files, the first: {lacking[0]}",
+            where=str(path / INDEX),
+            fix="take another copy of the model",
+        )
     if not any(prod(tensor.shape) for tensor in found.values()):
         raise LamdatuiError("the weights hold no parameters", where=str(path))
     return found
