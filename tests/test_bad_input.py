@@ -272,35 +272,6 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_runs(lab_profile, tmp_p
     assert (device("auto"), device("cpu"), device("cuda")) == ([], [], [("bad", True)])
 
 
-def test_what_is_not_used_overlaps_or_is_empty_is_told_by_check(lab_profile, tmp_path: Path) -> None:
-    task, data = tmp_path / "task.jsonl", tmp_path / "data.jsonl"
-    rows = [
-        {
-            "id": str(number),
-            "split": split,
-            "messages": [{"role": "user", "content": f"What is {split} {number}?"}],
-            "reference": reference,
-        }
-        for split in ("search", "sealed")
-        for number, reference in enumerate(("a", "", "c"))
-    ]
-    task.write_text("".join(json.dumps({**row, "id": row["id"] + row["split"]}) + "\n" for row in rows))
-    asked = ["what is  SEALED 1?", "What is sealed 2?", "another one"]
-    data.write_text("".join(json.dumps({"prompt": text, "completion": "a", "source": "x"}) + "\n" for text in asked))
-    sets = [f"datasets.copy.path={data}", f"tasks.copy={{path: {task}, scorer: exact, max_new_tokens: 8}}"]
-    found = {
-        (each.subject, each.detail.partition(",")[0]): each
-        for each in check_profile(str(lab_profile()), sets, tmp_path)
-        if each.status != "ok" and each.subject in ("dataset copy", "task copy")
-    }
-    assert set(found) == {
-        ("dataset copy", "not used: source"),
-        ("dataset copy", "2 of 3 rows ask what a sealed row of the task copy asks"),
-        ("task copy", "2 of 6 references are empty: a model that says nothing may be right there"),
-    }
-    assert all(each.fix for (subject, detail), each in found.items() if "not used" not in detail)
-
-
 def test_a_date_is_text_and_a_name_that_no_run_can_have_is_told(lab_profile, tmp_path: Path) -> None:
     path = lab_profile(("name: lab", "name: 2024-01-01"))
     assert load_profile(path).name == "2024-01-01"

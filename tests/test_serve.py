@@ -202,7 +202,7 @@ async def test_a_tab_is_a_console_and_closing_it_stops_nothing(run_dir: Path) ->
         async with served(console_command(run_dir)) as browser:
             first, second = await browser.connect(), await browser.connect()
             for tab in (first, second):
-                assert b"lab-01" in await screen(tab, b"Approve trial 7")
+                await screen(tab, b"Approve trial 7", b"lab-01")
             assert len(consoles(run_dir)) == 2
             await first.send_json(["stdin", "\x1bOQ"])
             await screen(first, b"approve")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from lamdatui.base import paths
@@ -24,8 +25,9 @@ from lamdatui.inputs.templates import ChatTemplate
 
 SHARED_ROWS = 100_000
 """From so many rows on the pass is shared among the cores, and kept."""
-VERSION = 2
+VERSION = 1
 """Of what is looked for: results of another one are not used."""
+KINDS = ("exact", "near", "ngram")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +46,48 @@ def scan(
     """Look at every row; `tasks` are the splits of each task, `say` hears of what takes long."""
     if not isinstance(data.rows, RowTable) or len(data.rows) < SHARED_ROWS:
         return _found(data, *_part(data.rows, 0, len(data.rows), tasks, templates))
-    place = paths.cache_dir() / "scans" / f"{digest(_key(data, tasks, templates))[:40]}.json"
-    try:
-        return _from_json(read_record(place))
-    except (OSError, Damaged, KeyError, TypeError):
-        pass
-    if say is not None:
-        say(f"looking at {len(data.rows):,} rows with {len(templates)} chat templates: once, until they change")
-    found = _found(data, *_together(data.rows, tasks, templates))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_record(place, asdict(found))
-    return found
-
-
-def _key(data: DatasetRows, tasks: Mapping[str, Any], templates: Mapping[str, ChatTemplate]) -> dict[str, Any]:
-    told = {name: each.identity() for name, each in templates.items()}
+    base = {"version": VERSION, "data": data.info.digest}
     splits = {task: {split: digest(list(rows)) for split, rows in held.items()} for task, held in tasks.items()}
-    return {"version": VERSION, "data": data.info.digest, "templates": told, "tasks": splits}
+    of_tasks = _place({**base, "tasks": splits})
+    of_models = {name: _place({**base, "template": each.identity()}) for name, each in templates.items()}
+    # What a run's start wants of the tasks, `check` has looked for, and a base that comes later is looked at alone.
+    shared, notes = _kept(of_tasks), {name: _kept(place) for name, place in of_models.items()}
+    wanted = {name: templates[name] for name, found in notes.items() if found is None}
+    if wanted or (tasks and shared is None):
+        if say is not None:
+            say(f"looking at {len(data.rows):,} rows with {len(wanted)} chat templates: once, until they change")
+        found = _found(data, *_together(data.rows, tasks if shared is None else {}, wanted))
+        told = asdict(found)
+        if shared is None:
+            shared = {kind: told[kind] for kind in KINDS}
+            _keep(of_tasks, shared)
+        for name in wanted:
+            notes[name] = {"notes": found.notes[name]}
+            _keep(of_models[name], {"notes": found.notes[name]})
+    exact, near, ngram = (
+        {task: {split: Shared(**seen) for split, seen in each.items()} for task, each in (shared or {}).get(kind, {}).items()}
+        for kind in KINDS
+    )
+    return Scanned(
+        exact, near, ngram, {name: [Note(*note) for note in (found or {})["notes"]] for name, found in notes.items()}
+    )
+
+
+def _place(key: Mapping[str, Any]) -> Path:
+    return paths.cache_dir() / "scans" / f"{digest(dict(key))[:40]}.json"
+
+
+def _kept(place: Path) -> dict[str, Any] | None:
+    """What an earlier pass found; None where there was none, or its record is damaged."""
+    try:
+        return read_record(place)
+    except (OSError, Damaged):
+        return None
+
+
+def _keep(place: Path, found: Mapping[str, Any]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_record(place, found)
 
 
 def _together(
@@ -104,11 +131,3 @@ def _found(data: DatasetRows, overlaps: Mapping[str, Overlap], looks: Mapping[st
         {task: overlap.ngram for task, overlap in overlaps.items()},
         {model: look.notes(data.numbers) for model, look in looks.items()},
     )
-
-
-def _from_json(record: Mapping[str, Any]) -> Scanned:
-    def shared(told: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Shared]]:
-        return {task: {split: Shared(**seen) for split, seen in splits.items()} for task, splits in told.items()}
-
-    notes = {model: [Note(*note) for note in told] for model, told in record["notes"].items()}
-    return Scanned(shared(record["exact"]), shared(record["near"]), shared(record["ngram"]), notes)

@@ -88,7 +88,7 @@ class ChatTemplate:
         asked = self.ask(row) if asked is None else asked
         whole, spans = self._render([*row["prompt"], *answer], False, row, marks=self._marks(row))
         if self.is_older:
-            return Split(whole, _shared(whole, asked), asked)
+            return Split(whole, common_start(whole, asked), asked)
         start = len(asked) if whole.startswith(asked) else self._head(row, answer, whole, asked)
         spans = [(max(begin, start), end) for begin, end in spans if end > start]
         if spans:
@@ -105,7 +105,7 @@ class ChatTemplate:
         said = answer[0].get("content") or ""
         probe = next(text for text in _PROBES if not said.startswith(text))
         other = self.render([*row["prompt"], {"role": "assistant", "content": probe}], context=row)
-        return min(_shared(whole, other), _shared(whole, asked))
+        return min(common_start(whole, other), common_start(whole, asked))
 
     def _to_end_token(self, whole: str, end: int) -> str:
         """The text up to the end of what is generated, with the token that ends it."""
@@ -160,8 +160,8 @@ class ChatTemplate:
         return found.content if found else ""
 
 
-def _shared(a: str, b: str) -> int:
-    """Length of the common beginning."""
+def common_start(a: Sequence[Any], b: Sequence[Any]) -> int:
+    """Length of the common beginning of two texts, or of two lists of token ids."""
     return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

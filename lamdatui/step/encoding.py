@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from lamdatui.inputs.rowshapes import ANSWERS, dataset_format
-from lamdatui.inputs.templates import SPECIAL, ChatTemplate, make_template
+from lamdatui.inputs.templates import SPECIAL, ChatTemplate, common_start, make_template
 from lamdatui.step.errors import StepError
 
 Row = Mapping[str, Any]
@@ -57,13 +57,13 @@ class Encoder:
             raise _refused(error) from error
         ids, asked = self.ids(split.text), self.ids(split.text[: split.start])
         # Where a tokenizer merges across the boundary, the answer begins one token earlier.
-        return Encoded(ids, _shared(asked, ids))
+        return Encoded(ids, common_start(asked, ids))
 
     def pair(self, row: Row) -> dict[str, list[int]]:
         """`prompt_ids`, `chosen_ids`, `rejected_ids`: the answers begin at one place."""
         both = {name: self.encode(row, name) for name in ("chosen", "rejected")}
         start = min(encoded.start for encoded in both.values())
-        shared = min(_shared(both["chosen"].ids[:start], both["rejected"].ids[:start]), start)
+        shared = min(common_start(both["chosen"].ids[:start], both["rejected"].ids[:start]), start)
         answers = {f"{name}_ids": encoded.ids[shared:] for name, encoded in both.items()}
         return {"prompt_ids": both["chosen"].ids[:shared], **answers}
 
@@ -127,8 +127,3 @@ def of_tokenizer(tokenizer: Any) -> ChatTemplate:
 
 def _refused(error: ValueError) -> StepError:
     return StepError("template", f"the chat template does not take a row: {str(error).splitlines()[0][:200]}")
-
-
-def _shared(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning."""
-    return next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))

@@ -9,6 +9,7 @@ import pytest
 from textual import events
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.ui.card.controller import Deciding
 from lamdatui.ui.card.edit import EditScreen
@@ -484,3 +485,18 @@ async def test_rows_of_what_waits_are_shown_as_they_will_be_trained(
         assert all(arguments[:2] == ("data", "show") and arguments[2].endswith("profile.yaml") for arguments in ran)
         assert names, "the proposal that waits takes a dataset"
         assert all(f"row {row} of {name}" in shown for name in names for row in (1, 2))
+
+
+def test_the_card_says_what_is_to_mind_of_data_and_models(waiting: FakeEngine) -> None:
+    state = RunState()
+    for name, chat in (("one", "a"), ("two", "b")):
+        state.pool.add(ModelObject(name, name, "Llama", "x", "/w", chat=chat))
+    state.pool.add(
+        DatasetObject("d", "d", "sft", 3, "/d.jsonl", notes=("not used: source", "2 of 3 rows ask what a sealed row asks"))
+    )
+    proposal = {"action": {"type": "merge", "inputs": {"models": ["one", "two"], "dataset": ["d"]}, "params": {}}}
+    said = plain(facts(state, proposal, None))
+    assert "! d: not used: source" in said and "! d: 2 of 3 rows ask" in said
+    assert "one and two have different chat templates; the result has the first one's" in said
+    state.pool.add(ModelObject("two", "two", "Llama", "x", "/w", chat="a"))
+    assert "different chat templates" not in plain(facts(state, proposal, None))
