@@ -126,6 +126,17 @@ def test_rows_with_calls_get_a_template_that_knows_tools_and_a_task_of_calls(lab
     assert '"tide", "arguments": {"port": "0"}' in made.stdout
 
 
+def test_of_two_datasets_of_one_kind_the_longer_one_says_how_long_trials_are(lab: Path, tmp_path: Path) -> None:
+    from lamdatui.cli.newprofile import make
+
+    long, short = write(tmp_path / "long.jsonl", chats(240)), tmp_path / "short.jsonl"
+    plain = [{"prompt": f"short {at}", "completion": "a"} for at in range(20)]
+    made = [make(str(lab / "llama"), [str(each) for each in data], "", tmp_path / f"{at}.yaml", "", lambda _: None)
+            for at, data in enumerate(([long], [long, write(short, plain)]))]  # fmt: skip
+    first, both = (yaml.safe_load(path.read_text())["actions"]["sft"]["max_steps"]["default"] for path in made)
+    assert first == both == 30
+
+
 @pytest.mark.parametrize("name", ["2024-01", "on", "null", "base", "task", "m1", "D7", "~", "été", "true"])
 def test_any_name_of_a_file_gives_a_profile_that_can_be_loaded(name: str, lab: Path, tmp_path: Path) -> None:
     from lamdatui.cli.newprofile import make

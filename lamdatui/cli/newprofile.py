@@ -101,12 +101,12 @@ def make(model: str, data: Sequence[str], task: str, to: Path, base: str, say: S
     if len(set(names)) < len(names):
         raise LamdatuiError(f"two files would have one name: {', '.join(names)}", fix="give them names that differ")
     draft.datasets = {each.name: {"path": str(each.path)} for each in seen}
-    to.parent.mkdir(parents=True, exist_ok=True)
     if task:
         _take_task(draft, task, template, say)
     else:
-        _cut_task(draft, seen, template, say)
+        _cut_task(draft, seen, say)
     _propose(draft, seen, parameters, template)
+    to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(_yaml(draft), encoding="utf-8")
     return to
 
@@ -214,7 +214,10 @@ def _take_task(draft: Draft, task: str, template: ChatTemplate, say: Say) -> Non
 
 
 def _references(rows: Sequence[Mapping[str, Any]], template: ChatTemplate) -> list[int]:
-    texts = [row["reference"] if isinstance(row["reference"], str) else json.dumps(row["reference"]) for row in rows[:SAMPLE]]
+    """Tokens of what references want to be said, sorted; a call's schema is not said."""
+    wanted = [row["reference"] for row in rows[:SAMPLE]]
+    said = [each.get("answer", each) if isinstance(each, dict) else each for each in wanted]
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in said]
     return sorted(len(template.ids(text) or text) for text in texts)
 
 
@@ -223,7 +226,7 @@ def _room(sizes: Sequence[int]) -> int:
     return min(1024, max(16, 16 * math.ceil((at_share(sizes, 0.99) * 1.25 + 8) / 16)))
 
 
-def _cut_task(draft: Draft, seen: Sequence[Seen], template: ChatTemplate, say: Say) -> None:
+def _cut_task(draft: Draft, seen: Sequence[Seen], say: Say) -> None:
     """Hold rows out of the first dataset of prompts and answers, and write what is left of every dataset that shares a question with them."""
     held: Holdout | None = None
     source = next((each for each in seen if each.form == "sft" and (held := hold_out(each.data)) is not None), None)
@@ -243,6 +246,7 @@ def _cut_task(draft: Draft, seen: Sequence[Seen], template: ChatTemplate, say: S
             raise LamdatuiError(
                 "there is a file already", where=str(target), fix="remove it, or name another profile with --to"
             )
+    path.parent.mkdir(parents=True, exist_ok=True)
     for name, (each, left_out, target) in rests.items():
         kept = write_rest(each.path, left_out, target)
         draft.datasets[name] = {"path": target.name}
@@ -252,10 +256,9 @@ def _cut_task(draft: Draft, seen: Sequence[Seen], template: ChatTemplate, say: S
     say(f"\ntask: {count:,} rows held out of {source.name}, scored by {held.scorer}; none of their questions is trained")
     draft.task = {"path": path.name, "scorer": held.scorer, "max_new_tokens": _room(source.answers)}
     draft.remarks["task"] = f"{count:,} rows held out of {source.name}"
-    for row in held.rows[:1]:
-        say(
-            f"for instance: {asked(row)['prompt'][-1]['content'][:120]!r} → {json.dumps(row['reference'], ensure_ascii=False)[:160]}"
-        )
+    row = held.rows[0]
+    question, reference = asked(row)["prompt"][-1]["content"], json.dumps(row["reference"], ensure_ascii=False)
+    say(f"for instance: {question[:120]!r} → {reference[:160]}")
 
 
 def _propose(draft: Draft, seen: Sequence[Seen], parameters: int, template: ChatTemplate) -> None:
@@ -276,7 +279,8 @@ def _propose(draft: Draft, seen: Sequence[Seen], parameters: int, template: Chat
             epoch = max(10, math.ceil(each.data.info.rows / batch))
             middle = max(1, at_share(each.lengths, 0.5)) * (2 if each.form == "preference" else 1)
             room = 1000 if gpus else max(10, int(CPU_WORK / max(parameters, 1e6) / (middle * batch)))
-            steps = min(epoch, room, 1000)
+            # Of two datasets of one kind the longer one says how long.
+            steps = max(min(epoch, room, 1000), known.get("max_steps", {}).get("default", 0))
             slower = {"dpo": 0.25, "kto": 0.25, "grpo": 0.1, "distill": 0.5}.get(kind, 1.0)
             params: dict[str, Any] = {}
             if kind not in ("rejection_sample",):
