@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
 from lamdatui.costs import training
+from lamdatui.domain.objects import ROWS, read_traits
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -60,6 +61,9 @@ class Distill(ActionType):
             found.append("the teacher is the student itself: there is nothing to learn")
         if teacher.tokenizer != student.tokenizer:
             found.append(f"{teacher.id} and {student.id} have different vocabularies; token probabilities can't be compared")
+        wanted, there = (int(read_traits(model.traits).get(ROWS, 0)) for model in (student, teacher))
+        if 0 < there < wanted:
+            found.append(f"the teacher {teacher.id} has {there} rows of token embeddings, the student {student.id} {wanted}")
         if teacher.parameters < student.parameters:
             found.append(
                 f"the teacher {teacher.id} ({teacher.parameters / 1e6:.3g} M) is smaller than "

@@ -1,4 +1,4 @@
-"""Model merging by mergekit: several models of one layout become one, without training.
+"""Model merging by mergekit: several models of one layout become one, without training. Tokens that only some of them have are kept.
 
 There is one action type for each method that the installed mergekit registers (`merge_linear`, `merge_ties`, …), with the
 parameters that mergekit itself names (`lamdatui.mergemethods`). `KNOWN` adds what mergekit does not say: what the method is,
@@ -12,7 +12,6 @@ The weights of the models always sum to 1, in the order in which they were chose
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 Role = Literal["none", "ancestor", "optional", "first", "kept"]
 """Who is mergekit's base: nobody; the slot `base`; that slot, if it is filled; the first of `models`; the slot `model`."""
 LIMIT = 1e6
-SHARD_BYTES = 2**30
-"""mergekit collects this much of the result before it writes a file; less after an attempt that ran out of memory."""
-SAME = 1e-4
-"""A result this much nearer to one model than to another is a copy of it."""
 
 WEIGHT = Param("weight", "float", 0.5, "share of the first model", (0.3, 0.5, 0.7), low=0.01, high=0.99)
 LAMBDA = Param("lambda", "float", 1.0, "factor of the merged differences", low=0.01, high=3.0)
@@ -231,7 +226,7 @@ class Merge(ActionType):
             names = ", ".join(f"{model.id} is {model.architecture}" for model in models)
             return [f"different architectures can't be merged: {names}"]
         if len({model.layout for model in models}) > 1:
-            return ["the models differ in tensor shapes or vocabulary"]
+            return ["the models differ in tensor shapes, attention heads, or in their vocabularies by more than added tokens"]
         bases = {model.digest for model in call.models.get("base", ())}
         merged = [model for slot, chosen in call.models.items() if slot != "base" for model in chosen]
         if any(model.digest in bases for model in merged):
@@ -255,6 +250,8 @@ class Merge(ActionType):
         )
 
     def run(self, step: StepContext) -> None:
+        from lamdatui.step import merging
+
         step.phase = "merge"
         folders = {slot.name: step.model_directories(slot.name) for slot in self.slots if step.has(slot.name)}
         base = folders.get({"first": "models", "kept": "model"}.get(self.role, "base"), [])[:1]
@@ -266,19 +263,23 @@ class Merge(ActionType):
         }
         merged = [path for path in inputs.values() if path not in base]
         config = self._config(self._values(step.params, base, merged), base, merged)
-        config |= {"dtype": self.known.arithmetic, "out_dtype": step.request["dtype"], "tokenizer_source": None}
+        aligned = merging.tokens_differ(list(inputs.values()))
+        config |= {
+            "dtype": self.known.arithmetic,
+            "out_dtype": step.request["dtype"],
+            "tokenizer_source": "union" if aligned else None,
+        }
         step.configured(f"mergekit {self.method.name}", config)
-        _run_mergekit(step, config)
-        step.load_tokenizer(next(iter(folders))).save_pretrained(step.staged)
-        _check_tensors(step, list(inputs.values()))
-        _check_merged(step, inputs)
-        step.finish_directory()
+        merging.run(step, config)
+        merging.finish(step, inputs, next(iter(folders)), aligned)
 
     def _values(self, params: Mapping[str, Any], base: list[Path], merged: list[Path]) -> dict[str, Any]:
         """What mergekit gets for each parameter; what is relative becomes absolute."""
         values = {**params, **self.known.fixed}
         if self.known.relative:
-            unit = _mean_difference(base[0], merged)
+            from lamdatui.step.merging import mean_difference
+
+            unit = mean_difference(base[0], merged)
             values |= {name: params[name] * unit for name in self.known.relative}
         return values
 
@@ -331,109 +332,6 @@ PROBLEMS: dict[str, Callable[[Call], Iterator[str]]] = {
     "nuslerp": _nuslerp_problems,
     "multislerp": _multislerp_problems,
 }
-
-
-# --- the work --------------------------------------------------------------------------------------------------------
-
-
-def _run_mergekit(step: StepContext, config: Mapping[str, Any]) -> None:
-    from mergekit.config import MergeConfiguration
-    from mergekit.io.tasks import LoaderCache
-    from mergekit.merge import run_merge
-    from mergekit.options import MergeOptions
-
-    from lamdatui.step.context import StepError
-
-    small = bool(step.request["small"])
-    # Memory stays bounded: safetensors are mapped and read tensor by tensor whatever `lazy_unpickle` says (that is for
-    # pickles, which are not taken); the result is written in pieces, and not by threads that would hold several.
-    options = MergeOptions(
-        quiet=True,
-        random_seed=step.seed,
-        copy_tokenizer=True,
-        cuda=step.device.type == "cuda" and not small,
-        out_shard_size=SHARD_BYTES // (4 if small else 1),
-        async_write=False,
-        lazy_unpickle=True,
-        write_model_card=False,
-        trust_remote_code=False,
-    )
-    try:
-        run_merge(MergeConfiguration.model_validate(dict(config)), str(step.staged.absolute()), options)
-    except ValueError as error:
-        raise StepError("data", f"mergekit can't merge these by {config['merge_method']}: {error}") from error
-    finally:
-        # It is shared by all merges of a process, and keeps their files open.
-        LoaderCache().loaders.clear()
-
-
-def _check_tensors(step: StepContext, inputs: list[Path]) -> None:
-    """Raises StepError(data) when the result is not whole: files, names and shapes as those of the models."""
-    from lamdatui.jsonio import read_json
-    from lamdatui.step.context import StepError
-
-    made, given = _shapes(step.staged), [_shapes(path) for path in inputs]
-    # A tied output layer is stored by some libraries and left out by others.
-    common = set.intersection(*map(set, given))
-    union = {name: shape for shapes in given for name, shape in shapes.items()}
-    if missing := sorted(common - set(made)):
-        raise StepError("data", f"the merge lacks {len(missing)} tensors of the models: {', '.join(missing[:3])}")
-    for name, shape in made.items():
-        if union.get(name) != shape:
-            raise StepError("data", f"the merge has {name} of shape {shape}; the models' is {union.get(name)}")
-    index = step.staged / "model.safetensors.index.json"
-    if index.exists() and set(read_json(index)["weight_map"]) != set(made):
-        raise StepError("data", "the merge's index does not list the tensors that its files have")
-
-
-def _check_merged(step: StepContext, inputs: Mapping[str, Path]) -> None:
-    """Say how far the result is from each model; raises StepError(data) when it is a copy of one.
-
-    Distances are Euclidean over all weights, the models rounded to the result's dtype.
-    """
-    from lamdatui.step.context import StepError
-
-    found = {}
-    for name, path in inputs.items():
-        pairs = _pairs(step.staged, path)
-        found[name] = sum(float((made - other.to(made.dtype)).double().square().sum()) for made, other in pairs) ** 0.5
-    told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
-    step.say(f"distance of the result from {told}")
-    if min(found.values()) <= SAME * max(found.values()):
-        raise StepError("data", f"with these hyperparameters the merge is a copy of a model (distances: {told})")
-
-
-def _mean_difference(base: Path, others: list[Path]) -> float:
-    """Mean size of the differences between a model and the others, over weights that differ at all."""
-    total, count = 0.0, 0
-    for other in others:
-        for a, b in _pairs(base, other):
-            difference = (a.float() - b.float()).abs()
-            total, count = total + float(difference.double().sum()), count + int(difference.count_nonzero())
-    return total / max(1, count)
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Name → shape of every tensor of a model directory."""
-    from lamdatui.modelfiles import tensor_shapes
-
-    return {name: shape for file in sorted(folder.glob("*.safetensors")) for name, shape in tensor_shapes(file).items()}
-
-
-def _pairs(ours: Path, theirs: Path) -> Iterator[tuple[Any, Any]]:
-    """The tensors of two model directories under the same name, one pair in memory at a time."""
-    from safetensors import safe_open
-
-    with contextlib.ExitStack() as stack:
-        files = {}
-        for file in sorted(theirs.glob("*.safetensors")):
-            handle = stack.enter_context(safe_open(file, framework="pt"))
-            files |= dict.fromkeys(handle.keys(), handle)
-        for file in sorted(ours.glob("*.safetensors")):
-            with safe_open(file, framework="pt") as handle:
-                for name in handle.keys():  # noqa: SIM118 (a safetensors handle is no mapping)
-                    if name in files:
-                        yield handle.get_tensor(name), files[name].get_tensor(name)
 
 
 # --- the action types ------------------------------------------------------------------------------------------------

@@ -45,7 +45,15 @@ class Lab:
         info = inspect_model(path)
         self.pool.add(
             ModelObject(
-                name, info.digest, info.architecture, info.layout, str(path), (), info.parameters, tokenizer=info.tokenizer
+                name,
+                info.digest,
+                info.architecture,
+                info.layout,
+                str(path),
+                (),
+                info.parameters,
+                tokenizer=info.tokenizer,
+                traits=info.traits,
             )
         )
 

@@ -224,14 +224,114 @@ def test_an_incomplete_merge_and_one_without_memory_are_told_apart(lab_models: L
 
 
 def test_a_merge_in_several_files_is_whole(lab_models: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = sys.modules[type(lab_models.registry.get("merge_linear").type).__module__]
-    monkeypatch.setattr(module, "SHARD_BYTES", 200_000)
+    from lamdatui.step import merging
+
+    monkeypatch.setattr(merging, "SHARD_BYTES", 200_000)
     merged = lab_models.model("merge_linear", {"models": ["m1", "m2"]}, seed=9, weight=0.4)
     folder = lab_models.store.resolve(merged.weights)
     assert len(list(folder.glob("*.safetensors"))) > 2
     index = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert all((folder / file).exists() for file in index.values())
     assert lab_models.difference(merged.id, "m1") > 1e-3
+
+
+# --- models that are not quite alike ---------------------------------------------------------------------------------
+
+
+def grown(lab: Path, folder: Path, *tokens: str, rows: int = 0, **config: Any) -> Path:
+    """llama with other weights, more tokens, as many rows of embeddings, and a config of its own."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(lab / "llama")
+    tokenizer.add_tokens(list(tokens), special_tokens=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(lab / "llama", dtype=torch.float32)
+    model.resize_token_embeddings(rows or len(tokenizer), mean_resizing=False)
+    torch.manual_seed(len(tokens) + rows)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.01 * torch.randn_like(weight)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    told = json.loads((folder / "config.json").read_text()) | config
+    (folder / "config.json").write_text(json.dumps(told))
+    return folder
+
+
+def loaded(steps: Lab, name: str) -> tuple[Any, Any]:
+    """A model of the pool and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = steps.store.resolve(steps.pool.model(name).weights)
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["merge_linear", "merge_ties", "merge_slerp", "merge_nearswap", "merge_arcee_fusion"])
+def test_a_merge_knows_the_tokens_of_all_its_models(lab_models: Lab, lab: Path, tmp_path: Path, kind: str) -> None:
+    import torch
+
+    name = f"grown_{kind}"
+    lab_models.add_model(name, grown(lab, tmp_path / "grown", "<|new|>", "<|other|>", rows=len(kind) + 300))
+    made = lab_models.model(kind, inputs(lab_models, kind, "m1", name), seed=11)
+    model, tokenizer = loaded(lab_models, made.id)
+    theirs, known = loaded(lab_models, name)
+    ours, plain = loaded(lab_models, "m1")
+    assert set(tokenizer.get_vocab()) == set(known.get_vocab()) > set(plain.get_vocab())
+    assert tokenizer.eos_token_id == plain.eos_token_id and tokenizer.chat_template == plain.chat_template
+    assert (lab_models.store.resolve(made.weights) / "generation_config.json").read_bytes() == (
+        lab_models.store.resolve(lab_models.pool.model("m1").weights) / "generation_config.json"
+    ).read_bytes()
+    table = model.get_input_embeddings().weight
+    assert table.shape[0] == model.config.vocab_size == len(tokenizer)
+    assert made.tokenizer == lab_models.pool.model(name).tokenizer != lab_models.pool.model("m1").tokenizer
+    if kind == "merge_linear":
+        mean = (ours.get_input_embeddings().weight + theirs.get_input_embeddings().weight[: len(plain)]) / 2
+        assert torch.allclose(table[: len(plain)], mean, atol=1e-6)
+        at, there = (each.convert_tokens_to_ids("<|new|>") for each in (tokenizer, known))
+        assert torch.allclose(table[at], theirs.get_input_embeddings().weight[there], atol=1e-6)
+    # What came of it can be merged with what it came of.
+    assert lab_models.problems("merge_linear", {"models": [made.id, "m1"]}) == []
+    assert "vocabularies" in lab_models.problems("distill", {"model": ["m1"], "teacher": [made.id], "dataset": ["copy"]})[0]
+
+
+def test_a_merge_of_models_that_differ_in_filled_up_rows_has_none(lab_models: Lab, lab: Path, tmp_path: Path) -> None:
+    lab_models.add_model("filled", grown(lab, tmp_path / "filled", rows=320))
+    made = lab_models.model("merge_linear", {"models": ["filled", "m1"]}, seed=12)
+    model, tokenizer = loaded(lab_models, made.id)
+    assert model.config.vocab_size == len(tokenizer) == len(loaded(lab_models, "m1")[1])
+    refused = lab_models.problems("distill", {"model": ["filled"], "teacher": ["m1"], "dataset": ["copy"]})
+    assert any("rows of token embeddings" in text for text in refused)
+
+
+def test_models_of_other_attention_heads_are_not_merged(lab_models: Lab, lab: Path, tmp_path: Path) -> None:
+    told = json.loads((lab / "llama" / "config.json").read_text())
+    heads = {"num_attention_heads": told["num_attention_heads"] * 2, "num_key_value_heads": told["num_key_value_heads"] * 2}
+    lab_models.add_model("heads", grown(lab, tmp_path / "heads", **heads, head_dim=told["head_dim"] // 2))
+    assert "attention heads" in lab_models.problems("merge_linear", {"models": ["heads", "m1"]})[0]
+
+
+def test_a_merge_stores_no_padding_token_that_was_made_up(lab_models: Lab, lab: Path, tmp_path: Path) -> None:
+    folder = grown(lab, tmp_path / "padless")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).exists():
+            told = json.loads((folder / file).read_text())
+            told.pop("pad_token", None)
+            (folder / file).write_text(json.dumps(told))
+    lab_models.add_model("padless", folder)
+    made = lab_models.model("merge_linear", {"models": ["padless", "m1"]}, seed=13)
+    assert loaded(lab_models, made.id)[1].pad_token is None
+
+
+def test_what_a_merge_takes_from_its_first_model_is_told(lab: Path, tmp_path: Path, lab_profile: Any, cli: Any) -> None:
+    other = grown(lab, tmp_path / "other", "<|new|>", rope_parameters={"rope_theta": 500000.0, "rope_type": "default"})
+    (other / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 2]}))
+    done = cli("check", str(lab_profile()), "--set", f"models.other.path={other}", "--json")
+    told = [found["detail"] for found in json.loads(done.stdout) if found["subject"] == "merges"]
+    names = "llama and other have different"
+    assert f"{names} tokens; the result knows all of them" in told
+    assert any(text.startswith(f"{names} rope (theta ") and text.endswith("the result has the first one's") for text in told)
+    assert any(text.startswith(f"{names} end tokens (") for text in told)
+    assert any(text.startswith(f"{names} rows of embeddings (") for text in told)
 
 
 # --- adapters --------------------------------------------------------------------------------------------------------

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
 from lamdatui.base.output import json_text
 from lamdatui.cli.findings import Finding, tried
+from lamdatui.domain.objects import unlike
 from lamdatui.inputs import templatechecks
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
-from lamdatui.inputs.modelfiles import inspect_model
+from lamdatui.inputs.modelfiles import ModelInfo, inspect_model
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
 from lamdatui.inputs.scan import Scanned, scan
@@ -25,7 +26,11 @@ DROP = "drop them: the score on {split} is else of rows that were trained on (th
 
 def look(profile: Profile, say: Say | None = None) -> list[Finding]:
     """Findings about models, datasets, tasks, the rows that they share, and every row with every chat template; `say` hears of what takes long."""
-    findings = [tried(f"model {name}", lambda spec=spec: _model(spec)) for name, spec in profile.models.items()]
+    infos: dict[str, ModelInfo] = {}
+    findings = [
+        tried(f"model {name}", lambda name=name, spec=spec: _model(name, spec, infos)) for name, spec in profile.models.items()
+    ]
+    findings += _unlike(infos)
     tasks: dict[str, Splits] = {}
     of_tasks: list[Finding] = []
     for name in profile.tasks:
@@ -54,11 +59,21 @@ def look(profile: Profile, say: Say | None = None) -> list[Finding]:
     return [*findings, *of_tasks, *shared, *of_models, *rendered]
 
 
-def _model(spec: ModelSpec) -> str:
+def _model(name: str, spec: ModelSpec, infos: dict[str, ModelInfo]) -> str:
     place = locate_model(spec)
-    info = inspect_model(place.weights, adapter=place.adapter, template=place.template)
+    info = infos[name] = inspect_model(place.weights, adapter=place.adapter, template=place.template)
     on = f"; the adapter {place.adapter.name} on {place.weights.name}" if place.adapter else ""
     return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters{on}"
+
+
+def _unlike(infos: Mapping[str, ModelInfo]) -> Iterator[Finding]:
+    """What bases that can be merged don't agree on."""
+    alike: dict[str, list[str]] = {}
+    for name, info in infos.items():
+        alike.setdefault(info.layout, []).append(name)
+    for names in alike.values():
+        for what in unlike([infos[name].traits for name in names], [infos[name].tokenizer for name in names]):
+            yield Finding("warn", "merges", f"{' and '.join(names)} have {what}")
 
 
 def _dataset(name: str, spec: DatasetSpec, read: dict[str, DatasetRows], say: Say | None) -> str:

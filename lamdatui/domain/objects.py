@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+ROWS = "rows of embeddings"
+"""A line of `ModelObject.traits`: how many tokens its weights have room for, which may be more than its tokenizer has."""
 DatasetFormat = Literal["sft", "preference", "unpaired", "verifiable", "prompt", "text"]
 FORMATS: tuple[DatasetFormat, ...] = ("sft", "preference", "unpaired", "verifiable", "prompt", "text")
 
@@ -15,7 +17,8 @@ class ModelObject:
     """A model: full weights plus LoRA adapters that are merged into them, in order, when it is loaded.
 
     `weights` and each of `adapters` is an absolute directory or `store:DIGEST` (a directory of the artifact store).
-    `layout` digests what two models must share to be merged: architecture, tensor shapes and vocabulary.
+    `layout` digests what two models must share to be merged: architecture, attention heads, tensor shapes and vocabulary, but for tokens
+    that were added to it and rows of embeddings.
     """
 
     id: str
@@ -36,6 +39,8 @@ class ModelObject:
     """Digest of the chat template that it is used with: what a merge takes from its first model only."""
     own: int = 0
     """As many of `adapters`, the first ones, are not the store's: the profile names them."""
+    traits: str = ""
+    """Of its configuration, what a merge takes from its first model only, as lines `name: value`: rope, end tokens, rows of embeddings."""
     kind: Literal["model"] = "model"
 
 
@@ -65,6 +70,25 @@ class DatasetObject:
 
 
 PoolObject = ModelObject | DatasetObject
+
+
+def read_traits(traits: str) -> dict[str, str]:
+    """Name → value of `ModelObject.traits`."""
+    return dict(line.split(": ", 1) for line in traits.splitlines())
+
+
+def unlike(traits: Sequence[str], tokenizers: Sequence[str]) -> list[str]:
+    """What models that can be merged don't agree on, and which of it the result has, a few words each."""
+    told = [read_traits(each) for each in traits]
+    found = []
+    if len(set(filter(None, tokenizers))) > 1:
+        found.append("different tokens; the result knows all of them")
+    for name in dict.fromkeys(name for each in told for name in each):
+        values = list(dict.fromkeys(each[name] for each in told if name in each))
+        if len(values) > 1:
+            kept = "a row for each token" if name == ROWS else "the first one's"
+            found.append(f"different {name} ({' and '.join(values)}); the result has {kept}")
+    return found
 
 
 def object_from_json(data: Mapping[str, Any]) -> PoolObject:

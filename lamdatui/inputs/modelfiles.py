@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 import re
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from typing import Any
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say, hashes
 from lamdatui.base.jsonio import digest, read_json, regular
+from lamdatui.base.output import json_text
+from lamdatui.domain.objects import ROWS
+from lamdatui.inputs.templates import end_tokens, read_object
 
 _LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers")
@@ -27,24 +30,35 @@ QUANTISED = frozenset(("F8_E4M3", "F8_E5M2", "F4", "I8", "U8"))
 """Types of weights that only mean something with their scales."""
 EMBEDDINGS = (".embed_tokens.weight", ".wte.weight", ".word_embeddings.weight", ".embed_in.weight")
 """How the names of the weights end that tokens are looked up in."""
+HEADS = ("lm_head.weight", "embed_out.weight")
+"""And those that tell how likely each token is, unless the embeddings do that, too."""
+ATTENTION = ("num_attention_heads", "num_key_value_heads", "head_dim")
+"""Of config.json: how the rows of attention weights are read. Two models may differ in it by nothing else."""
 ADAPTER = "adapter_config.json"
 FULL = "take the model in bf16, fp16 or fp32; a step with method: qlora quantises it by itself"
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """`digest` covers weights, config, tokenizer, templates and generation settings; `layout` architecture, tensor shapes and vocabulary;
-    `tokenizer` the last. `older` is the digest that the first versions gave, which covers no generation settings; empty where they would have
-    refused the model."""
+class ModelKind:
+    """What of a model says which others it can meet; see `lamdatui.domain.objects.ModelObject` for `layout`, `tokenizer` and `traits`."""
 
-    digest: str
-    older: str
     architecture: str
     layout: str
     parameters: int
     tokenizer: str
+    traits: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo(ModelKind):
+    """`digest` covers weights, config, tokenizer, templates and generation settings. `older` is the digest that the first versions gave, which
+    covers no generation settings; empty where they would have refused the model."""
+
+    digest: str
+    older: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +122,7 @@ def _hashes(path: Path, always: bool, say: Say | None) -> tuple[dict[str, str], 
     # Older digests know none of a pair: such a model was refused.
     pair = [path / name for name in PAIR if not tokenizer_file(path) and (path / name).is_file()]
     files = [path / "config.json", *sorted(path.glob("*.safetensors")), *tokenizer, *pair]
-    later = [file for file in (path / "generation_config.json",) if file.is_file()]
+    later = [file for file in (path / GENERATION,) if file.is_file()]
     later += sorted((path / "additional_chat_templates").glob("*.jinja"))
     found = hashes([*files, *later], always=always, say=say)
     return {file.name: found[file] for file in files}, {file.name: found[file] for file in later}
@@ -131,12 +145,25 @@ def inspect_model(
         config = _config(path)
         weights = read_tensors(path)
         _check_names(path, weights, config)
-        shapes = {name: list(tensor.shape) for name, tensor in weights.items()}
         files, later = _hashes(path, always, say)
         now, older = _digests(files, later, adapter, template, always)
     except OSError as error:
         raise LamdatuiError(f"can't read the model: {error.strerror or error}", where=str(error.filename or path)) from error
-    vocabulary = {name: value for name, value in files.items() if name in VOCABULARIES}
+    kind = _kind(path, config, weights, {name: value for name, value in files.items() if name in VOCABULARIES})
+    return ModelInfo(**asdict(kind), digest=now, older=older)
+
+
+def model_kind(path: Path) -> ModelKind:
+    """`ModelKind` of a model directory, whose weights are not hashed. Raises as `inspect_model` does, and OSError."""
+    config, weights = _config(path), read_tensors(path)
+    return _kind(path, config, weights, {file.name: found for file, found in hashes(_vocabulary_files(path)).items()})
+
+
+def _vocabulary_files(path: Path) -> list[Path]:
+    return [path / name for name in VOCABULARIES if (path / name).is_file()]
+
+
+def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], vocabulary: Mapping[str, str]) -> ModelKind:
     if not {"tokenizer.json", "tokenizer.model"} & vocabulary.keys() and len(vocabulary) < len(PAIR):
         raise LamdatuiError(
             "no tokenizer in the model directory: neither tokenizer.json, nor tokenizer.model, nor vocab.json with merges.txt",
@@ -145,14 +172,58 @@ def inspect_model(
         )
     tokens = _vocabulary(path, vocabulary)
     _check_embeddings(path, weights, config, tokens)
-    return ModelInfo(
-        digest=now,
-        older=older,
+    return ModelKind(
         architecture=str(config.get("model_type", "unknown")),
-        layout=digest({"architecture": config.get("model_type"), "shapes": shapes, "vocabulary": tokens}),
-        parameters=sum(prod(shape) for shape in shapes.values()),
+        layout=digest(_layout(config, weights, tokens)),
+        parameters=sum(prod(tensor.shape) for tensor in weights.values()),
         tokenizer=digest(tokens),
+        traits="\n".join(f"{name}: {value}" for name, value in _traits(path, config, weights)),
     )
+
+
+def _layout(config: Mapping[str, Any], weights: Mapping[str, Tensor], tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """What has to be one and the same in models that are merged. Tokens that were added, and rows of embeddings, may differ: mergekit
+    brings them together."""
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
+    heads = [name for name in weights if name.endswith(HEADS)]
+    tied = not heads or text.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True
+    shapes = {}
+    for name, tensor in weights.items():
+        if name in heads and tied:
+            continue
+        shapes[name] = list(tensor.shape[1:] if name.endswith((*EMBEDDINGS, *HEADS)) else tensor.shape)
+    added = {content for _, content in tokens.get("added", ())}
+    vocabulary = tokens.get("vocab")
+    if isinstance(vocabulary, dict):
+        tokens = {**tokens, "vocab": {token: index for token, index in vocabulary.items() if token not in added}}
+    return {
+        "architecture": config.get("model_type"),
+        "attention": [text.get(name) for name in ATTENTION],
+        "shapes": shapes,
+        "tied": tied,
+        "vocabulary": {name: value for name, value in tokens.items() if name != "added"},
+    }
+
+
+def _traits(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Of a model's configuration, what a merge takes from its first model only; nothing for what is not told."""
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
+    rope = {"rope_theta": text.get("rope_theta"), **_mapping(text.get("rope_scaling")), **_mapping(text.get("rope_parameters"))}
+    told = {("rope_type" if name == "type" else name): value for name, value in rope.items() if value is not None}
+    if told.get("rope_type") == "default":
+        del told["rope_type"]
+    if told:
+        yield "rope", ", ".join(f"{name.removeprefix('rope_')} {json_text(value)}" for name, value in sorted(told.items()))
+    if ends := end_tokens(config, read_object(path / GENERATION)):
+        yield "end tokens", ", ".join(map(str, ends))
+    if rows := _rows(weights):
+        yield ROWS, str(rows)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _vocabulary(path: Path, files: Mapping[str, str]) -> Any:
@@ -301,7 +372,7 @@ def _check_names(path: Path, weights: Mapping[str, Tensor], config: Mapping[str,
 
 def _check_embeddings(path: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], tokens: Any) -> None:
     """Raises LamdatuiError when a token has no row of the embeddings, or config.json says another number of rows."""
-    rows = next((tensor.shape[0] for name, tensor in weights.items() if name.endswith(EMBEDDINGS) and tensor.shape), None)
+    rows = _rows(weights)
     if rows is None:
         return
     if isinstance(tokens.get("vocab"), dict):
@@ -322,6 +393,10 @@ def _check_embeddings(path: Path, weights: Mapping[str, Tensor], config: Mapping
             where=str(path),
             fix="take another copy of the model",
         )
+
+
+def _rows(weights: Mapping[str, Tensor]) -> int | None:
+    return next((tensor.shape[0] for name, tensor in weights.items() if name.endswith(EMBEDDINGS) and tensor.shape), None)
 
 
 def _why(error: Exception) -> str:

@@ -199,14 +199,19 @@ def make_template(path: Path, text: str, tool_text: str, words: dict[str, str], 
     specials = tuple(
         {token.content: None for token in known if token.special and token.content} | dict.fromkeys(words.values())
     )
-    told = generation.get("eos_token_id", config.get("eos_token_id"))
-    ends = frozenset(token for token in (told if isinstance(told, list) else [told]) if type(token) is int)
+    ends = frozenset(end_tokens(config, generation))
     found = ChatTemplate(path, text, words, ends, config, tool_text, specials, tokenizer)
     if not ends and "eos_token" in words:
         found.ends = frozenset(found.ids(words["eos_token"]) or ())
     # What ends an answer may be a token that is not called special.
     found.specials = tuple(dict.fromkeys([*specials, *filter(None, map(found.special, found.ends))]))
     return found
+
+
+def end_tokens(config: Mapping[str, Any], generation: Mapping[str, Any]) -> list[int]:
+    """Ids of the tokens that a config.json and a generation_config.json let answers end with."""
+    told = generation.get("eos_token_id", config.get("eos_token_id"))
+    return sorted({token for token in (told if isinstance(told, list) else [told]) if type(token) is int})
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -204,6 +204,7 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
             template=place.template,
             chat=digest(place.template or template_of(place.weights)),
             own=int(place.adapter is not None),
+            traits=info.traits,
         )
     return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 

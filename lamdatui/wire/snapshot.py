@@ -30,7 +30,7 @@ LEFT_OUT = ("declaration", "alternatives")
 """Of the proposal of a brief trial. The declaration is put back where the run has its types once, as newer engines record them."""
 WHOLE = 20
 """As many of the newest trials are whole."""
-SHARED = ("architecture", "layout", "weights", "tokenizer", "kind")
+SHARED = ("architecture", "layout", "weights", "tokenizer", "traits", "kind")
 """Of objects: what many of them have in common."""
 CHUNK_BYTES = 256 * 1024
 """About the size of a frame of trials: whoever reads it answers keys between two of them."""

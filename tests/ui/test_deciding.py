@@ -500,3 +500,19 @@ def test_the_card_says_what_is_to_mind_of_data_and_models(waiting: FakeEngine) -
     assert "one and two have different chat templates; the result has the first one's" in said
     state.pool.add(ModelObject("two", "two", "Llama", "x", "/w", chat="a"))
     assert "different chat templates" not in plain(facts(state, proposal, None))
+
+
+def test_the_card_of_a_merge_says_what_comes_from_the_first_model_only(waiting: FakeEngine) -> None:
+    state = RunState()
+    for name, theta, rows in (("one", 10000, 99), ("two", 500000, 128)):
+        traits = f"rope: theta {theta}\nrows of embeddings: {rows}"
+        state.pool.add(ModelObject(name, name, "Llama", "x", "/w", chat="a", tokenizer=name, traits=traits))
+    action = {"type": "merge_linear", "inputs": {"models": ["one", "two"]}, "params": {}}
+    told = {"summary": "", "output": "model", "slots": [], "params": []}
+    proposal = {"action": action, "declaration": {**told, "family": "merge"}}
+    said = " ".join(plain(facts(state, proposal, None)).split())
+    assert "one and two have different tokens; the result knows all of them" in said
+    assert "different rope (theta 10000 and theta 500000); the result has the first one's" in said
+    assert "different rows of embeddings (99 and 128); the result has a row for each token" in said
+    proposal["declaration"] = {**told, "family": "distillation"}
+    assert "have different" not in plain(facts(state, proposal, None))

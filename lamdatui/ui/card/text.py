@@ -9,7 +9,7 @@ from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
 from lamdatui.domain.decisions import by_person
 from lamdatui.domain.lineage import ancestry
-from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.objects import DatasetObject, ModelObject, unlike
 from lamdatui.domain.state import RunState, Trial, details_of
 from lamdatui.ui.view.format import Line, Span, call_text, count, duration, inputs_text, labelled, number
 from lamdatui.ui.view.proposals import alternatives, by_text, forecast, params_of, rivals, weighed_text
@@ -58,20 +58,25 @@ def facts(
             lines.append(labelled(slot, (was + text, "wait")))
         else:
             lines.append(labelled(slot, (text, "plain")))
-    lines += _cautions(state, shown)
+    lines += _cautions(state, shown, (state.types.get(shown["type"]) or proposal.get("declaration") or {}).get("family", ""))
     lines.append(labelled("params", *_params(proposal, edited)))
     if other:
         lines.append(labelled("proposed", (described(action), "dim")))
     return lines
 
 
-def _cautions(state: RunState, action: Mapping[str, Any]) -> list[Line]:
+def _cautions(state: RunState, action: Mapping[str, Any], family: str) -> list[Line]:
     """What is to know of the data and models that go in."""
     items = [state.pool.items.get(name) for ids in action.get("inputs", {}).values() for name in ids]
     said = [f"{item.id}: {note}" for item in items if isinstance(item, DatasetObject) for note in item.notes]
-    models = [item for item in items if isinstance(item, ModelObject) and item.chat]
-    if len({item.chat for item in models}) > 1:
-        said.append(f"{' and '.join(item.id for item in models)} have different chat templates; the result has the first one's")
+    models = [item for item in items if isinstance(item, ModelObject)]
+    names = " and ".join(item.id for item in models)
+    if len({item.chat for item in models if item.chat}) > 1:
+        said.append(f"{names} have different chat templates; the result has the first one's")
+    if family == "merge":
+        said += [
+            f"{names} have {what}" for what in unlike([item.traits for item in models], [item.tokenizer for item in models])
+        ]
     return [labelled("mind", (f"! {one_line(text)}", "wait")) for text in said[:SHOWN]]
 
 
