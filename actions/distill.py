@@ -14,8 +14,8 @@ import math
 import random
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
-from lamdatui.costs import training
+from lamdatui import costs
+from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 from lamdatui.domain.objects import ROWS, read_traits
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Distill(ActionType):
     def estimate(self, call: Call) -> Estimate:
         p = call.params
         ratio = call.model("teacher").parameters / max(1, call.model("model").parameters)
-        return training(
+        return costs.training(
             call,
             rows=int(p["max_steps"]) * int(p["batch_size"]),
             forward=1.0 + ratio,
@@ -86,14 +86,20 @@ class Distill(ActionType):
             generated=round(int(p["max_new_tokens"]) * float(p["on_policy"])),
         )
 
+    def plans(self, call: Call) -> list[Plan]:
+        p = call.params
+        return costs.plans(call, int(p["batch_size"]), tokens=costs.row_tokens(call) + int(p["max_new_tokens"]))
+
     def run(self, step: StepContext) -> None:
         from trl.trainer.distillation_config import DistillationConfig
+
+        from lamdatui.step.checkpoints import KeptRandom
 
         p = step.params
         full = p["method"] == "full"
         tokenizer = step.load_tokenizer("model")
         student = step.load_for_training("model", p["method"])
-        shared = {**step.trainer_arguments(full=full), **step.batch(p["batch_size"])}
+        shared = {**step.trainer_arguments(full=full), **step.layout(p["batch_size"])}
         # The answers are no inputs of the model, but the off-policy steps need them.
         shared["remove_unused_columns"] = False
         config = DistillationConfig(
@@ -105,10 +111,10 @@ class Distill(ActionType):
             beta=p["divergence"],
             temperature=p["temperature"],
             max_completion_length=p["max_new_tokens"],
-            gradient_checkpointing=False,
             use_vllm=False,
         )
-        trainer = _trainer_class(p["on_policy"], random.Random(step.seed))(
+        draw = random.Random(step.seed)
+        trainer = _trainer_class(p["on_policy"], draw)(
             model=student,
             teacher_model=_teacher(step, student),
             args=config,
@@ -116,7 +122,7 @@ class Distill(ActionType):
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
-        step.train(trainer)
+        step.train(trainer, KeptRandom(draw))
         step.finish_training(trainer.model, tokenizer)
 
 

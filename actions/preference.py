@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
+from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 from lamdatui.datafiles import question_parts
 
 if TYPE_CHECKING:
@@ -98,6 +98,9 @@ class Dpo(ActionType):
     def estimate(self, call: Call) -> Estimate:
         return _estimate(call, answers=2, forward=2.0, reference=True)
 
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call, answers=2, together=2 if call.params["loss"] in SORTED else 1)
+
     def run(self, step: StepContext) -> None:
         from trl.trainer.dpo_config import DPOConfig
 
@@ -158,6 +161,9 @@ class Kto(ActionType):
         # Beside the trained pass: the model on mismatched answers, and the reference on both.
         return _estimate(call, answers=1, forward=4.0, reference=True)
 
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call, answers=1, together=2)
+
     def run(self, step: StepContext) -> None:
         from trl.trainer.kto_config import KTOConfig
 
@@ -206,7 +212,10 @@ class Orpo(ActionType):
         return adapter_problems(call)
 
     def estimate(self, call: Call) -> Estimate:
-        return _estimate(call, answers=2, forward=1.0, reference=False)
+        return _estimate(call, answers=2, forward=1.0, reference=False, whole_logits=True)
+
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call, answers=2)
 
     def run(self, step: StepContext) -> None:
         from lamdatui.step import trl_experimental
@@ -236,7 +245,10 @@ class Simpo(ActionType):
         return adapter_problems(call)
 
     def estimate(self, call: Call) -> Estimate:
-        return _estimate(call, answers=2, forward=1.0, reference=False)
+        return _estimate(call, answers=2, forward=1.0, reference=False, whole_logits=True)
+
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call, answers=2)
 
     def run(self, step: StepContext) -> None:
         from lamdatui.step import trl_experimental
@@ -272,12 +284,11 @@ def _arguments(step: StepContext, size: int) -> dict[str, Any]:
     p = step.params
     return {
         **step.trainer_arguments(full=p["method"] == "full"),
-        **step.batch(size),
+        **step.layout(size),
         "learning_rate": p["learning_rate"],
         "max_steps": p["max_steps"],
         "warmup_steps": int(p["warmup_ratio"] * p["max_steps"]),
         "lr_scheduler_type": "cosine",
-        "gradient_checkpointing": False,
     }
 
 
@@ -392,18 +403,29 @@ def _train(step: StepContext, trainer: Any, tokenizer: Any, length: int, given: 
     step.finish_training(trainer.model, tokenizer)
 
 
-def _estimate(call: Call, *, answers: int, forward: float, reference: bool) -> Estimate:
+def _tokens(call: Call) -> tuple[float, float]:
+    """Of a mean sequence and of the longest one: of a pair, prompt and one answer."""
+    share = 1.5 if call.dataset("dataset").format == "preference" else 1.0
+    return tuple(tokens / share for tokens in (costs.row_tokens(call), costs.longest_tokens(call)))  # type: ignore[return-value]
+
+
+def _plans(call: Call, *, answers: int, together: int = 1) -> list[Plan]:
+    return costs.plans(call, int(call.params["batch_size"]), tokens=answers * _tokens(call)[0], together=together)
+
+
+def _estimate(call: Call, *, answers: int, forward: float, reference: bool, whole_logits: bool = False) -> Estimate:
     """`answers` sequences a row, `forward` passes in all, `reference`: a frozen copy is kept when every weight is trained."""
-    p, data = call.params, call.dataset("dataset")
-    chars = data.chars / (2 if data.format == "preference" else 1)
-    tokens = chars / costs.CHARS_PER_TOKEN or costs.PROMPT_TOKENS
-    tokens = min(tokens, float(p["max_length"]) or tokens)
+    p, (tokens, longest) = call.params, _tokens(call)
+    limit = float(p["max_length"]) or longest
     return costs.training(
         call,
         rows=int(p["max_steps"]) * int(p["batch_size"]),
-        tokens=answers * tokens,
+        tokens=min(tokens, limit),
+        longest=min(longest, limit),
+        answers=answers,
         forward=forward,
         copies=int(reference and p["method"] == "full"),
+        whole_logits=whole_logits,
     )
 
 

@@ -17,8 +17,8 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
-from lamdatui.costs import training
+from lamdatui import costs
+from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -55,13 +55,20 @@ def _check(call: Call) -> list[str]:
 def _estimate(call: Call, forward: float) -> Estimate:
     """`forward`: passes over each answer in all, of which one is trained."""
     p = call.params
-    return training(
+    return costs.training(
         call,
         rows=int(p["max_steps"]) * int(p["batch_size"]),
         forward=forward + bool(p["beta"]),
         copies=int(p["method"] == "full" and bool(p["beta"])),
         generated=int(p["max_new_tokens"]),
     )
+
+
+def _plans(call: Call) -> list[Plan]:
+    p = call.params
+    tokens = costs.row_tokens(call) + int(p["max_new_tokens"])
+    sampled = dict.fromkeys((int(p["batch_size"]), int(p["samples"])))
+    return costs.plans(call, int(p["batch_size"]), tokens=tokens, sampled=list(sampled))
 
 
 class Judge:
@@ -75,6 +82,14 @@ class Judge:
         self.total = 0.0
         self.count = 0
         self.told_apart = False
+
+    def keep(self) -> list[Any]:
+        """For a checkpoint."""
+        return [self.total, self.count, self.told_apart]
+
+    def restore(self, kept: list[Any]) -> None:
+        """From one."""
+        self.total, self.count, self.told_apart = kept
 
     def __call__(
         self, prompts: list[str], completions: list[str], scorer: list[str], reference: list[str], **_: Any
@@ -95,12 +110,12 @@ def _arguments(step: StepContext) -> dict[str, Any]:
     """What both trainers' configurations share.
 
     TRL generates for a whole number of prompts at a time. That is the whole optimiser step, or after an attempt that ran
-    out of memory, the fewest answers that are both a multiple of `samples` and of the micro-batch.
+    out of memory, or where the plan says so, the fewest answers that are both a multiple of `samples` and of the micro-batch.
     """
     p = step.params
-    batch = step.batch(p["batch_size"])
-    micro = batch["per_device_train_batch_size"]
-    generated = p["batch_size"] if micro == p["batch_size"] else math.lcm(micro, p["samples"])
+    batch = step.layout(p["batch_size"])
+    least = math.lcm(batch["per_device_train_batch_size"], p["samples"])
+    generated = step.sampled(p["batch_size"], least)
     shared = step.trainer_arguments(full=p["method"] == "full")
     # Scorer and reference are no inputs of the model, but the reward needs them.
     shared["remove_unused_columns"] = False
@@ -116,7 +131,6 @@ def _arguments(step: StepContext) -> dict[str, Any]:
         "max_steps": p["max_steps"],
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": p["max_steps"] // 20,
-        "gradient_checkpointing": False,
         "use_vllm": False,
     }
 
@@ -149,7 +163,7 @@ def _run(step: StepContext, trainer_class: Any, config: Any) -> None:
         processing_class=tokenizer,
         peft_config=step.adapter(p["method"], p["lora_rank"]),
     )
-    step.train(trainer)
+    step.train(trainer, judge)
     if not judge.told_apart:
         raise StepError(
             "data",
@@ -188,6 +202,9 @@ class Grpo(ActionType):
     def estimate(self, call: Call) -> Estimate:
         return _estimate(call, 1.0)
 
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call)
+
     def run(self, step: StepContext) -> None:
         from trl.trainer.grpo_config import GRPOConfig
         from trl.trainer.grpo_trainer import GRPOTrainer
@@ -217,6 +234,9 @@ class Rloo(ActionType):
     def estimate(self, call: Call) -> Estimate:
         # One more pass: the probabilities of each answer when it was sampled.
         return _estimate(call, 2.0)
+
+    def plans(self, call: Call) -> list[Plan]:
+        return _plans(call)
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.rloo_config import RLOOConfig

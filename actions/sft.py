@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Slot, adapter_problems
+from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -83,8 +82,14 @@ class Sft(ActionType):
             return costs.training(call, rows=rows)
         data = call.dataset("dataset")
         longest = 2 * PACKED * (data.chars / costs.CHARS_PER_TOKEN or costs.PROMPT_TOKENS)
-        one = replace(call, params={**p, "batch_size": 1})
-        return costs.training(one, rows=rows, tokens=float(p["max_length"]) or longest)
+        length = float(p["max_length"]) or longest
+        return costs.training(call, rows=rows, tokens=length, longest=length)
+
+    def plans(self, call: Call) -> list[Plan]:
+        size = int(call.params["batch_size"])
+        if call.params["packing"]:
+            return [Plan(1, size, again) for again in (False, True)]
+        return costs.plans(call, size, tokens=costs.row_tokens(call))
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.sft_config import SFTConfig
@@ -100,12 +105,12 @@ class Sft(ActionType):
         if longest > length:
             step.say(f"the longest row has about {longest} tokens; rows are cut at {length}")
         model = step.load_for_training("model", p["method"])
-        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.batch(p["batch_size"])}
+        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.layout(p["batch_size"])}
         if p["packing"]:
             require_separate_rows(model, data)
             # TRL joins the packed sequences of a micro-batch to one: without flash attention, its cost and its mask grow with
             # the square of that.
-            arguments |= {**step.batch(1), "gradient_accumulation_steps": p["batch_size"]}
+            arguments |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": p["batch_size"]}
         config = SFTConfig(
             **arguments,
             learning_rate=p["learning_rate"],
@@ -119,7 +124,6 @@ class Sft(ActionType):
             neftune_noise_alpha=p["neftune_alpha"] or None,
             lr_scheduler_type="cosine",
             completion_only_loss=True,
-            gradient_checkpointing=False,
         )
         trainer: Any = SFTTrainer(
             model=model,

@@ -54,13 +54,16 @@ class Lab:
                 info.parameters,
                 tokenizer=info.tokenizer,
                 traits=info.traits,
+                sizes=info.sizes,
             )
         )
 
     def add_dataset(self, name: str, path: Path) -> None:
         """Put a dataset file into the pool."""
         info = inspect_dataset(path)
-        self.pool.add(DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars))
+        self.pool.add(
+            DatasetObject(name, info.digest, info.format, info.rows, str(path), chars=info.chars, longest=info.longest)
+        )
 
     def problems(self, kind: str, inputs: Mapping[str, Sequence[str]], device: str = "cpu", **params: Any) -> list[str]:
         """What `check` says of an action."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lamdatui.domain.actions import adapter_problems
+from lamdatui.actions import adapter_problems
 from lamdatui.domain.objects import ModelObject
 from tests.steps import Lab
 

@@ -1,17 +1,19 @@
 """What an action is expected to cost, from formulas over parameters and tokens. Pure; measurements correct it later.
 
-The formulas count what dominates: about 2 floating-point operations a parameter and token for a forward pass, twice that
-for a backward pass (Kaplan et al. 2020, arXiv 2001.08361, section 2.1), and the activations that a backward pass
-keeps. The nominal rates only have to be of the right order: `lamdatui.actionkit.timings` replaces them by this machine's own.
+Time: about 2 floating-point operations a parameter and token for a forward pass, twice that for a backward pass (Kaplan et al. 2020,
+arXiv 2001.08361, section 2.1). The nominal rates only have to be of the right order: `lamdatui.actionkit.timings` replaces them by this
+machine's own. Memory: `lamdatui.actionkit.memory`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import sqrt
 
+from lamdatui.actionkit import memory
 from lamdatui.domain.actions import PROCESS_BYTES, Call, Estimate
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.plans import Plan, divisors
 
 FLOPS = {"cpu": 5e10, "cuda": 1e14}
 """Floating-point operations a second that a step gets out of a device."""
@@ -19,11 +21,27 @@ GENERATION_SHARE = 0.3
 """Share of that rate which token-by-token generation reaches."""
 STEP_SECONDS = {"cpu": 0.02, "cuda": 0.05}
 """Seconds of an optimiser step that do not depend on the model."""
+FILLING_TOKENS = {"cpu": 64, "cuda": 512}
+"""Tokens of a pass at which half of that rate is reached: smaller micro-batches leave a device idle."""
+NEARLY = 1.03
+"""A plan that takes this much longer than the fastest is as good, if it takes less memory."""
+AGAIN = 1.35
+"""Work of a step that computes its activations twice, in that of one that keeps them."""
 MERGE_SECONDS = 3e-8
 """Seconds a parameter of each input of a merge."""
+SHARD_BYTES = 2**30
+"""mergekit holds as much of the result before it writes a file."""
 CHARS_PER_TOKEN = 3.5
 PROMPT_TOKENS = 64
 """Tokens a row where no dataset tells."""
+LONGEST = 2.5
+"""Tokens of the longest row, in those of the mean one, where no dataset tells."""
+BATCH_TOKENS = 8192
+"""Tokens of a batch of answers that are sampled or scored together."""
+CUDA_RAM = 3 * 2**30
+"""Memory of the machine that a process with CUDA's libraries takes."""
+FRAGMENTED = 1.05
+"""What an allocator of GPU memory takes, in what is asked of it."""
 
 
 def training(
@@ -32,66 +50,130 @@ def training(
     *,
     rows: int,
     tokens: float | None = None,
+    longest: float | None = None,
+    answers: int = 1,
     forward: float = 1.0,
     copies: int = 0,
     generated: int = 0,
+    whole_logits: bool = False,
 ) -> Estimate:
-    """Cost of training the model of `slot` on `rows` rows (optimiser steps × rows a step).
+    """Cost of training the model of `slot` on `rows` rows (optimiser steps × rows a step), each of `answers` sequences.
 
-    `tokens` a row come from the first dataset when not given. `forward` counts forward passes beside the trained one (a
-    reference model), `copies` further models in memory, `generated` new tokens sampled for each row.
+    `tokens` of a mean sequence and of the `longest` come from the first dataset when not given. `forward` counts forward passes beside the
+    trained one (a reference model), `copies` further models in memory, `generated` new tokens sampled for each row; `whole_logits`: the
+    loss is not computed in tiles. Memory is that of `call.plan`, or of the whole batch at once.
     """
-    size = call.model(slot).parameters
+    model, kind = call.model(slot), _kind(call)
+    size = model.parameters
     method = str(call.params.get("method", "full"))
-    batch = int(call.params.get("batch_size", 1))
-    tokens = tokens if tokens is not None else _row_tokens(call)
     full = method == "full"
-    per_token = size * ((6 if full else 4) + 2 * max(0.0, forward - 1))
-    rate = FLOPS[_kind(call)]
-    seconds = rows * (tokens + generated) * per_token / rate
+    batch = int(call.params.get("batch_size", 1))
+    plan = call.plan or Plan(batch, 1, checkpointing=False, sampled=batch if generated else 0)
+    tokens = (tokens if tokens is not None else row_tokens(call)) * answers
+    most = longest if longest is not None else longest_tokens(call, tokens / answers)
+    rate = FLOPS[kind]
+    work = size * ((6 if full else 4) * (AGAIN if plan.checkpointing else 1) + 2 * max(0.0, forward - 1))
+    filled = 1 + FILLING_TOKENS[kind] / max(1.0, plan.micro_batch * (tokens + generated))
+    seconds = rows * (tokens + generated) * work * filled / rate
     seconds += rows * generated * 2 * size / (rate * GENERATION_SHARE)
-    seconds += rows / max(1, batch) * STEP_SECONDS[_kind(call)] * (1 + generated / 8)
-    frozen = {"qlora": 0.7}.get(method, 4 if _kind(call) == "cpu" else 2)
-    weights = size * (16 if full else frozen) + copies * size * frozen
-    activations = min(rows, batch) * (tokens + generated) * _activation_bytes(size)
-    memory = PROCESS_BYTES + weights + activations
-    return Estimate(round(seconds, 2), int(memory), _adapter_bytes(call, size) if not full else size * 4)
+    seconds += rows / max(1, batch) * STEP_SECONDS[kind] * (1 + generated / 8)
+    width = call.width if call.on_gpu or not full else 4
+    one = memory.Pass(
+        model.shape,
+        size,
+        method,
+        int(call.params.get("lora_rank", 16)),
+        plan.micro_batch * answers,
+        most + generated,
+        plan.checkpointing,
+        width,
+        call.on_gpu,
+        whole_logits,
+        model.architecture.startswith("gemma"),
+    )
+    needed = memory.training_bytes(one)
+    if generated:
+        cache = memory.cache_bytes(model.shape, (plan.sampled or batch) * (most + generated), width)
+        needed = max(needed, memory.frozen_bytes(model.shape, size, method, 4 if full else width) + cache)
+    needed += copies * size * (4 if full else width)
+    written = size * width if full else 4 * memory.adapter_parameters(model.shape, one.rank)
+    return _estimate(call, seconds, needed, written, loaded=size * (4 if full else call.width))
+
+
+def plans(call: Call, batch: int, *, tokens: float, together: int = 1, sampled: Sequence[int] = (0,)) -> list[Plan]:
+    """How a batch of training rows may be laid out, the fastest first, each smaller than the ones before it.
+
+    `tokens` of a row; at least `together` rows have to be in one pass; `sampled`: numbers of answers that may be sampled at once, the best first.
+    """
+    enough = [size for size in divisors(batch) if size >= min(together, batch)]
+
+    def cost(plan: Plan) -> float:
+        filled = 1 + FILLING_TOKENS[_kind(call)] / max(1.0, plan.micro_batch * tokens)
+        return filled * (AGAIN if plan.checkpointing else 1)
+
+    every = [Plan(size, batch // size, again, sampled[0]) for size in enough for again in (False, True)]
+    every.sort(key=lambda plan: (cost(plan), -plan.micro_batch))
+    # Rows that are compared with each other are compared with as many as there are.
+    near = [plan for plan in every if cost(plan) <= NEARLY * cost(every[0]) and not plan.checkpointing]
+    first = every[0] if together > 1 or not near else near[-1]
+    rest = [plan for plan in every if cost(plan) >= cost(first) and plan != first]
+    smallest = Plan(enough[-1], batch // enough[-1], checkpointing=True)
+    return [first, *rest, *(Plan(smallest.micro_batch, smallest.accumulation, True, number) for number in sampled[1:])]
 
 
 def generation(call: Call, slot: str, *, rows: int, new_tokens: int) -> Estimate:
     """Cost of `rows` sampled answers of `new_tokens` tokens by the model of `slot`; the text itself takes next to no disk."""
-    size = call.model(slot).parameters
-    tokens = rows * (new_tokens + _row_tokens(call) * GENERATION_SHARE)
-    seconds = tokens * 2 * size / (FLOPS[_kind(call)] * GENERATION_SHARE) + new_tokens * rows / 128 * STEP_SECONDS[_kind(call)]
-    weights = size * (4 if _kind(call) == "cpu" else 2)
-    cache = 8192 * _activation_bytes(size) / 8
-    return Estimate(round(seconds, 2), int(PROCESS_BYTES + weights + cache), rows * 1024)
+    model = call.model(slot)
+    size = model.parameters
+    tokens = rows * (new_tokens + row_tokens(call) * GENERATION_SHARE)
+    rate = FLOPS[_kind(call)]
+    seconds = tokens * 2 * size / (rate * GENERATION_SHARE) + new_tokens * rows / 128 * STEP_SECONDS[_kind(call)]
+    return _estimate(call, seconds, answering(model, call.width), rows * 1024, loaded=size * call.width)
+
+
+def answering(model: ModelObject, width: int) -> float:
+    """Bytes of a model that answers a batch of questions: weights, keys and values, and a layer's values of the questions."""
+    passing = BATCH_TOKENS * width * (2 * model.shape.hidden + 2 * model.shape.intermediate)
+    return model.parameters * width + memory.cache_bytes(model.shape, BATCH_TOKENS, width) + passing
 
 
 def merging(call: Call, models: Sequence[ModelObject], *, copies: int) -> Estimate:
-    """Cost of merging `models`; `copies` is how many full models are in memory at once."""
-    size = max(model.parameters for model in models)
-    memory = PROCESS_BYTES + size * 4 * copies
-    return Estimate(round(size * MERGE_SECONDS * (len(models) + 1) + 0.1, 2), int(memory), size * 4)
+    """Cost of merging `models`, tensor by tensor, in float32; `copies` is how many of the largest tensor are there at once beside theirs."""
+    largest = max(models, key=lambda model: model.parameters)
+    size, shape = largest.parameters, largest.shape
+    tensor = 4 * shape.hidden * max(shape.intermediate, shape.vocabulary)
+    tensors = min(size * 4, tensor) * (copies + len(models))
+    seconds = round(size * MERGE_SECONDS * (len(models) + 1) + 0.1, 2)
+    # The result is loaded before it is published, and one with adapters is written out in full first.
+    loaded = size * call.width
+    needed = (
+        max(answering(largest, call.width), tensors) if call.on_gpu else max(answering(largest, call.width), loaded + tensors)
+    )
+    return _estimate(call, seconds, needed, size * call.width, loaded=loaded + tensors + SHARD_BYTES)
+
+
+def _estimate(call: Call, seconds: float, needed: float, written: float, *, loaded: float) -> Estimate:
+    """`needed` bytes of the device; `loaded` through the machine's memory on their way to a GPU."""
+    total = int(PROCESS_BYTES + needed * (FRAGMENTED if call.on_gpu else 1))
+    ram = int(CUDA_RAM + loaded) if call.on_gpu else total
+    return Estimate(round(seconds, 2), total, int(written), ram)
 
 
 def _kind(call: Call) -> str:
-    return "cuda" if call.device.startswith("cuda") else "cpu"
+    return "cuda" if call.on_gpu else "cpu"
 
 
-def _row_tokens(call: Call) -> float:
+def row_tokens(call: Call) -> float:
+    """Tokens of a mean row of the first dataset that tells."""
     for datasets in call.datasets.values():
         if datasets and datasets[0].chars:
             return datasets[0].chars / CHARS_PER_TOKEN
     return PROMPT_TOKENS
 
 
-def _activation_bytes(size: int) -> float:
-    """Activations of one token that a backward pass keeps: about 34 values a layer and hidden unit (Korthikanti et al. 2022,
-    arXiv 2205.05198, without the attention matrix); layers × hidden is about the square root of twice the parameters."""
-    return 34 * 4 * sqrt(2 * size)
-
-
-def _adapter_bytes(call: Call, size: int) -> int:
-    """A LoRA adapter on all linear layers of a decoder, in float32."""
-    return int(size * int(call.params.get("lora_rank", 16)) / 440 * 4)
+def longest_tokens(call: Call, mean: float | None = None) -> float:
+    """Tokens of the longest row of the first dataset that tells, cut at `max_length`."""
+    mean = row_tokens(call) if mean is None else mean
+    told = max((data.longest for datasets in call.datasets.values() for data in datasets[:1]), default=0)
+    longest = max(mean, told / CHARS_PER_TOKEN if told else LONGEST * mean)
+    return min(longest, float(call.params.get("max_length") or math.inf))

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 from lamdatui.base.jsonio import finite, parse_json, regular, write_atomic
 from lamdatui.domain.actions import PROCESS_BYTES, Estimate
 
+FORMULA = 2
+"""Number of the formulas in `costs` and `memory`: raised when they say something else than before."""
 KEPT = 20
 """The latest measurements of a kind that count."""
 MOST_LINES = 5000
@@ -26,7 +28,10 @@ too large would never be tried again, and so never be measured again."""
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One executed step: what the formula said and what it took (seconds; bytes of RAM, or of GPU memory on a GPU)."""
+    """One executed step: what the formula said and what it took (seconds; bytes of RAM, or of GPU memory on a GPU).
+
+    One that ran out of memory has no predicted seconds, and as memory what there was.
+    """
 
     type: str
     family: str
@@ -37,6 +42,8 @@ class Measurement:
     seconds: float
     predicted_memory: int | None
     memory: int | None
+    formula: int = 1
+    """Which formulas predicted it: a ratio to others says nothing of these."""
 
 
 def scale(parameters: int) -> int:
@@ -80,21 +87,21 @@ class Timings:
     def correct(self, kind: str, family: str, device: str, dtype: str, parameters: int, estimate: Estimate) -> Estimate:
         """The estimate as this machine's own steps correct it: those of the type, else of its family, else none."""
         place = (device.partition(":")[0], dtype, scale(parameters))
-        near = [m for m in self.items if (m.device, m.dtype, m.scale) == place]
+        near = [m for m in self.items if (m.device, m.dtype, m.scale) == place and m.formula == FORMULA]
         seconds = _ratios([m for m in near if m.type == kind] or [m for m in near if m.family == family], "seconds")
         memory = _ratios([m for m in near if m.type == kind], "memory")
         found = estimate
         if estimate.seconds is not None and seconds:
-            found = Estimate(round(estimate.seconds * median(seconds), 2), found.memory_bytes, found.disk_bytes)
+            found = replace(found, seconds=round(estimate.seconds * median(seconds), 2))
         if estimate.memory_bytes is not None and memory:
             beyond = max(0, estimate.memory_bytes - PROCESS_BYTES) * max(memory)
-            found = Estimate(found.seconds, int(PROCESS_BYTES + beyond), found.disk_bytes)
+            found = replace(found, memory_bytes=int(PROCESS_BYTES + beyond))
         return found
 
     def count(self, kind: str, device: str, dtype: str, parameters: int) -> int:
         """How many steps of a type were measured at this size."""
         place = (kind, device.partition(":")[0], dtype, scale(parameters))
-        return sum((m.type, m.device, m.dtype, m.scale) == place for m in self.items)
+        return sum((m.type, m.device, m.dtype, m.scale) == place and m.formula == FORMULA for m in self.items)
 
 
 def _ratios(items: list[Measurement], what: str) -> list[float]:

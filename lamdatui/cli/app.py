@@ -216,14 +216,27 @@ def list_runs(as_json: AsJson = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None
 def check(
     profile: Annotated[str, typer.Argument(help="A profile's path or name.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    machine: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help='What would fit on another machine: "cuda 24GiB", "cuda 80GiB x 2", "cpu 64GiB".'),
+    ] = "",
     as_json: AsJson = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Everything that can be known before running."""
-    from lamdatui.cli.checks import check_profile
+    from lamdatui.cli.checks import check_other_machine, check_profile
 
-    findings = check_profile(profile, overrides or [], runs_dir, complain)
-    say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
+    findings = check_profile(profile, overrides or [], runs_dir, complain, other=bool(machine))
+    if machine:
+        found = check_other_machine(profile, overrides or [], machine, findings)
+        if as_json:
+            say_json({"checks": [finding.to_json() for finding in findings], "machine": found})
+        else:
+            from lamdatui.cli.othermachine import lines
+
+            say("\n".join([*map(str, findings), "", *lines(found)]))
+    else:
+        say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(2)
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -31,8 +31,27 @@ if TYPE_CHECKING:
     from lamdatui.engine.machine import Machine
 
 
-def check_profile(text: str, overrides: list[str], runs_dir: Path, say: Say | None = None) -> list[Finding]:
+def check_other_machine(text: str, overrides: list[str], told: str, findings: list[Finding]) -> dict[str, Any]:
+    """What a profile would be offered on a machine that is told in words (`lamdatui.cli.othermachine`); no actions where what it names is bad.
+
+    Raises LamdatuiError for words that say no machine.
+    """
+    from lamdatui.cli.othermachine import on_machine, read_machine
+    from lamdatui.inputs.workspace import open_workspace
+
+    machine = read_machine(told)
+    profile = load_profile(find_profile(text), overrides)
+    if any(finding.status == "bad" for finding in findings):
+        return {"device": machine.device, "memory_bytes": machine.memory_bytes, "count": machine.count, "actions": {}}
+    return on_machine(machine, profile, open_workspace(profile, headers_only=True))
+
+
+def check_profile(
+    text: str, overrides: list[str], runs_dir: Path, say: Say | None = None, *, other: bool = False
+) -> list[Finding]:
     """Findings about a profile: what it names, its columns and sizes, memory, disk, the planner; `say` hears of what takes long.
+
+    `other`: it is to run on another machine, so what this one has room for is not looked at.
 
     Raises LamdatuiError when the profile itself can't be read: nothing further can be known then.
     """
@@ -46,8 +65,8 @@ def check_profile(text: str, overrides: list[str], runs_dir: Path, say: Say | No
         check_name(f"{profile.name}-1")
     except LamdatuiError as error:
         findings.append(Finding("warn", "name", error.what, f"give runs another one with --name: {error.fix}"))
-    findings += [*_trust(profile), *_device(profile), *_contents(profile, say)]
-    if all(finding.status in ("ok", "warn") for finding in findings):
+    findings += [*_trust(profile), *([] if other else _device(profile)), *_contents(profile, say, headers_only=other)]
+    if not other and all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
     findings.append(tried("planner", lambda: _planner(profile)))
     return findings
@@ -75,13 +94,13 @@ def _device(profile: Profile) -> list[Finding]:
     return [Finding("bad", "device", detail, machine.fix or "set device: auto, or run on a machine with a GPU")]
 
 
-def _contents(profile: Profile, say: Say | None) -> list[Finding]:
+def _contents(profile: Profile, say: Say | None, *, headers_only: bool) -> list[Finding]:
     def types() -> str:
         bound, _ = bind_types(profile)
         findings.extend(Finding("warn", "origin", text) for text in origins(profile, bound))
         return ", ".join(bound)
 
-    findings = look(profile, say)
+    findings = look(profile, say, headers_only=headers_only)
     findings.append(tried("actions", types))
     for problem in resources.load_registry().problems:
         findings.append(Finding("warn", "trust" if problem == resources.untrusted() else "actions", problem))
@@ -91,6 +110,7 @@ def _contents(profile: Profile, say: Say | None) -> list[Finding]:
 def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
     from lamdatui.domain.objects import ObjectPool
     from lamdatui.domain.state import RunState
+    from lamdatui.engine.fitting import fitted
     from lamdatui.inputs.workspace import open_workspace
 
     space = open_workspace(profile)
@@ -102,8 +122,10 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
     status: Status = "ok" if disk < free else "warn"
     findings = [Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")]
     machine = _machine(profile, folder)
-    makes_data = any(bound.type.output == "dataset" for bound in space.types.values())
-    return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in space.types.values())]
+    given = {name: set(params or {}) for name, params in profile.actions.items()}
+    types = fitted(space.types, given, state.pool, machine)
+    makes_data = any(bound.type.output == "dataset" for bound in types.values())
+    return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in types.values())]
 
 
 def _machine(profile: Profile, folder: Path) -> Machine:
@@ -142,7 +164,7 @@ def _feasible(bound: BoundType, state: RunState, machine: Machine, makes_data: b
         waits = waits and not any(" failed: " in text for text in listing.refused)
         return Finding("ok" if waits else "warn", subject, f"nothing to propose at the start: {reasons}")
     action = listing.candidates[0].action
-    call = bound.call(action.inputs, bound.defaults(), state.pool, machine.device)
+    call = machine.call(bound, action.inputs, bound.defaults(), state.pool)
     cost = machine.estimate(bound, call)
     steps = machine.timings.count(bound.name, machine.device, machine.dtype, size_of(call))
     grounds = f"from {steps} measured steps" if steps else "by formula"

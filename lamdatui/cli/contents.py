@@ -12,7 +12,7 @@ from lamdatui.cli.findings import Finding, tried
 from lamdatui.domain.objects import unlike
 from lamdatui.inputs import templatechecks
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_noted
-from lamdatui.inputs.modelfiles import ModelInfo, inspect_model
+from lamdatui.inputs.modelfiles import ModelKind, inspect_model, model_kind
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
 from lamdatui.inputs.scan import Scanned, scan
@@ -24,11 +24,12 @@ Splits = Mapping[str, Sequence[Mapping[str, Any]]]
 DROP = "drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
 
 
-def look(profile: Profile, say: Say | None = None) -> list[Finding]:
+def look(profile: Profile, say: Say | None = None, *, headers_only: bool = False) -> list[Finding]:
     """Findings about models, datasets, tasks, the rows that they share, and every row with every chat template; `say` hears of what takes long."""
-    infos: dict[str, ModelInfo] = {}
+    infos: dict[str, ModelKind] = {}
     findings = [
-        tried(f"model {name}", lambda name=name, spec=spec: _model(name, spec, infos)) for name, spec in profile.models.items()
+        tried(f"model {name}", lambda name=name, spec=spec: _model(name, spec, infos, headers_only))
+        for name, spec in profile.models.items()
     ]
     findings += _unlike(infos)
     tasks: dict[str, Splits] = {}
@@ -59,14 +60,18 @@ def look(profile: Profile, say: Say | None = None) -> list[Finding]:
     return [*findings, *of_tasks, *shared, *of_models, *rendered]
 
 
-def _model(name: str, spec: ModelSpec, infos: dict[str, ModelInfo]) -> str:
+def _model(name: str, spec: ModelSpec, infos: dict[str, ModelKind], headers_only: bool) -> str:
     place = locate_model(spec)
-    info = infos[name] = inspect_model(place.weights, adapter=place.adapter, template=place.template)
+    if headers_only:
+        info = model_kind(place.weights)
+    else:
+        info = inspect_model(place.weights, adapter=place.adapter, template=place.template)
+    infos[name] = info
     on = f"; the adapter {place.adapter.name} on {place.weights.name}" if place.adapter else ""
     return f"{info.architecture}, {info.parameters / 1e6:.1f} M parameters{on}"
 
 
-def _unlike(infos: Mapping[str, ModelInfo]) -> Iterator[Finding]:
+def _unlike(infos: Mapping[str, ModelKind]) -> Iterator[Finding]:
     """What bases that can be merged don't agree on."""
     alike: dict[str, list[str]] = {}
     for name, info in infos.items():

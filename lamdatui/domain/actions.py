@@ -7,7 +7,6 @@ validation, the approval card, `lamdatui actions show` and the docs all read tha
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest
 from lamdatui.base.limits import answer
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
+from lamdatui.domain.plans import Plan
 from lamdatui.domain.records import ActionRecord, Value
 from lamdatui.domain.schemes import SCHEME, SCHEMES, numbered
 
@@ -121,21 +121,6 @@ class Param:
 PROCESS_BYTES = 700 * 2**20
 """Memory of a step's process before it has loaded a model: torch and the training libraries."""
 
-METHODS = ("lora", "dora", "rslora", "qlora", "full")
-TRAINING_PARAMS = (
-    Param(
-        "method",
-        "str",
-        "lora",
-        "lora, dora, rslora: a small adapter (DoRA: also magnitudes; rsLoRA: scaled for high ranks); "
-        "qlora: an adapter over 4-bit weights; full: every weight",
-        allowed=METHODS,
-    ),
-    Param("lora_rank", "int", 16, "rank of the adapter; its alpha is twice that", low=1, high=1024),
-)
-"""How the weights are trained: shared by every action that trains. LoRA: Hu et al. 2021, arXiv 2106.09685; DoRA: Liu et al.
-2024, arXiv 2402.09353; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732; QLoRA: Dettmers et al. 2023, arXiv 2305.14314."""
-
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -144,6 +129,8 @@ class Estimate:
     seconds: float | None = None
     memory_bytes: int | None = None
     disk_bytes: int | None = None
+    ram_bytes: int | None = None
+    """Memory of the machine beside that of its GPU; on a CPU it is `memory_bytes`."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +187,20 @@ class Call:
     models: Mapping[str, tuple[ModelObject, ...]]
     datasets: Mapping[str, tuple[DatasetObject, ...]]
     device: str = "cpu"
+    dtype: str = ""
+    """Of the weights that are not trained; that of the device where it is not told."""
+    plan: Plan | None = None
+    """How the work is laid out in memory, where that has been chosen."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the work is done on a GPU."""
+        return self.device.startswith("cuda")
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight that is not trained."""
+        return 2 if (self.dtype or ("bfloat16" if self.on_gpu else "float32")) == "bfloat16" else 4
 
     def model(self, slot: str) -> ModelObject:
         """The (first) model of a slot."""
@@ -208,17 +209,6 @@ class Call:
     def dataset(self, slot: str) -> DatasetObject:
         """The (first) dataset of a slot."""
         return self.datasets[slot][0]
-
-
-def adapter_problems(call: Call) -> list[str]:
-    """Why the hyperparameter `method` can't be used here; for the `check` of an action that trains."""
-    if call.params.get("method") != "qlora":
-        return []
-    if not call.device.startswith("cuda"):
-        return ["qlora needs a GPU: 4-bit weights are computed there only; use lora"]
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return ["qlora needs the package bitsandbytes; install it, or use lora"]
-    return []
 
 
 class ActionType(ABC):
@@ -242,6 +232,13 @@ class ActionType(ABC):
     def estimate(self, call: Call) -> Estimate:
         """Seconds, memory and disk; unknown by default."""
         return Estimate()
+
+    def plans(self, call: Call) -> Sequence[Plan]:
+        """How the work may be laid out in memory, the fastest first; empty where there is nothing to choose.
+
+        `estimate` is asked for each with `call.plan`, and the first that fits is what `step.layout` gives.
+        """
+        return ()
 
     @abstractmethod
     def run(self, step: Any) -> None:
@@ -302,7 +299,12 @@ class BoundType:
         return {p.name: p.parse(params.get(p.name, p.default)) for p in self.params}
 
     def call(
-        self, inputs: Mapping[str, Sequence[str]], params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu"
+        self,
+        inputs: Mapping[str, Sequence[str]],
+        params: Mapping[str, Value],
+        pool: ObjectPool,
+        device: str = "cpu",
+        dtype: str = "",
     ) -> Call:
         """Look the objects up. Raises KeyError for an object that is not in the pool."""
         models: dict[str, tuple[ModelObject, ...]] = {}
@@ -313,7 +315,7 @@ class BoundType:
                 models[slot.name] = tuple(pool.model(name) for name in ids)
             else:
                 datasets[slot.name] = tuple(pool.dataset(name) for name in ids)
-        return Call(params, models, datasets, device)
+        return Call(params, models, datasets, device, dtype)
 
     def problems(self, inputs: Inputs, params: Mapping[str, Value], pool: ObjectPool, device: str = "cpu") -> list[str]:
         """Why these inputs and hyperparameters can't work: slots first, then the type's own `check`."""
@@ -351,6 +353,12 @@ class BoundType:
         _, failure = answer(f"the estimate of {self.name}", lambda: _sound(self.type.estimate(call)))
         return [failure] if failure else []
 
+    def plans(self, call: Call) -> Sequence[Plan]:
+        """The type's own; none where one that is not builtin fails at it."""
+        if self.origin.startswith("builtin"):
+            return self.type.plans(call)
+        return answer(f"the plans of {self.name}", lambda: _plans(self.type.plans(call)))[0] or ()
+
     def estimate(self, call: Call) -> Estimate:
         """What the type expects; unknown where one that is not builtin fails at it."""
         if self.origin.startswith("builtin"):
@@ -365,11 +373,18 @@ def _sentences(reasons: list[str]) -> list[str]:
     return list(reasons)
 
 
+def _plans(plans: Sequence[Plan]) -> tuple[Plan, ...]:
+    """The same, when they are plans. Raises TypeError."""
+    if not all(isinstance(plan, Plan) for plan in plans):
+        raise TypeError(f"they are {plans!r}, not plans")
+    return tuple(plans)
+
+
 def _sound(estimate: Estimate) -> Estimate:
     """The same, when it is one that can be reckoned with. Raises TypeError or ValueError."""
     if not isinstance(estimate, Estimate):
         raise TypeError(f"it is {estimate!r}, not an Estimate")
-    for value in (estimate.seconds, estimate.memory_bytes, estimate.disk_bytes):
+    for value in (estimate.seconds, estimate.memory_bytes, estimate.disk_bytes, estimate.ram_bytes):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{value!r} is no number from 0")
     return estimate

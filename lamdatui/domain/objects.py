@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 ROWS = "rows of embeddings"
 """A line of `ModelObject.traits`: how many tokens its weights have room for, which may be more than its tokenizer has."""
 DatasetFormat = Literal["sft", "preference", "unpaired", "verifiable", "prompt", "text"]
 FORMATS: tuple[DatasetFormat, ...] = ("sft", "preference", "unpaired", "verifiable", "prompt", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of a decoder, as whole numbers: what memory and time are counted from."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    """Of the feed-forward part of a layer."""
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    """Rows of embeddings."""
+    tied: bool
+    """Whether the output layer is the embeddings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +58,19 @@ class ModelObject:
     """As many of `adapters`, the first ones, are not the store's: the profile names them."""
     traits: str = ""
     """Of its configuration, what a merge takes from its first model only, as lines `name: value`: rope, end tokens, rows of embeddings."""
+    sizes: tuple[int, ...] = ()
+    """The fields of `Shape`, in their order; empty where config.json does not tell them, and for models of older runs."""
     kind: Literal["model"] = "model"
+
+    @property
+    def shape(self) -> Shape:
+        """The model's sizes; where they are not known, those of a usual decoder with as many parameters."""
+        if len(self.sizes) == len(fields(Shape)):
+            return Shape(*self.sizes[:-1], tied=bool(self.sizes[-1]))
+        # Layers × hidden² × 12 is about all of a decoder but its embeddings; layers are about a hundredth of hidden.
+        hidden = max(64, round((max(self.parameters, 1) / 12 * 100) ** (1 / 3) / 64) * 64)
+        heads = max(1, hidden // 64)
+        return Shape(max(2, hidden // 100), hidden, 3 * hidden, heads, heads, 64, 32_768, tied=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +79,7 @@ class DatasetObject:
 
     `format` is `sft` (prompt and answer), `preference` (prompt, chosen, rejected), `unpaired` (prompt, answer and whether
     it is wanted), `verifiable` (prompt, and what a scorer needs to judge an answer), `prompt` (nothing else) or `text` (trained as it
-    is). `chars` is the mean length of a row.
+    is). `chars` is the mean length of a row, `longest` that of the longest (0: not known).
     """
 
     id: str
@@ -66,6 +95,7 @@ class DatasetObject:
     """Names of columns that are known → those of the file, where they differ."""
     notes: tuple[str, ...] = ()
     """What of its rows is not used, and what a task holds too, a sentence each."""
+    longest: int = 0
     kind: Literal["dataset"] = "dataset"
 
 
@@ -93,13 +123,14 @@ def unlike(traits: Sequence[str], tokenizers: Sequence[str]) -> list[str]:
 
 def object_from_json(data: Mapping[str, Any]) -> PoolObject:
     """The object that `object_to_json` wrote."""
-    fields = dict(data)
-    if fields["kind"] == "model":
-        fields["adapters"] = tuple(fields["adapters"])
-        return ModelObject(**fields)
-    fields["columns"] = tuple(map(tuple, fields.get("columns", ())))
-    fields["notes"] = tuple(fields.get("notes", ()))
-    return DatasetObject(**fields)
+    told = dict(data)
+    if told["kind"] == "model":
+        told["adapters"] = tuple(told["adapters"])
+        told["sizes"] = tuple(told.get("sizes", ()))
+        return ModelObject(**told)
+    told["columns"] = tuple(map(tuple, told.get("columns", ())))
+    told["notes"] = tuple(told.get("notes", ()))
+    return DatasetObject(**told)
 
 
 def object_to_json(item: PoolObject) -> dict[str, Any]:

@@ -59,6 +59,8 @@ class EstimateRecord(TypedDict):
     memory_bytes: float | None
     disk_bytes: float | None
     measured: int
+    plan: NotRequired[str]
+    """How the work is laid out in memory, in words; empty where there is nothing to choose."""
 
 
 class Alternative(TypedDict):

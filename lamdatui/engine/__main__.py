@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,8 +27,10 @@ from lamdatui.base.paths import PRIVATE, make_private, measurements_file, socket
 from lamdatui.config.resources import load_prompt, untrusted
 from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
+from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.approval import PERSON
+from lamdatui.engine.fitting import fitted
 from lamdatui.engine.integrity import check_promises, promised
 from lamdatui.engine.loop import Loop
 from lamdatui.engine.machine import Machine
@@ -100,7 +102,7 @@ class Engine:
             frame = await self.host.ready()
             if frame["cuda"]:
                 # Which of them CUDA_VISIBLE_DEVICES names is not asked: the smallest one bounds them all.
-                known = [gpu["memory_total"] for gpu in gpus if gpu["memory_total"]]
+                known = [gpu["memory_total"] - self._taken(gpu) for gpu in gpus if gpu["memory_total"]]
                 bf16 = all((gpu["capability"] or (0, 0)) >= (8, 0) for gpu in gpus)
                 memory = min(known, default=psutil.virtual_memory().total)
                 return self._fit("cuda", bf16, memory), [f"cuda:{i}" for i in range(frame["cuda"])]
@@ -108,6 +110,10 @@ class Engine:
         if self.profile.device == "cuda":
             raise LamdatuiError("the profile asks for a GPU and there is none", where=reason, fix="set device: auto")
         return self._fit("cpu", has_fast_bfloat16(), psutil.virtual_memory().total), ["cpu"]
+
+    def _taken(self, gpu: Mapping[str, Any]) -> int:
+        """Bytes of a GPU that others use; when a run goes on, what its own planner holds can't be told from that."""
+        return 0 if self.journal.state.last_seq else gpu["memory_used"] or 0
 
     def _fit(self, device: str, fast_bfloat16: bool, memory: int) -> Machine:
         timings = Timings.open(measurements_file())
@@ -171,6 +177,9 @@ class Engine:
             return 0
         await self.host.warm()
         machine, devices = await self._machine()
+        pool = ObjectPool({**self.workspace.models, **self.workspace.datasets})
+        given = {name: set(params or {}) for name, params in self.profile.actions.items()}
+        self.workspace.types.update(fitted(self.workspace.types, given, pool, machine))
         check_promises(self.workspace, self.journal.state)
         selection = self._selection(lambda where, message: loop.problem(where, message))
         store = Store(self.run_dir.parent / "store", always=self.profile.verify == "always")

@@ -88,7 +88,7 @@ def opening_facts(workspace: Workspace, state: RunState) -> list[Fact]:
             continue
         if isinstance(known, ModelObject) and isinstance(item, ModelObject):
             # What the run has made of it can meet it as before, whatever this version looks at.
-            item = replace(item, layout=known.layout, tokenizer=known.tokenizer, traits=known.traits)
+            item = replace(item, layout=known.layout, tokenizer=known.tokenizer, traits=known.traits, sizes=known.sizes)
         facts.append(("object.added", {"object": object_to_json(item)}))
         if isinstance(known, ModelObject) and isinstance(item, ModelObject):
             standing = [model for model in state.pool.models if model.trial is not None and model.weights == known.weights]

@@ -100,7 +100,7 @@ def judge(
     if problems:
         return Judged(tuple(problems))
     action = known.action(bound, inputs, params, state.pool, seed=seed, dtype=machine.dtype)
-    estimate = machine.estimate(bound, bound.call(inputs, params, state.pool, machine.device))
+    estimate = machine.estimate(bound, machine.call(bound, inputs, params, state.pool))
     if lacking := machine.lacks(estimate):
         problems.append(lacking)
     if text := blocked(action, state.constraints):

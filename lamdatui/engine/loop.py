@@ -23,6 +23,7 @@ from lamdatui.engine.candidates import enumerate_all, opening
 from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
 from lamdatui.engine.integrity import Fact, Lost, inputs_of, opening_facts
+from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
@@ -148,11 +149,13 @@ class Loop:
         async with self.slots.hold() as device:
             self.forecasts.warm()
             request["device"] = device
-            request["small"] = self.runner.ran_out(name) > 0
+            layouts = Layouts(self.machine, self.workspace.types, self.state.pool)
+            again = layouts.lay_out(request, self.runner.ran_out(name))
             outcome = await self.runner.ensure(name, request)
-            if is_out_of_memory(outcome) and self.runner.ran_out(name) == 1 and not self.state.stopping:
+            while again and is_out_of_memory(outcome) and not self.state.stopping:
+                layouts.ran_out(request)
+                again = layouts.lay_out(request, self.runner.ran_out(name))
                 self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
-                request["small"] = True
                 outcome = await self.runner.run(name, request)
             return outcome
 
@@ -334,7 +337,7 @@ class Loop:
                 await self._failed(number, outcome)
                 return
             cached, seconds = outcome["cached"], outcome["seconds"]
-            self._measure(trial.action, bound, outcome)
+            Layouts(self.machine, self.workspace.types, self.state.pool).measured(request, outcome)
         else:
             await self._shadows(number)
         try:
@@ -382,19 +385,12 @@ class Loop:
 
     async def _make_room(self, action: ActionRecord, bound: BoundType) -> None:
         """Let the planner give memory back where the step would not fit beside it."""
-        call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
+        call = self.machine.call(bound, action["inputs"], action["params"], self.state.pool)
         needed = self.machine.estimate(bound, call).memory_bytes
         try:
             await self.selection.policy.make_room(needed, self.machine.memory_bytes, self.machine.device)
         except LamdatuiError as error:
             self.problem("planner", f"it could not be put to sleep: {error.what}")
-
-    def _measure(self, action: ActionRecord, bound: BoundType, outcome: StepOutcome) -> None:
-        """Let this machine's ledger learn from a step that did its work."""
-        if outcome["cached"] or outcome["seconds"].get("execute", 0.0) <= 0:
-            return
-        call = bound.call(action["inputs"], action["params"], self.state.pool, self.machine.device)
-        self.machine.measured(bound, call, outcome)
 
     async def _remember(self, number: int, closing: Closing) -> None:
         """Let the policy learn from a trial that is done, and close it."""

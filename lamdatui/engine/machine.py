@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lamdatui.actionkit.timings import Measurement, Timings, scale
-from lamdatui.domain.actions import BoundType, Call, Estimate, Value
+import psutil
+
+from lamdatui.actionkit.timings import FORMULA, Measurement, Timings, scale
+from lamdatui.domain.actions import PROCESS_BYTES, BoundType, Call, Estimate, Value
+from lamdatui.domain.objects import ObjectPool
+from lamdatui.domain.plans import Plan
+from lamdatui.hardware.gpu import read_gpus
 from lamdatui.store.artifacts import read_manifest
+
+GPU_SHARE = 0.97
+"""Of a GPU's memory; the driver keeps some."""
+SMALLER = 0.85
+"""After an attempt that ran out of memory, the next plan takes at most this share of what it was expected to take."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,13 @@ class Machine:
     disk: Path | None = None
     """The folder of the store: what is free there bounds what is written."""
     timings: Timings = field(default_factory=Timings)
+    ram_bytes: int = 0
+    """Of a machine with a GPU; 0 where it is not looked at."""
+
+    @property
+    def room_bytes(self) -> int:
+        """What a step may take of the device's memory: near the last bytes, allocators fail."""
+        return int(self.memory_bytes * (GPU_SHARE if self.device.startswith("cuda") else 1))
 
     def recorded(self, digest: str) -> Mapping[str, Value] | None:
         """The hyperparameters of the action that made the store's object `digest`; None when there is none that can be read."""
@@ -33,15 +50,60 @@ class Machine:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def now(self) -> Machine:
+        """The same, with as much memory as is free at this moment, but for what this run's own planner gives back."""
+        free = _free_bytes(self.device)
+        return self if free is None else replace(self, memory_bytes=min(self.memory_bytes, free))
+
+    def call(
+        self, bound: BoundType, inputs: Mapping[str, Sequence[str]], params: Mapping[str, Value], pool: ObjectPool
+    ) -> Call:
+        """An action on this machine, with its objects looked up. Raises KeyError for one that is not in the pool."""
+        return bound.call(inputs, params, pool, self.device, self.dtype)
+
     def estimate(self, bound: BoundType, call: Call) -> Estimate:
-        """The type's own estimate, corrected by what this machine measured."""
+        """The type's own estimate of the best plan that fits (`plan`), corrected by what this machine measured."""
+        return self.plan(bound, call)[1]
+
+    def plan(self, bound: BoundType, call: Call, below: int | None = None) -> tuple[Plan | None, Estimate]:
+        """How a step is laid out in memory, and what it costs then: the fastest plan that fits, else the one that takes least.
+
+        `below`: bytes that were too many; plans that come near them are passed over, but for the smallest.
+        """
+        found = self._corrected(bound, call)
+        plans = bound.plans(call)
+        if not plans:
+            return None, found
+        room = self.room_bytes if below is None else min(self.room_bytes, int(below * SMALLER))
+        least: tuple[Plan, Estimate] | None = None
+        for plan in plans:
+            found = self._corrected(bound, replace(call, plan=plan))
+            if found.memory_bytes is None or found.memory_bytes <= room:
+                return plan, found
+            if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
+                least = plan, found
+        assert least is not None
+        return least
+
+    def _corrected(self, bound: BoundType, call: Call) -> Estimate:
         plain = bound.estimate(call)
         return self.timings.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
 
-    def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:
-        """Add a step that did its work to the timings."""
+    def ran_out(self, bound: BoundType, call: Call) -> None:
+        """Let later forecasts know that the work, with its plan, did not fit into what was there."""
         plain = bound.estimate(call)
-        gpu = self.device.startswith("cuda")
+        if plain.memory_bytes is not None:
+            took = max(self.room_bytes, int(plain.memory_bytes / SMALLER))
+            self._add(bound, call, Estimate(None, plain.memory_bytes), 0.0, took)
+
+    def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:
+        """Add a step that did its work to the timings; `call` with the plan that it had."""
+        peak = outcome.get("peak_gpu" if call.on_gpu else "peak_rss")
+        # What the libraries' context takes is not in what the allocator counts.
+        peak = peak + PROCESS_BYTES if call.on_gpu and peak is not None else peak
+        self._add(bound, call, bound.estimate(call), outcome["seconds"]["execute"], peak)
+
+    def _add(self, bound: BoundType, call: Call, plain: Estimate, seconds: float, memory: int | None) -> None:
         self.timings.add(
             Measurement(
                 type=bound.name,
@@ -50,22 +112,33 @@ class Machine:
                 dtype=self.dtype,
                 scale=scale(size_of(call)),
                 predicted_seconds=plain.seconds,
-                seconds=outcome["seconds"]["execute"],
+                seconds=seconds,
                 predicted_memory=plain.memory_bytes,
-                memory=outcome.get("peak_gpu" if gpu else "peak_rss"),
+                memory=memory,
+                formula=FORMULA,
             )
         )
 
     def lacks(self, estimate: Estimate) -> str | None:
         """Why the work does not fit, or None: memory of the device, free disk."""
         where = "GPU memory" if self.device.startswith("cuda") else "memory"
-        if estimate.memory_bytes is not None and estimate.memory_bytes > self.memory_bytes:
-            return f"needs {_gib(estimate.memory_bytes)} of {where}; there are {_gib(self.memory_bytes)}"
+        if estimate.memory_bytes is not None and estimate.memory_bytes > self.room_bytes:
+            return f"needs {_gib(estimate.memory_bytes)} of {where}; there are {_gib(self.room_bytes)}"
+        if self.ram_bytes and (estimate.ram_bytes or 0) > self.ram_bytes:
+            return f"needs {_gib(estimate.ram_bytes or 0)} of the machine's memory; there are {_gib(self.ram_bytes)}"
         if estimate.disk_bytes is not None and self.disk is not None:
             free = shutil.disk_usage(self.disk).free
             if estimate.disk_bytes > free:
                 return f"writes {_gib(estimate.disk_bytes)}; {_gib(free)} are free on the disk"
         return None
+
+
+def _free_bytes(device: str) -> int | None:
+    """Memory that is free now, of the GPU that has least of it or of the machine; None where nobody tells."""
+    if not device.startswith("cuda"):
+        return psutil.virtual_memory().available
+    gpus, _ = read_gpus()
+    return min((gpu["memory_total"] - gpu["memory_used"] for gpu in gpus if gpu["memory_total"]), default=None)
 
 
 def _gib(count: int) -> str:

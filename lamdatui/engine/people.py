@@ -108,7 +108,7 @@ class People:
 
     def _cost(self, judged: Judged) -> Json:
         if judged.action is None:
-            return {"seconds": None, "memory_bytes": None, "disk_bytes": None, "measured": 0}
+            return {"seconds": None, "memory_bytes": None, "disk_bytes": None, "measured": 0, "plan": ""}
         bound = self._loop.workspace.types[judged.action.type]
         return cost_json(judged.action, bound, self._state, self._loop.machine)
 

@@ -39,8 +39,8 @@ def proposal_json(
 
 def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machine) -> dict[str, Any]:
     """Seconds (with the evaluation, as this run's own took), bytes, and on how many measured steps the time stands."""
-    call = bound.call(action.inputs, action.params, state.pool, machine.device)
-    estimate = machine.estimate(bound, call)
+    call = machine.call(bound, action.inputs, action.params, state.pool)
+    plan, estimate = machine.plan(bound, call)
     seconds = estimate.seconds
     if seconds is not None and bound.type.output == "model":
         seconds = round(seconds + evaluation_seconds(state), 1)
@@ -48,5 +48,6 @@ def cost_json(action: Action, bound: BoundType, state: RunState, machine: Machin
         "seconds": seconds,
         "memory_bytes": estimate.memory_bytes,
         "disk_bytes": estimate.disk_bytes,
+        "plan": plan.describe() if plan else "",
         "measured": machine.timings.count(bound.name, machine.device, machine.dtype, size_of(call)),
     }

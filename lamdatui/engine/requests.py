@@ -65,5 +65,6 @@ class Requests:
             "threads": self._workspace.threads,
             "tasks": [{"path": str(task.path), "digest": task.digest} for task in self._workspace.tasks.values()],
             "small": False,
+            "checkpoint_minutes": self._workspace.profile.steps.checkpoint_minutes,
             "always": self._store.always,
         }

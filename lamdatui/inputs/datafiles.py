@@ -67,6 +67,8 @@ class DatasetInfo:
     """Rows of the file: a conversation may give more than one."""
     notes: tuple[str, ...] = ()
     """What of the rows is not used, a sentence each."""
+    longest: int = 0
+    """Characters of the longest row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class _Pass:
     read: int = 0
     rows: int = 0
     chars: int = 0
+    longest: int = 0
     several: int = 0
     """Conversations with more answers than one."""
     other: bool = False
@@ -111,7 +114,9 @@ class _Pass:
         taken = row.answers if self.answers == "all" else (row.parts,)
         self.other |= taken != (row.parts,)
         self.rows += len(taken)
-        self.chars += sum(map(row_chars, taken))
+        lengths = list(map(row_chars, taken))
+        self.chars += sum(lengths)
+        self.longest = max(self.longest, *lengths, 0)
         if taken == (row.parts,) or not taken:
             return row.parts, [-1] * len(taken)
         last = taken[-1]
@@ -124,7 +129,7 @@ class _Pass:
             raise ValueError("no answer of the dataset is to be trained" if self.read else "the dataset is empty")
         found = _digest(sha256, Reading(self.second, "all" if self.other else "last"), columns)
         notes = _notes(self.unused, self.several if self.answers == "last" else 0, self.read)
-        return DatasetInfo(self.form, self.rows, found, self.chars // self.rows, self.read, tuple(notes))
+        return DatasetInfo(self.form, self.rows, found, self.chars // self.rows, self.read, tuple(notes), self.longest)
 
 
 def read_dataset(path: Path, promised: str = "", answers: Answers = "all") -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ class ModelKind:
     parameters: int
     tokenizer: str
     traits: str
+    sizes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +179,7 @@ def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], 
         parameters=sum(prod(tensor.shape) for tensor in weights.values()),
         tokenizer=digest(tokens),
         traits="\n".join(f"{name}: {value}" for name, value in _traits(path, config, weights)),
+        sizes=_sizes(config, weights),
     )
 
 
@@ -220,6 +222,27 @@ def _traits(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor]
         yield "end tokens", ", ".join(map(str, ends))
     if rows := _rows(weights):
         yield ROWS, str(rows)
+
+
+def _sizes(config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """The fields of `lamdatui.domain.objects.Shape`, in their order; empty where one is not told."""
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
+
+    def told(*names: str) -> int:
+        return next((text[name] for name in names if type(text.get(name)) is int and text[name] > 0), 0)
+
+    hidden, heads = told("hidden_size", "n_embd", "d_model"), told("num_attention_heads", "n_head", "num_heads")
+    layers, inter = (
+        told("num_hidden_layers", "n_layer", "num_layers"),
+        told("intermediate_size", "n_inner", "ffn_dim") or 4 * hidden,
+    )
+    if not (hidden and heads and layers):
+        return ()
+    dim = told("head_dim") or max(1, hidden // heads)
+    tied = not any(name.endswith(HEADS) for name in weights) or text.get("tie_word_embeddings") is True
+    rows = _rows(weights) or told("vocab_size") or 1
+    return (layers, hidden, inter, heads, told("num_key_value_heads") or heads, dim, rows, int(tied))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

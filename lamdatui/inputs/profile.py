@@ -125,6 +125,8 @@ class StepsSpec(_Strict):
     """Minutes that a step may take (no limit when not given), and without a sign of progress before that is reported; `on_stall: stop`
     then ends the step."""
 
+    checkpoint_minutes: float = Field(default=10, gt=0, le=MOST_MINUTES)
+    """Between two checkpoints of a step that trains."""
     limit_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
     stall_minutes: float = Field(default=30, gt=0, le=MOST_MINUTES)
     on_stall: Literal["report", "stop"] = "report"

@@ -26,7 +26,7 @@ Row = dict[str, Any]
 LARGE_BYTES = 16 * 2**20
 """From this size of its files on, rows are kept in a table."""
 BATCH_ROWS = 4096
-VERSION = 1
+VERSION = 2
 """Of how rows are read and kept: tables of another one are not used."""
 KEPT = 8
 """As many tables stay; the ones not used for longest go."""

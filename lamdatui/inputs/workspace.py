@@ -18,7 +18,7 @@ from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.inputs.adapterfiles import check_adapter, find_base
 from lamdatui.inputs.datafiles import DatasetRows, asked, read_known
-from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, read_tensors
+from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, model_kind, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
@@ -158,8 +158,11 @@ def _overlaps(
     return told
 
 
-def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[str, str] | None = None) -> Workspace:
+def open_workspace(
+    profile: Profile, say: Say | None = None, promised: Mapping[str, str] | None = None, *, headers_only: bool = False
+) -> Workspace:
     """Open and check what a profile names; `say` hears of files that take long to read. `promised`: digests of what a run began with.
+    `headers_only`: weights are not hashed, and models have their names for digests: enough to reckon with.
 
     Raises LamdatuiError for the first thing that is wrong.
     """
@@ -184,14 +187,18 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
             read.info.rows,
             str(path),
             chars=read.info.chars,
+            longest=read.info.longest,
             columns=tuple(sorted(spec.columns.items())),
             notes=(*read.info.notes, *shared),
         )
     models = {}
     for name, spec in profile.models.items():
         place, always = locate_model(spec), profile.verify == "always"
-        info = inspect_model(place.weights, adapter=place.adapter, template=place.template, always=always, say=say)
-        known = info.older if info.older and (promised or {}).get(name) == info.older else info.digest
+        if headers_only:
+            info, known = model_kind(place.weights), name
+        else:
+            info = inspect_model(place.weights, adapter=place.adapter, template=place.template, always=always, say=say)
+            known = info.older if info.older and (promised or {}).get(name) == info.older else info.digest
         models[name] = ModelObject(
             name,
             known,
@@ -205,6 +212,7 @@ def open_workspace(profile: Profile, say: Say | None = None, promised: Mapping[s
             chat=digest(place.template or template_of(place.weights)),
             own=int(place.adapter is not None),
             traits=info.traits,
+            sizes=info.sizes,
         )
     return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 

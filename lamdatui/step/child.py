@@ -23,26 +23,14 @@ from lamdatui.base.fingerprint import Changed, DamagedObject
 from lamdatui.base.jsonio import Damaged, read_record, write_json
 from lamdatui.domain.actions import Registry
 from lamdatui.domain.scores import counted, remarks
+from lamdatui.step import stop
 from lamdatui.step.context import StepContext
-from lamdatui.step.errors import DryRun, StepError
+from lamdatui.step.errors import DryRun, StepError, Stopped
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.step.models import check_inputs, load_model, load_tokenizer
 from lamdatui.step.request import ModelReference, StepRequest, first_parent, produced
-
-
-class Stopped(BaseException):
-    """SIGTERM: stop cleanly, write the outcome."""
-
-
-_stop_asked = False
-"""A library may turn `Stopped` into an error of its own on its way up; what ended the step is known all the same."""
-
-
-def _on_term(*_: object) -> None:
-    global _stop_asked
-    _stop_asked = True
-    raise Stopped
+from lamdatui.store import checkpoints
 
 
 def enter(directory: Path) -> None:
@@ -56,7 +44,7 @@ def enter(directory: Path) -> None:
         os.dup2(source, target)
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _on_term)
+    stop.listen()
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
@@ -117,7 +105,7 @@ def _peak_rss() -> int:
 def classify(error: BaseException) -> dict[str, str]:
     """The error's class and one line: see StepError."""
     message = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-    if _stop_asked or isinstance(error, Stopped):
+    if stop.asked() or isinstance(error, Stopped):
         return {"class": "killed", "message": "stopped on request"}
     if isinstance(error, StepError):
         return {"class": error.kind, "message": str(error)}
@@ -175,6 +163,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
         _evaluate(step, store)
     return {
         "cached": cached,
+        "plan": None if cached else request.get("plan"),
         "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
     }
 
@@ -195,6 +184,7 @@ def _execute(step: StepContext, registry: Registry, store: Any) -> None:
     shutil.rmtree(step.staged / ".trainer", ignore_errors=True)
     try:
         store.publish(step.staged, action["digest"], {**step.result, "action": action})
+        checkpoints.drop(store.root, action["digest"])
     except OSError as error:
         if not is_disk_full(error):
             raise

@@ -17,11 +17,14 @@ from transformers import AutoModelForCausalLM, PrinterCallback
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import write_json
 from lamdatui.base.surrogates import escaped
+from lamdatui.domain.plans import plan_from_json
 from lamdatui.domain.schemes import ASKED, SCHEME
 from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS, Overlap
+from lamdatui.step import stop
+from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, names
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
-from lamdatui.step.errors import DryRun, StepError
+from lamdatui.step.errors import DryRun, StepError, Stopped
 from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral, sample
 from lamdatui.step.models import (
@@ -36,11 +39,13 @@ from lamdatui.step.models import (
     weights_directory,
 )
 from lamdatui.step.request import ModelReference
-from lamdatui.step.training import MetricsCallback, to_plain, trainer_configuration
+from lamdatui.step.training import MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import REFERENCE, Store
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
+CHECKPOINT_MINUTES = 10.0
+"""Between two checkpoints, where a request does not say."""
 SMALL = 4
 """After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
 
@@ -279,6 +284,24 @@ class StepContext:
             micro = next(count for count in range(max(1, size // SMALL), 0, -1) if size % count == 0)
         return {"per_device_train_batch_size": micro, "gradient_accumulation_steps": size // micro}
 
+    def layout(self, size: int) -> dict[str, Any]:
+        """`batch`, with activation checkpointing, as the step's plan has it (`ActionType.plans`); without a plan all rows at once."""
+        plan = plan_from_json(self.request.get("plan"))
+        if plan is None or plan.micro_batch * plan.accumulation != size:
+            return {**self.batch(size), "gradient_checkpointing": bool(self.request["small"])}
+        self.say(f"in memory: {plan.describe()}")
+        return {
+            "per_device_train_batch_size": plan.micro_batch,
+            "gradient_accumulation_steps": plan.accumulation,
+            "gradient_checkpointing": plan.checkpointing,
+        }
+
+    def sampled(self, size: int, least: int) -> int:
+        """How many of `size` answers are sampled at once: all of them, or `least` after an out-of-memory or where the plan has fewer."""
+        plan = plan_from_json(self.request.get("plan"))
+        fewer = self.request["small"] if plan is None else 0 < plan.sampled < size
+        return least if fewer else size
+
     @staticmethod
     def sequence_length(dataset: Dataset, tokenizer: Tokenizer, limit: int = 0) -> int:
         """Tokens of the longest row of `encoded` or `load_dataset`, rounded up to 8; at most `limit` when that is positive.
@@ -300,20 +323,35 @@ class StepContext:
                 f"{kept:,} of {given:,} rows have an answer left at {length:,} tokens; the others are left out: raise max_length"
             )
 
-    def train(self, trainer: Any) -> None:
+    def train(self, trainer: Any, *held: Keeps) -> None:
         """Train a transformers trainer with the step's own reports in place of its prints.
 
-        Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it.
+        Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it. It goes on from the newest
+        checkpoint of this work; `held`: what beside the trainer has a state from step to step, one of a class.
         """
         config = {"arguments": trainer_configuration(trainer.args), "rows": len(trainer.train_dataset)}
         if peft := getattr(trainer.model, "peft_config", None):
             config["adapter"] = next(iter(peft.values())).to_dict()
         self.configured(type(trainer).__name__, config)
         self.phase = "train"
+        if self.device.type == "cpu":
+            bound_tiles(trainer.model.config.get_text_config().vocab_size)
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(MetricsCallback(self))
-        with neutral(trainer.model, own=self.is_older):
-            trainer.train()
+        checkpoints = self._checkpoints(held)
+        newest = checkpoints.newest()
+        trainer.add_callback(MetricsCallback(self, 0 if newest is None else int(newest.name)))
+        trainer.add_callback(CheckpointCallback(checkpoints, Stopped))
+        if newest is not None:
+            self.say(f"going on from the checkpoint of step {newest.name}")
+            checkpoints.restore(newest)
+        with neutral(trainer.model, own=self.is_older), stop.deferred():
+            trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+
+    def _checkpoints(self, held: Sequence[Keeps]) -> Checkpoints:
+        seconds = 60 * float(self.request.get("checkpoint_minutes", CHECKPOINT_MINUTES))
+        found = Checkpoints(self.store.root, self.request["digest"], seconds, self.say, stop.asked)
+        found.held = names(held)
+        return found
 
     # --- results -------------------------------------------------------------------------------------------------
 
@@ -363,8 +401,9 @@ class StepContext:
         shared = self._shared_with_tasks(clean)
         about = {**to_plain(provenance), "in tasks": shared, "seed": self.seed, "action": self.request["action"]}
         write_json(self.staged / PROVENANCE, about)
-        chars = sum(map(row_chars, clean)) // len(clean)
-        self.result = {"kind": "dataset", "format": form, "rows": len(clean), "chars": chars}
+        lengths = list(map(row_chars, clean))
+        told = {"rows": len(clean), "chars": sum(lengths) // len(clean), "longest": max(lengths)}
+        self.result = {"kind": "dataset", "format": form, **told}
         self.say(f"{len(clean)} rows; {escaped(json.dumps(to_plain(provenance), ensure_ascii=False))[:500]}")
 
     def _shared_with_tasks(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -12,5 +12,9 @@ class StepError(Exception):
         self.kind = kind
 
 
+class Stopped(BaseException):
+    """SIGTERM: stop cleanly, write the outcome."""
+
+
 class DryRun(BaseException):
     """The configuration was printed; nothing more was wanted. Not an Exception: no action may take it for a failure."""

@@ -77,7 +77,13 @@ def finish(step: StepContext, models: Mapping[str, Path], first: str, aligned: b
     if aligned:
         made, known = model_kind(step.staged), len(tokenizer)
         step.say(f"the models differ in their tokens: the first knows {known:,}, the result has a row for each of all")
-        step.result = {**(step.result or {}), "tokenizer": made.tokenizer, "parameters": made.parameters, "traits": made.traits}
+        step.result = {
+            **(step.result or {}),
+            "tokenizer": made.tokenizer,
+            "parameters": made.parameters,
+            "traits": made.traits,
+            "sizes": made.sizes,
+        }
 
 
 def mean_difference(base: Path, others: list[Path]) -> float:

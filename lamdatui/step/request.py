@@ -55,7 +55,11 @@ class StepRequest(TypedDict):
     tasks: list[TaskSource]
     """Files of the run's tasks: for data actions that keep their rows out of training data."""
     small: bool
-    """After an attempt that ran out of memory: smaller micro-batches, the same effective batch."""
+    """After an attempt that ran out of memory: smaller micro-batches where there is no `plan`, fewer answers at once, smaller shards."""
+    plan: NotRequired[dict[str, Any] | None]
+    """How the work is laid out in memory (`lamdatui.domain.plans.Plan`)."""
+    checkpoint_minutes: NotRequired[float]
+    """Between two checkpoints of training."""
     always: bool
     """Hash every input at each look, however large: the profile's `verify: always`."""
 
@@ -114,6 +118,7 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
             path=f"store:{digest}",
             trial=number,
             chars=manifest["chars"],
+            longest=manifest.get("longest", 0),
             bytes=size,
         )
     first = next(slot.name for slot in kind.slots if slot.takes_models and not slot.base_only)
@@ -134,4 +139,5 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
         tokenizer=manifest.get("tokenizer", parent.tokenizer),
         bytes=size,
         traits=manifest.get("traits", parent.traits),
+        sizes=tuple(manifest.get("sizes", parent.sizes)),
     )

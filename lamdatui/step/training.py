@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
+from lamdatui.actionkit.memory import tile_tokens
 from lamdatui.base.faults import fault
 from lamdatui.step.errors import StepError
 
@@ -49,6 +50,13 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
+def bound_tiles(vocabulary: int) -> None:
+    """Let TRL compute the output layer for fewer tokens at once where no kernel does it in place; for the rest of this process."""
+    from trl.kernels import chunked_logprob
+
+    chunked_logprob.TOKEN_CHUNK_SIZE = tile_tokens(vocabulary)
+
+
 class Reports(Protocol):
     """Where a trainer's numbers go: the step's context."""
 
@@ -64,13 +72,15 @@ class Reports(Protocol):
 class MetricsCallback(TrainerCallback):
     """Writes metrics.jsonl from the trainer's log and refuses to go on from a value that is not finite."""
 
-    def __init__(self, step: Reports) -> None:
+    def __init__(self, step: Reports, first: int = 0) -> None:
         self.step = step
+        self.first = first
+        """The optimiser step that the training goes on from."""
         self.began = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.began = time.monotonic()
-        self.step.metric(phase="train", step=0, max_steps=state.max_steps)
+        self.step.metric(phase="train", step=self.first, max_steps=state.max_steps)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         logs = logs or {}

@@ -79,6 +79,8 @@ def forecast(estimate: Mapping[str, Any]) -> list[Span]:
         f"{size(estimate.get('memory_bytes'))} memory",
         f"{size(estimate.get('disk_bytes'))} disk",
     ]
+    if plan := estimate.get("plan"):
+        parts.append(str(plan))
     steps = estimate.get("measured")
     grounds = f" (from {steps} measured step{'s' if steps != 1 else ''})" if steps else ""
     return [(" · ".join(parts), "plain"), (grounds, "dim")]

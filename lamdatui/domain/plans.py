@@ -1,0 +1,39 @@
+"""How the work of a training step is laid out in memory. Pure; it changes what is learned by rounding only, so no digest covers it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The effective batch is `micro_batch` × `accumulation`, and the user's."""
+
+    micro_batch: int
+    """Rows of one forward and backward pass."""
+    accumulation: int
+    """Passes before an optimiser step."""
+    checkpointing: bool
+    """Whether activations are computed again for the backward pass, instead of being kept: a third more work."""
+    sampled: int = 0
+    """Answers that are sampled at once, where a step samples."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; `plan_from_json` reads it back."""
+        return asdict(self)
+
+    def describe(self) -> str:
+        """`micro-batch 2 × 4, checkpointing`."""
+        return f"micro-batch {self.micro_batch} × {self.accumulation}{', checkpointing' if self.checkpointing else ''}"
+
+
+def plan_from_json(data: Mapping[str, Any] | None) -> Plan | None:
+    """The plan that `Plan.to_json` wrote. Raises KeyError or TypeError for something else."""
+    return None if data is None else Plan(**{name: data[name] for name in Plan.__slots__ if name in data})
+
+
+def divisors(batch: int) -> list[int]:
+    """Sizes of micro-batches that make up a batch, the largest first."""
+    return [size for size in range(batch, 0, -1) if batch % size == 0]

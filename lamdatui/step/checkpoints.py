@@ -1,0 +1,144 @@
+"""Checkpoints of a training step: what an attempt that was cut off leaves, and another one goes on from.
+
+They lie in the store by the digest of the work, `checkpoints/DIGEST/STEP`: weights, optimiser, schedule, random states and place in the data, as
+transformers' Trainer writes and reads them. A folder without its sealed manifest, or with other bytes than that says, is none. They go when
+the result is published.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import TrainerCallback
+
+from lamdatui.base.faults import fault
+from lamdatui.base.fingerprint import hashes
+from lamdatui.base.jsonio import Damaged, fsync_dir, fsync_tree, read_record, write_record
+from lamdatui.step import stop
+from lamdatui.store.artifacts import MANIFEST
+from lamdatui.store.checkpoints import folder_of, kept_steps
+
+KEPT = "kept.json"
+NEWEST = 2
+"""As many stay: should the newest be damaged, the one before it is taken."""
+
+
+class Keeps(Protocol):
+    """What a method remembers from one optimiser step to the next, beside what the trainer does."""
+
+    def keep(self) -> Any:
+        """As JSON."""
+        ...
+
+    def restore(self, kept: Any) -> None:
+        """Go on from what `keep` gave."""
+        ...
+
+
+class Checkpoints:
+    """Those of one work. `say` hears of what is wrong with one; every `seconds` one is written, and when `stop_asked` says so."""
+
+    def __init__(
+        self, root: Path, digest: str, seconds: float, say: Callable[[str], None], stop_asked: Callable[[], bool]
+    ) -> None:
+        self.folder = folder_of(root, digest)
+        self.digest = digest
+        self.seconds = seconds
+        self.say = say
+        self.stop_asked = stop_asked
+        self.held: Mapping[str, Keeps] = {}
+
+    def newest(self) -> Path | None:
+        """The newest that is whole; damaged ones are removed and named in the log."""
+        for step in reversed(kept_steps(self.folder)):
+            path = self.folder / str(step)
+            try:
+                told = read_record(path / MANIFEST)
+                files = {name: path / name for name in told["files"]}
+                found = hashes(list(files.values()), always=True)
+                wrong = [name for name, file in files.items() if found.get(file) != told["files"][name]]
+                if told["digest"] == self.digest and not wrong:
+                    return path
+            except (OSError, Damaged, KeyError, TypeError) as error:
+                wrong = [str(error)]
+            self.say(f"the checkpoint of step {step} is damaged ({', '.join(wrong)[:200]}): it is not used")
+            shutil.rmtree(path, ignore_errors=True)
+        return None
+
+    def restore(self, path: Path) -> None:
+        """Give what is held beside the trainer its state back."""
+        kept = json.loads((path / KEPT).read_text(encoding="utf-8"))
+        for name, item in self.held.items():
+            if name in kept:
+                item.restore(kept[name])
+
+    def take(self, written: Path, step: int) -> None:
+        """Make what the trainer wrote the checkpoint of an optimiser step: whole and durable before it has its name."""
+        (written / KEPT).write_text(json.dumps({name: item.keep() for name, item in self.held.items()}), encoding="utf-8")
+        files = [file for file in sorted(written.rglob("*")) if file.is_file()]
+        found = hashes(files, always=True)
+        fsync_tree(written)
+        fault("checkpoint.before-manifest")
+        about = {"digest": self.digest, "step": step, "files": {str(file.relative_to(written)): found[file] for file in files}}
+        write_record(written / MANIFEST, about)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target = self.folder / str(step)
+        shutil.rmtree(target, ignore_errors=True)
+        fault("checkpoint.before-rename")
+        os.rename(written, target)
+        fsync_dir(self.folder)
+        for older in kept_steps(self.folder)[:-NEWEST]:
+            shutil.rmtree(self.folder / str(older), ignore_errors=True)
+        fault("checkpoint.after-rename")
+
+
+class CheckpointCallback(TrainerCallback):
+    """Has the trainer write one when it is time, and ends the training after it when a stop was asked for."""
+
+    def __init__(self, checkpoints: Checkpoints, stopped: type[BaseException]) -> None:
+        self.checkpoints = checkpoints
+        self.stopped = stopped
+        self.written = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.written = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        stop.step_ended()
+        due = time.monotonic() - self.written >= self.checkpoints.seconds
+        if (due and state.global_step < state.max_steps) or self.checkpoints.stop_asked():
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        began = time.monotonic()
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self.checkpoints.take(written, state.global_step)
+        self.written = time.monotonic()
+        self.checkpoints.say(f"checkpoint at step {state.global_step}, in {self.written - began:.1f} s")
+        if self.checkpoints.stop_asked():
+            raise self.stopped
+
+
+class KeptRandom:
+    """The state of a `random.Random` that a method draws from."""
+
+    def __init__(self, draw: Any) -> None:
+        self.draw = draw
+
+    def keep(self) -> Any:
+        version, numbers, rest = self.draw.getstate()
+        return [version, list(numbers), rest]
+
+    def restore(self, kept: Any) -> None:
+        self.draw.setstate((kept[0], tuple(kept[1]), kept[2]))
+
+
+def names(items: Sequence[Any]) -> dict[str, Keeps]:
+    """Items by the names of their classes."""
+    return {type(item).__name__: item for item in items}
