@@ -93,12 +93,12 @@ def running_step(state) -> bool:
     return bool(record and Identity(record.pid, record.start_time, record.boot_id).process())
 
 
-def test_a_killed_step_is_a_failed_trial_with_its_class(lab_profile, cli: Commands) -> None:
+def test_a_step_that_is_killed_again_and_again_is_a_failed_trial_with_its_class(lab_profile, cli: Commands) -> None:
     profile = lab_profile(("max_steps: { default: 40,", "max_steps: { default: 400,"))
     process = cli.popen(*run_words(profile, "step", 1))
-    state = wait_for(cli, "step", running_step)
-    record = next(step for step in state.steps.values() if step.trial)
-    os.kill(record.pid, signal.SIGKILL)
+    for key in ("1/1", "1/2"):
+        state = wait_for(cli, "step", lambda state, key=key: key in state.steps and running_step(state))
+        os.kill(state.steps[key].pid, signal.SIGKILL)
     process.communicate(timeout=120)
     assert process.returncode == 0
     trial = cli.show("step")["trials"][0]

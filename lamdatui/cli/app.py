@@ -161,6 +161,18 @@ def stop(
 
 
 @app.command()
+def cancel(
+    run: Run,
+    trial: Annotated[int, typer.Argument(min=1, help="Its number; only the trial at work can be cancelled.")],
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """End the step of one trial, which fails then; the search goes on."""
+    from lamdatui.cli.commands import cancel_trial
+
+    cancel_trial(run, runs_dir, trial)
+
+
+@app.command()
 def show(
     run: Run,
     planner: Annotated[

@@ -254,6 +254,16 @@ def stop_run(run: str, runs_dir: Path, when: str) -> None:
     complain(f"stopping {'after the running step' if when == 'after-step' else 'now'}")
 
 
+def cancel_trial(run: str, runs_dir: Path, number: int) -> None:
+    """Ask a run's engine to end the step of a trial."""
+    run_dir = rundir.find_run(run, runs_dir)
+    if not rundir.is_alive(run_dir):
+        raise LamdatuiError("no engine is at work on this run", where=str(run_dir), exit_code=EXIT_FAILED)
+    rundir.check_answers(run_dir)
+    asyncio.run(_command(run_dir, "cancel", number=number))
+    complain(f"cancelling trial {number}")
+
+
 def pick(runs_dir: Path) -> int:
     """The start screen: runs, profiles, this machine. Raises LamdatuiError where there is no terminal for it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):

@@ -30,12 +30,13 @@ from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import Slots, StepOutcome, StepRunner, is_out_of_memory
+from lamdatui.engine.steps import Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.step.request import StepRequest, result_object
 from lamdatui.store.artifacts import Store
+from lamdatui.store.checkpoints import newest_step
 from lamdatui.store.journal import Journal
 
 
@@ -151,11 +152,19 @@ class Loop:
             request["device"] = device
             layouts = Layouts(self.machine, self.workspace.types, self.state.pool)
             again = layouts.lay_out(request, self.runner.ran_out(name))
+            patience = Patience(lambda: newest_step(self.store.root, request["digest"]))
             outcome = await self.runner.ensure(name, request)
-            while again and is_out_of_memory(outcome) and not self.state.stopping:
-                layouts.ran_out(request)
-                again = layouts.lay_out(request, self.runner.ran_out(name))
-                self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
+            while not self.state.stopping:
+                if again and is_out_of_memory(outcome):
+                    layouts.ran_out(request)
+                    again = layouts.lay_out(request, self.runner.ran_out(name))
+                    self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
+                elif was_killed(outcome) and patience.allows():
+                    reached = newest_step(self.store.root, request["digest"])
+                    how = f"it goes on from step {reached}" if reached else "it begins again"
+                    self.problem("step", f"{outcome['error']['message']}; {how}")
+                else:
+                    break
                 outcome = await self.runner.run(name, request)
             return outcome
 

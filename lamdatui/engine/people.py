@@ -72,6 +72,8 @@ class People:
                 self._mode(args["mode"])
             case "stop":
                 self._stop(args["when"])
+            case "cancel":
+                self._cancel(args.get("number"))
             case "policy":
                 switch = loop.selection.prepared(str(args["name"]))
                 loop.record(("policy.changed", {"name": args["name"], "by": self._by}))
@@ -154,6 +156,14 @@ class People:
         self._loop.approvals.release("stop")
         if when == "now":
             self._loop.runner.stop()
+
+    def _cancel(self, number: object) -> None:
+        """End the step of a trial, which fails then; the search goes on. Raises LamdatuiError when it is not at work."""
+        runner, trial = self._loop.runner, self._state.open_trial
+        if trial is None or trial.status != "running" or number not in (None, trial.number):
+            at_work = f"trial {trial.number} is" if trial is not None and trial.status == "running" else "no trial is"
+            raise LamdatuiError(f"trial {number} is not at work: {at_work}", fix="lamdatui show RUN lists them")
+        runner.cancel(self._by)
 
     # --- what the planner is told --------------------------------------------------------------------------------
 

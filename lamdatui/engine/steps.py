@@ -28,6 +28,7 @@ from lamdatui.wire.lastwords import LOW_BYTES
 POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0
 EXIT_POLLS = 100
+GONE = "the step's process ended"
 StepOutcome = dict[str, Any]
 
 
@@ -43,6 +44,32 @@ def is_out_of_memory(outcome: StepOutcome) -> bool:
     """Whether an attempt failed for want of memory, whatever it was doing."""
     error = outcome.get("error")
     return outcome["status"] == "failed" and bool(error) and error["class"].startswith("oom-")
+
+
+def was_killed(outcome: StepOutcome) -> bool:
+    """Whether an attempt ended without a word: somebody killed it, the machine went down, or there was no memory left."""
+    error = outcome.get("error")
+    return outcome["status"] == "failed" and bool(error) and error["class"] == "killed" and error["message"].startswith(GONE)
+
+
+class Patience:
+    """With attempts at one work that are killed: another one is worth while if they get on, or once if they do not.
+
+    `progress`: the optimiser step of its newest checkpoint.
+    """
+
+    def __init__(self, progress: Callable[[], int]) -> None:
+        self._progress = progress
+        self._reached = progress()
+        self._deaths = 0
+
+    def allows(self) -> bool:
+        """After one more attempt that was killed."""
+        reached = self._progress()
+        if reached > self._reached:
+            self._reached, self._deaths = reached, 0
+        self._deaths += 1
+        return self._deaths == 1
 
 
 class Slots:
@@ -81,6 +108,8 @@ class StepRunner:
         self.limits = limits or StepsSpec()
         self.current: Identity | None = None
         self.stop_requested = False
+        self.cancelled_by = ""
+        """Who does not want the running step any more."""
 
     def directory(self, key: str) -> Path:
         """Where an attempt's files are."""
@@ -160,6 +189,9 @@ class StepRunner:
         finally:
             self.current = None
             tail.cancel()
+        if self.cancelled_by and outcome["status"] != "ok":
+            outcome = {**outcome, "error": {"class": "cancelled", "message": f"cancelled by {self.cancelled_by}"}}
+        self.cancelled_by = ""
         if outcome == UNREADABLE:
             self._note(f"step {record.key}: {UNREADABLE['error']['message']}; it is done again")
         if verdict is not None and outcome["status"] != "ok":
@@ -175,7 +207,7 @@ class StepRunner:
         while (process := identity.process()) is not None:
             if verdict is None and (verdict := watch.look(process)) is not None:
                 self.ask_to_end()
-            if asked is None and (verdict or self.stop_requested):
+            if asked is None and (verdict or self.stop_requested or self.cancelled_by):
                 asked = time.monotonic()
             if asked is not None and time.monotonic() - asked > GRACE_SECONDS:
                 self.kill()
@@ -231,7 +263,7 @@ class StepRunner:
             how += " (somebody killed it, or the kernel did for want of memory)"
         if (free := shutil.disk_usage(self.run_dir).free) < LOW_BYTES:
             return _failed("disk", f"the step's process ended: the disk is full ({free / 2**20:.1f} MiB free)")
-        return _failed("killed", f"the step's process ended: {how}")
+        return _failed("killed", f"{GONE}: {how}")
 
     def _end(self, record: StepRecord, outcome: StepOutcome) -> StepOutcome:
         fault("step.before-end")
@@ -253,6 +285,11 @@ class StepRunner:
     def stop(self) -> None:
         """Ask the running step to stop cleanly; a step that starts later is asked too."""
         self.stop_requested = True
+        self.ask_to_end()
+
+    def cancel(self, by: str) -> None:
+        """End the running step alone: the search goes on."""
+        self.cancelled_by = by
         self.ask_to_end()
 
     def ask_to_end(self) -> None:

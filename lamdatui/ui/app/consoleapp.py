@@ -187,6 +187,22 @@ class ConsoleApp(ShellApp[int]):
     def action_pause(self) -> None:
         self.send("resume" if self.view.run.paused else "pause", {})
 
+    def action_cancel_trial(self) -> None:
+        """Ask once more, then end the step of the trial that is at work."""
+        trial = self.view.run.open_trial
+        if trial is None or trial.status != "running":
+            self.notify("No trial is at work.")
+            return
+        choices = {"": "No, let it go on", "cancel": "Yes, end it"}
+        text = "The trial fails, its checkpoint stays, and the search goes on with the next one."
+        number = trial.number
+
+        def chosen(choice: str | None) -> None:
+            if choice == "cancel":
+                self.send("cancel", {"number": number})
+
+        self._choose(f"Cancel trial {number}?", text, choices, chosen)
+
     def action_hold(self) -> None:
         self.send("mode", {"mode": "ask"}, accepted=partial(self.notify, "Mode ask: nothing more starts unasked."))
 
