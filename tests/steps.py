@@ -31,6 +31,8 @@ class Lab:
         self.store = Store(folder / "store")
         self.registry = load_registry()
         self.state = RunState(pool=ObjectPool())
+        self.extra: dict[str, Any] = {}
+        """What requests say besides."""
         for name in ("llama", "phi"):
             self.add_model(name, lab / name)
         for path in sorted((lab / "data").glob("*.jsonl")):
@@ -98,7 +100,7 @@ class Lab:
         request |= {"store": str(self.store.root), "device": "cpu", "dtype": self.dtype}
         request |= {"threads": self.threads, "small": small, "always": False}
         request["tasks"] = [{"path": str(path), "digest": ""} for path in sorted((self.lab / "tasks").glob("*.jsonl"))]
-        write_request(folder, request)
+        write_request(folder, request | self.extra)
         self.execute(folder)
         return json.loads((folder / "outcome.json").read_text()), folder, action
 

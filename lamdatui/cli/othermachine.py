@@ -12,7 +12,7 @@ from lamdatui.actionkit.timings import Timings
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import PROCESS_BYTES, BoundType, Estimate
 from lamdatui.domain.objects import ObjectPool
-from lamdatui.engine.fitting import children, example, fitted
+from lamdatui.engine.fitting import PACKAGE, children, example, fitted
 from lamdatui.engine.machine import Machine
 from lamdatui.inputs.profile import Profile
 from lamdatui.inputs.workspace import Workspace
@@ -70,7 +70,7 @@ def on_machine(told: Told, profile: Profile, space: Workspace) -> Json:
 
 
 def _action(bound: BoundType, pool: ObjectPool, machine: Machine) -> Json:
-    inputs = example(bound, pool)
+    inputs = example(bound, pool, machine.device)
     if inputs is None:
         return {
             "offered": False,
@@ -83,7 +83,7 @@ def _action(bound: BoundType, pool: ObjectPool, machine: Machine) -> Json:
         params["replay_fraction"] = 0.0
     call = machine.call(bound, inputs, params, pool)
     plan, cost = machine.plan(bound, call)
-    missing = [text for text in bound.problems(inputs, params, pool, machine.device) if "bitsandbytes" not in text]
+    missing = [text for text in bound.problems(inputs, params, pool, machine.device) if PACKAGE not in text]
     method = f"method {params['method']}" if "method" in params else ""
     words = ", ".join(filter(None, (method, plan.describe() if plan else "")))
     reason = missing[0] if missing else machine.lacks(cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
@@ -11,23 +12,29 @@ from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.engine.machine import Machine
 
 OVER, INSTEAD = "lora", "qlora"
+TRIES = 8
+"""Objects of a slot that are looked at."""
+PACKAGE = "bitsandbytes"
 
 
-def example(bound: BoundType, pool: ObjectPool) -> Inputs | None:
-    """The first objects that fill a type's slots; None where there are too few."""
-    found: dict[str, tuple[str, ...]] = {}
+def example(bound: BoundType, pool: ObjectPool, device: str) -> Inputs | None:
+    """Objects that fill a type's slots, and pass its check where some do; None where there are too few."""
+    options = []
     for slot in bound.type.slots:
         if slot.takes_models:
             fitting = [model.id for model in pool.models if model.trial is None or not slot.base_only]
+            # A merge is of what trials made.
+            fitting.sort(key=lambda name: slot.kind == "models" and pool.items[name].trial is None)
         else:
             fitting = [data.id for data in pool.datasets if not slot.formats or data.format in slot.formats]
-        if len(fitting) < slot.least:
-            return None
-        # What one slot has taken is left to it: a merge's base is none of its models.
-        used = {name for ids in found.values() for name in ids}
-        fitting.sort(key=lambda name: (name in used, slot.kind == "models" and pool.items[name].trial is None))
-        found[slot.name] = tuple(fitting[: slot.least])
-    return found
+        options.append(list(itertools.islice(itertools.combinations(fitting, slot.least), TRIES)))
+    first = None
+    for picked in itertools.islice(itertools.product(*options), TRIES**2):
+        inputs = {slot.name: ids for slot, ids in zip(bound.type.slots, picked, strict=True)}
+        first = first or inputs
+        if not any(PACKAGE not in problem for problem in bound.problems(inputs, bound.defaults(), pool, device)):
+            return inputs
+    return first
 
 
 def has_room(bound: BoundType, call: Call, machine: Machine) -> bool:
@@ -49,13 +56,13 @@ def fitted(
     `given`: hyperparameters that the profile sets, by type; what it sets stays. `packages`: take it that bitsandbytes is installed.
     """
     found = dict(types)
-    if not machine.device.startswith("cuda") or not (packages or importlib.util.find_spec("bitsandbytes")):
+    if not machine.device.startswith("cuda") or not (packages or importlib.util.find_spec(PACKAGE)):
         return found
     for name, bound in types.items():
         method = next((param for param in bound.params if param.name == "method"), None)
         if method is None or method.default != OVER or "method" in given.get(name, ()):
             continue
-        if (inputs := example(bound, pool)) is None:
+        if (inputs := example(bound, pool, machine.device)) is None:
             continue
         other = bound.narrow("method", INSTEAD)
         calls = (machine.call(each, inputs, each.defaults(), pool) for each in (bound, other))

@@ -19,6 +19,8 @@ from lamdatui.store.artifacts import read_manifest
 
 GPU_SHARE = 0.97
 """Of a GPU's memory; the driver keeps some."""
+MORE = 1.02
+"""What ran out of memory wanted so much of what was there, at least."""
 SMALLER = 0.85
 """After an attempt that ran out of memory, the next plan takes at most this share of what it was expected to take."""
 
@@ -93,7 +95,7 @@ class Machine:
         """Let later forecasts know that the work, with its plan, did not fit into what was there."""
         plain = bound.estimate(call)
         if plain.memory_bytes is not None:
-            took = max(self.room_bytes, int(plain.memory_bytes / SMALLER))
+            took = max(int(self.now().room_bytes * MORE), int(plain.memory_bytes / SMALLER))
             self._add(bound, call, Estimate(None, plain.memory_bytes), 0.0, took)
 
     def measured(self, bound: BoundType, call: Call, outcome: Mapping[str, Any]) -> None:

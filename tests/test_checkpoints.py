@@ -1,0 +1,202 @@
+"""Training that is cut off and goes on: the same weights to the last bit, and no checkpoint that is not whole is taken."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lamdatui.step.files import LOG, write_request
+from lamdatui.store.checkpoints import folder_of, kept_steps
+from tests.conftest import Commands
+from tests.steps import Lab
+from tests.test_run import wait_for
+
+STEP = (
+    "import sys; from pathlib import Path; from lamdatui.config.resources import load_registry; from lamdatui.step.child import enter, run_step; "
+    "enter(Path(sys.argv[1])); run_step(Path(sys.argv[1]), load_registry())"
+)
+SHORT = 0.001
+"""Minutes between two checkpoints."""
+METHODS: dict[str, tuple[str, dict[str, list[str]], dict[str, Any]]] = {
+    "lora": (
+        "sft",
+        {"model": ["llama"], "dataset": ["call_replay"]},
+        {"max_steps": 60, "batch_size": 16, "neftune_alpha": 5.0},
+    ),
+    "full": ("sft", {"model": ["llama"], "dataset": ["call_replay"]}, {"max_steps": 60, "batch_size": 16, "method": "full"}),
+    "dpo": ("dpo", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
+    "kto": ("kto", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
+    "orpo": ("orpo", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
+    "grpo": (
+        "grpo",
+        {"model": ["llama"], "dataset": ["verify"]},
+        {"method": "full", "max_steps": 20, "batch_size": 16, "samples": 4, "max_new_tokens": 12, "learning_rate": 2e-4},
+    ),
+    "distill": (
+        "distill",
+        {"model": ["llama"], "teacher": ["phi"], "dataset": ["call_replay"]},
+        {"method": "full", "max_steps": 20, "max_new_tokens": 12, "on_policy": 0.5},
+    ),
+}
+
+
+class Cut(Lab):
+    """A lab whose steps run in processes of their own; the first is ended by `number` (if any) as soon as `when` says so of its directory."""
+
+    def __init__(self, lab: Path, folder: Path, number: int = 0, when: Callable[[Path], bool] = lambda _: False) -> None:
+        super().__init__(lab, folder)
+        self.number, self.when = number, when
+        self.between: Callable[[], None] = lambda: None
+        """What happens after the first attempt."""
+        self.attempts: list[Path] = []
+
+    def execute(self, folder: Path) -> None:
+        request = json.loads((folder / "action.json").read_text())
+        request.pop("seal", None)
+        for attempt in range(2 if self.number else 1):
+            place = folder.parent / f"{folder.name}.{attempt}"
+            place.mkdir()
+            write_request(place, {**request, "checkpoint_minutes": SHORT})
+            self.attempts.append(place)
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            with subprocess.Popen([sys.executable, "-W", "ignore", "-c", STEP, str(place)], env=environment) as process:
+                if self.number and not attempt:
+                    while process.poll() is None and not self.when(place):
+                        time.sleep(0.005)
+                    process.send_signal(self.number)
+                process.wait(timeout=120)
+            if not attempt:
+                self.between()
+        shutil.copy(self.attempts[-1] / "outcome.json", folder / "outcome.json")
+
+
+def steps_of(attempt: Path) -> list[int]:
+    """The optimiser steps in an attempt's metrics, in their order."""
+    records = map(json.loads, (attempt / "metrics.jsonl").read_text().splitlines())
+    return [record["step"] for record in records if record["phase"] == "train"]
+
+
+def weights(steps: Lab, action: dict[str, Any]) -> str:
+    """Digest of the weights that an action made."""
+    found = hashlib.sha256()
+    for file in sorted((steps.store.root / "objects" / action["digest"]).glob("*.safetensors")):
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def has_checkpoint_of(step: int) -> Callable[[Path], bool]:
+    """Whether an attempt's log tells of a checkpoint at this optimiser step or later, written in that attempt."""
+
+    def when(place: Path) -> bool:
+        log = (place / LOG).read_text() if (place / LOG).exists() else ""
+        told = [
+            int(line.rpartition("checkpoint at step ")[2].split(",")[0])
+            for line in log.splitlines()
+            if "checkpoint at step" in line
+        ]
+        return any(number >= step for number in told)
+
+    return when
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_training_that_was_killed_makes_the_same_weights(lab: Path, tmp_path: Path, method: str) -> None:
+    kind, inputs, params = METHODS[method]
+    whole, cut = Cut(lab, tmp_path / "whole"), Cut(lab, tmp_path / "cut", signal.SIGKILL, has_checkpoint_of(5))
+    outcome, _, action = whole.attempt(kind, inputs, **params)
+    again, _, _ = cut.attempt(kind, inputs, **params)
+    assert outcome["status"] == again["status"] == "ok", (outcome, again)
+    assert weights(whole, action) == weights(cut, action)
+    first, second = map(steps_of, cut.attempts)
+    # At most what was trained after the newest checkpoint is done again.
+    assert 0 < second[0] <= first[-1]
+    assert second[-1] == params["max_steps"]
+    assert not folder_of(cut.store.root, action["digest"]).exists()
+
+
+def test_a_stop_writes_a_checkpoint_first(lab: Path, tmp_path: Path) -> None:
+    kind, inputs, params = METHODS["lora"]
+    cut = Cut(lab, tmp_path, signal.SIGTERM, has_checkpoint_of(3))
+    outcome, _, action = cut.attempt(kind, inputs, **params)
+    assert json.loads((cut.attempts[0] / "outcome.json").read_text())["error"]["message"] == "stopped on request"
+    first, second = map(steps_of, cut.attempts)
+    assert second[0] == first[-1] and outcome["status"] == "ok"
+    assert kept_steps(folder_of(cut.store.root, action["digest"])) == []
+
+
+@pytest.mark.parametrize("damage", ["flipped", "torn", "no manifest"])
+def test_a_damaged_checkpoint_is_not_taken_but_the_one_before_it(lab: Path, tmp_path: Path, damage: str) -> None:
+    kind, inputs, params = METHODS["lora"]
+    cut = Cut(lab, tmp_path, signal.SIGKILL, has_checkpoint_of(10))
+    broken: list[int] = []
+
+    def break_newest() -> None:
+        (folder,) = (cut.store.root / "checkpoints").iterdir()
+        newest = folder / str(kept_steps(folder)[-1])
+        broken.append(int(newest.name))
+        file = newest / "optimizer.pt"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        if damage == "no manifest":
+            (newest / "manifest.json").unlink()
+        else:
+            file.write_bytes(data[: len(data) // 2] if damage == "torn" else data)
+
+    cut.between = break_newest
+    outcome, _, action = cut.attempt(kind, inputs, **params)
+    assert outcome["status"] == "ok"
+    assert 0 < steps_of(cut.attempts[1])[0] < broken[0]
+    told = f"the checkpoint of step {broken[0]} is damaged" in (cut.attempts[1] / LOG).read_text()
+    assert told == (damage != "no manifest")
+    whole = Cut(lab, tmp_path / "whole")
+    _, _, same = whole.attempt(kind, inputs, **params)
+    assert weights(whole, same) == weights(cut, action)
+
+
+LONG = ("max_steps: { default: 40,", "max_steps: { default: 300,")
+OFTEN = ("dtype: float32", "dtype: float32\nsteps: { checkpoint_minutes: 0.005 }")
+
+
+def running(cli: Commands, name: str) -> Any:
+    """The first attempt's record, once it has written a checkpoint."""
+    log = cli.runs / name / "steps" / "1" / "1" / LOG
+    state = wait_for(cli, name, lambda _: log.exists() and "checkpoint at step" in log.read_text())
+    return state.steps["1/1"]
+
+
+def test_a_killed_step_of_a_run_goes_on_as_another_attempt(lab_profile, cli: Commands) -> None:
+    profile = lab_profile(LONG, OFTEN)
+    process = cli.popen("run", str(profile), "--name", "r", "--headless", "--mode", "auto", "--max-trials", "1")
+    os.kill(running(cli, "r").pid, signal.SIGKILL)
+    process.communicate(timeout=300)
+    shown = cli.show("r")
+    assert shown["trials"][0]["status"] == "done"
+    assert any("it goes on from step" in problem["message"] for problem in shown["problems"])
+    second = steps_of(cli.runs / "r" / "steps" / "1" / "2")
+    assert second[0] > 0
+
+
+def test_cancel_ends_one_step_and_the_search_goes_on(lab_profile, cli: Commands) -> None:
+    profile = lab_profile(LONG, OFTEN)
+    process = cli.popen("run", str(profile), "--name", "c", "--headless", "--mode", "auto", "--max-trials", "2")
+    running(cli, "c")
+    refused = cli("cancel", "c", "7")
+    assert refused.returncode == 1 and "trial 7 is not at work: trial 1 is" in refused.stderr
+    assert cli("cancel", "c", "1").returncode == 0
+    process.communicate(timeout=300)
+    first, second = cli.show("c")["trials"]
+    assert (first["status"], first["error"]["class"]) == ("failed", "cancelled")
+    assert second["status"] == "done"
+    late = cli("cancel", "c", "2")
+    assert late.returncode != 0 and "no engine is at work" in late.stderr
