@@ -15,7 +15,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 from lamdatui.domain.objects import ROWS, read_traits
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Distill(ActionType):
         Param("temperature", "float", 1.0, "of sampling, and of both distributions in the loss", low=0.01, high=10.0),
         Param("max_new_tokens", "int", 256, "longer answers are cut", low=1, high=65536, unit="tokens"),
         *TRAINING_PARAMS,
+        *LENGTH_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 from lamdatui.datafiles import question_parts
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ COMMON = (
     *TRAINING_PARAMS,
     Param("max_length", "int", 1024, "longer rows are cut; 0: none is", low=0, high=1_048_576, unit="tokens"),
     Param("warmup_ratio", "float", 0.1, "share of the steps in which the learning rate rises", low=0.0, high=1.0),
+    *LENGTH_PARAMS,
 )
 MOST_ROWS = 65_536
 """Rows that KTO lays out in advance when its dataset has fewer, which the trainer repeats; of more rows, so many random ones are taken."""
@@ -163,6 +164,10 @@ class Kto(ActionType):
 
     def plans(self, call: Call) -> list[Plan]:
         return _plans(call, answers=1, together=2)
+
+    def epoch_rows(self, call: Call) -> float:
+        data = call.dataset("dataset")
+        return data.rows * (2 if data.format == "preference" else 1)
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.kto_config import KTOConfig

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -194,6 +194,7 @@ class Grpo(ActionType):
             allowed=("dapo", "grpo", "dr_grpo"),
         ),
         *TRAINING_PARAMS,
+        *LENGTH_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -204,6 +205,9 @@ class Grpo(ActionType):
 
     def plans(self, call: Call) -> list[Plan]:
         return _plans(call)
+
+    def epoch_rows(self, call: Call) -> float:
+        return call.dataset("dataset").rows * int(call.params["samples"])
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.grpo_config import GRPOConfig
@@ -226,6 +230,7 @@ class Rloo(ActionType):
         *SAMPLING,
         Param("beta", "float", 0.0, "KL divergence from the parent, taken off the reward; 0: none", low=0.0, high=10.0),
         *TRAINING_PARAMS,
+        *LENGTH_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -237,6 +242,9 @@ class Rloo(ActionType):
 
     def plans(self, call: Call) -> list[Plan]:
         return _plans(call)
+
+    def epoch_rows(self, call: Call) -> float:
+        return call.dataset("dataset").rows * int(call.params["samples"])
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.rloo_config import RLOOConfig

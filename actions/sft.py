@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -60,6 +60,7 @@ class Sft(ActionType):
             low=0.01,
             high=1.0,
         ),
+        *LENGTH_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -90,6 +91,10 @@ class Sft(ActionType):
         if call.params["packing"]:
             return [Plan(1, size, again) for again in (False, True)]
         return costs.plans(call, size, tokens=costs.row_tokens(call))
+
+    def epoch_rows(self, call: Call) -> float:
+        # What `data_fraction` leaves out, it takes off the steps.
+        return call.dataset("dataset").rows / (1 - float(call.params["replay_fraction"]))
 
     def run(self, step: StepContext) -> None:
         from trl.trainer.sft_config import SFTConfig

@@ -17,7 +17,9 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import BoundType, Call
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, Shape
 from lamdatui.domain.plans import Plan, divisors, plan_from_json
+from lamdatui.domain.state import RunState
 from lamdatui.engine.fitting import fitted
+from lamdatui.engine.judging import Known, judge
 from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
 from tests.conftest import Commands
@@ -227,10 +229,49 @@ def test_what_another_machine_would_offer_is_told_from_headers_alone(
     assert sft["offered"] and 15 * GIB < sft["gpu_bytes"] < 24 * GIB and "micro-batch" in sft["plan"]
     assert machine["actions"]["merge_linear"]["offered"] and machine["actions"]["evaluation"]["offered"]
     distill = machine["actions"]["distill"]
-    assert distill["offered"] and "method qlora" in distill["plan"], "teacher and student have no room beside each other otherwise"
+    assert distill["offered"] and "method qlora" in distill["plan"], (
+        "teacher and student have no room beside each other otherwise"
+    )
     plain = cli(*words, "--machine", "cuda 8 GiB x 2")
     assert "method qlora" in plain.stdout and "on cuda 8 GiB x 2, by formula" in plain.stdout
     assert "GiB of GPU memory; there are 7.8 GiB" in plain.stdout
     for wrong in ("tpu 24GiB", "cuda", "cuda 0GiB", "cuda 24GiB x 0"):
         refused = cli(*words, "--machine", wrong)
         assert refused.returncode == 2 and "is no machine" in refused.stderr and "Traceback" not in refused.stderr
+
+
+# --- how long --------------------------------------------------------------------------------------------------------
+
+
+def judged(kind: str, data: str, timings: Timings | None = None, **params: Any) -> Any:
+    machine = Machine("cuda", "bfloat16", 80 * GIB, None, timings or Timings())
+    bound = REGISTRY.get(kind)
+    state = RunState(seed=1, pool=pool(512))
+    return judge(bound, {"model": ("base",), "dataset": (data,)}, bound.fill(params), state, machine, Known(), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "params", "steps"),
+    [
+        ("sft", "s", {"epochs": 3, "batch_size": 8}, 375),
+        ("sft", "s", {"epochs": 0.5, "batch_size": 16}, 32),
+        ("dpo", "p", {"epochs": 1, "batch_size": 8}, 125),
+        ("kto", "p", {"epochs": 1, "batch_size": 16}, 125),
+        ("grpo", "v", {"epochs": 1, "batch_size": 32, "samples": 8}, 250),
+    ],
+)
+def test_epochs_are_steps_before_the_digest(kind: str, data: str, params: dict[str, Any], steps: int) -> None:
+    found = judged(kind, data, **params)
+    assert found.problems == () and found.action.params["max_steps"] == steps
+    assert found.action.params["epochs"] == 0
+    same = judged(kind, data, **{**params, "epochs": 0, "max_steps": steps})
+    assert same.action.digest == found.action.digest
+
+
+def test_minutes_are_steps_by_forecast() -> None:
+    plain = judged("sft", "s", max_steps=60)
+    assert plain.estimate and plain.estimate.seconds
+    found = judged("sft", "s", minutes=10)
+    assert found.action.params["minutes"] == 0
+    assert abs(found.action.params["max_steps"] - 600 * 60 / plain.estimate.seconds) < 0.06 * found.action.params["max_steps"]
+    assert "give one of them" in judged("sft", "s", minutes=10, epochs=1).problems[0]

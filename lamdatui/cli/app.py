@@ -161,6 +161,18 @@ def stop(
 
 
 @app.command()
+def prune(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without it, it is only shown.")] = False,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """What the store holds that no run needs: shown, and removed with --yes."""
+    from lamdatui.cli.prune import prune_store
+
+    prune_store(runs_dir, yes=yes, as_json=as_json)
+
+
+@app.command()
 def cancel(
     run: Run,
     trial: Annotated[int, typer.Argument(min=1, help="Its number; only the trial at work can be cancelled.")],
@@ -182,16 +194,9 @@ def show(
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """What a run has found so far."""
-    from lamdatui.cli.show import planner_report, table
-    from lamdatui.cli.show import show as describe
-    from lamdatui.wire import rundir
+    from lamdatui.cli.show import print_run
 
-    run_dir = rundir.find_run(run, runs_dir)
-    if planner and not as_json:
-        say(planner_report(run_dir))
-        return
-    found = describe(run_dir, rundir.is_alive(run_dir))
-    say_json(found) if as_json else say(table(found))
+    print_run(run, runs_dir, planner=planner, as_json=as_json)
 
 
 @app.command("runs")
@@ -240,13 +245,7 @@ def check(
 
     findings = check_profile(profile, overrides or [], runs_dir, complain, other=bool(machine))
     if machine:
-        found = check_other_machine(profile, overrides or [], machine, findings)
-        if as_json:
-            say_json({"checks": [finding.to_json() for finding in findings], "machine": found})
-        else:
-            from lamdatui.cli.othermachine import lines
-
-            say("\n".join([*map(str, findings), "", *lines(found)]))
+        check_other_machine(profile, overrides or [], machine, findings, as_json=as_json)
     else:
         say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):

@@ -8,7 +8,7 @@ import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -17,6 +17,7 @@ from lamdatui.actionkit.timings import Timings
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
+from lamdatui.base.output import say, say_json
 from lamdatui.cli.contents import look
 from lamdatui.cli.findings import MADE, Finding, Status, tried
 from lamdatui.config import resources
@@ -31,19 +32,24 @@ if TYPE_CHECKING:
     from lamdatui.engine.machine import Machine
 
 
-def check_other_machine(text: str, overrides: list[str], told: str, findings: list[Finding]) -> dict[str, Any]:
-    """What a profile would be offered on a machine that is told in words (`lamdatui.cli.othermachine`); no actions where what it names is bad.
+def check_other_machine(text: str, overrides: list[str], told: str, findings: list[Finding], *, as_json: bool) -> None:
+    """Print findings, and what a profile would be offered on a machine that is told in words (`lamdatui.cli.othermachine`).
 
-    Raises LamdatuiError for words that say no machine.
+    No actions where what the profile names is bad. Raises LamdatuiError for words that say no machine.
     """
-    from lamdatui.cli.othermachine import on_machine, read_machine
+    from lamdatui.cli.othermachine import lines, on_machine, read_machine
     from lamdatui.inputs.workspace import open_workspace
 
     machine = read_machine(told)
     profile = load_profile(find_profile(text), overrides)
     if any(finding.status == "bad" for finding in findings):
-        return {"device": machine.device, "memory_bytes": machine.memory_bytes, "count": machine.count, "actions": {}}
-    return on_machine(machine, profile, open_workspace(profile, headers_only=True))
+        found = {"device": machine.device, "memory_bytes": machine.memory_bytes, "count": machine.count, "actions": {}}
+    else:
+        found = on_machine(machine, profile, open_workspace(profile, headers_only=True))
+    if as_json:
+        say_json({"checks": [finding.to_json() for finding in findings], "machine": found})
+    else:
+        say("\n".join([*map(str, findings), "", *lines(found)]))
 
 
 def check_profile(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.output import say, say_json
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.store.journal import read_run, read_state
+from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
 
 TRIAL_FIELDS = (
@@ -68,6 +70,16 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "paused": {"by": state.paused_by, "reason": state.paused_reason} if state.paused else None,
         "lost": state.lost,
     }
+
+
+def print_run(run: str, runs_dir: Path, *, planner: bool, as_json: bool) -> None:
+    """The command: a run as a table, as JSON, or what its planner did. Raises LamdatuiError where there is none."""
+    run_dir = rundir.find_run(run, runs_dir)
+    if planner and not as_json:
+        say(planner_report(run_dir))
+        return
+    found = show(run_dir, rundir.is_alive(run_dir))
+    say_json(found) if as_json else say(table(found))
 
 
 def show(run_dir: Path, alive: bool) -> dict[str, Any]:

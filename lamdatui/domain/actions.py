@@ -240,6 +240,10 @@ class ActionType(ABC):
         """
         return ()
 
+    def epoch_rows(self, call: Call) -> float:
+        """Rows (in units of `batch_size`) of one pass over the data; those of the slot `dataset` by default."""
+        return call.dataset("dataset").rows
+
     @abstractmethod
     def run(self, step: Any) -> None:
         """Do the work inside a step process; heavy imports belong in here. End with `step.finish_*`.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import replace
 
-from lamdatui.domain.actions import Call, Param
+from lamdatui.domain.actions import BoundType, Call, Param
+from lamdatui.domain.records import Value
 
 METHODS = ("lora", "dora", "rslora", "qlora", "full")
 TRAINING_PARAMS = (
@@ -20,6 +24,53 @@ TRAINING_PARAMS = (
 )
 """How the weights are trained: shared by every action that trains. LoRA: Hu et al. 2021, arXiv 2106.09685; DoRA: Liu et al.
 2024, arXiv 2402.09353; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732; QLoRA: Dettmers et al. 2023, arXiv 2305.14314."""
+
+LENGTH_PARAMS = (
+    Param(
+        "epochs",
+        "float",
+        0.0,
+        "passes over the rows, turned into max_steps; 0: as max_steps says",
+        low=0.0,
+        high=10_000.0,
+        since=3,
+    ),
+    Param(
+        "minutes",
+        "float",
+        0.0,
+        "turned into max_steps by what steps take on this machine; 0: as max_steps says",
+        low=0.0,
+        high=100_000.0,
+        since=3,
+    ),
+)
+"""How long it is trained, in other words than steps: neither is left when an action is made (`in_steps`)."""
+
+
+def in_steps(bound: BoundType, call: Call, seconds: Callable[[Call], float | None]) -> dict[str, Value]:
+    """The hyperparameters of a call, with `epochs` or `minutes` turned into `max_steps`.
+
+    `seconds`: what a call is expected to take. Raises ValueError in plain words where both are given, or nobody can tell.
+    """
+    params = dict(call.params)
+    epochs, minutes = (float(params.get(param.name, 0)) for param in LENGTH_PARAMS)
+    if not epochs and not minutes:
+        return params
+    if epochs and minutes:
+        raise ValueError("epochs and minutes both say how long it is trained; give one of them")
+    if epochs:
+        steps = math.ceil(epochs * bound.type.epoch_rows(call) / int(params["batch_size"]))
+    else:
+        now = int(params["max_steps"])
+        told = seconds(replace(call, params={**params, "epochs": 0.0, "minutes": 0.0}))
+        if not told:
+            raise ValueError("nobody can tell how long a step takes here; give max_steps in place of minutes")
+        steps = int(minutes * 60 / (told / now))
+        # Two digits: what steps take changes from trial to trial, and the same action should stay the same.
+        steps = round(steps, 2 - len(str(steps))) if steps >= 100 else steps
+    least, most = bound.param("max_steps").low or 1, bound.param("max_steps").high or math.inf
+    return {**params, "max_steps": int(min(max(steps, least, 1), most)), "epochs": 0.0, "minutes": 0.0}
 
 
 def adapter_problems(call: Call) -> list[str]:

@@ -11,6 +11,7 @@ from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.records import ToldOf
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.training import in_steps
 from lamdatui.engine.machine import Machine
 
 
@@ -99,6 +100,12 @@ def judge(
     problems = lost or bound.problems(inputs, params, state.pool, machine.device)
     if problems:
         return Judged(tuple(problems))
+    try:
+        params = in_steps(
+            bound, machine.call(bound, inputs, params, state.pool), lambda call: machine.estimate(bound, call).seconds
+        )
+    except ValueError as error:
+        return Judged((str(error),))
     action = known.action(bound, inputs, params, state.pool, seed=seed, dtype=machine.dtype)
     estimate = machine.estimate(bound, machine.call(bound, inputs, params, state.pool))
     if lacking := machine.lacks(estimate):
