@@ -10,7 +10,6 @@ TRL's `DistillationTrainer`, which is on-policy only; the mixing of batches is t
 
 from __future__ import annotations
 
-import math
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +82,7 @@ class Distill(ActionType):
             call,
             rows=int(p["max_steps"]) * int(p["batch_size"]),
             forward=1.0 + ratio,
-            copies=math.ceil(ratio),
+            beside=call.model("teacher").parameters * call.width,
             generated=round(int(p["max_new_tokens"]) * float(p["on_policy"])),
         )
 

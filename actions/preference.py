@@ -415,7 +415,8 @@ def _tokens(call: Call) -> tuple[float, float]:
 
 
 def _plans(call: Call, *, answers: int, together: int = 1) -> list[Plan]:
-    return costs.plans(call, int(call.params["batch_size"]), tokens=answers * _tokens(call)[0], together=together)
+    # Means over the tokens or rows of a pass (an SFT term, a KL estimate) weigh rows by the pass that they are in.
+    return costs.plans(call, int(call.params["batch_size"]), tokens=answers * _tokens(call)[0], together=together, whole=True)
 
 
 def _estimate(call: Call, *, answers: int, forward: float, reference: bool, whole_logits: bool = False) -> Estimate:

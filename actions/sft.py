@@ -72,6 +72,10 @@ class Sft(ActionType):
             found.append("a replay dataset needs a replay_fraction above 0, else none of its rows is used")
         if kept and kept[0].digest == call.dataset("dataset").digest:
             found.append("replay is the dataset itself; choose another one")
+        if call.params["packing"] and call.params["epochs"]:
+            found.append(
+                "how many rows a packed sequence holds is not known before; give max_steps or minutes in place of epochs"
+            )
         if call.params["packing"] and call.params["order"] != "shuffled":
             found.append("packing puts rows together by their length, so it keeps no order; set order to shuffled")
         return found

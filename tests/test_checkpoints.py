@@ -51,6 +51,10 @@ METHODS: dict[str, tuple[str, dict[str, list[str]], dict[str, Any]]] = {
 }
 
 
+QUICK = ("lora", "full", "kto", "grpo")
+"""`make test` tries these, `make test-slow` all."""
+
+
 class Cut(Lab):
     """A lab whose steps run in processes of their own; the first is ended by `number` (if any) as soon as `when` says so of its directory."""
 
@@ -110,7 +114,7 @@ def has_checkpoint_of(step: int) -> Callable[[Path], bool]:
     return when
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in METHODS])
 def test_a_training_that_was_killed_makes_the_same_weights(lab: Path, tmp_path: Path, method: str) -> None:
     kind, inputs, params = METHODS[method]
     whole, cut = Cut(lab, tmp_path / "whole"), Cut(lab, tmp_path / "cut", signal.SIGKILL, has_checkpoint_of(5))

@@ -139,7 +139,7 @@ def test_after_running_out_of_memory_the_next_plan_is_smaller_and_the_forecast_l
     assert plans[-1] == Plan(1, 8, checkpointing=True)
     before = machine.plan(bound, call)
     request["plan"] = before[0].to_json() if before[0] else None
-    layouts.ran_out(request)
+    layouts.ran_out(request, {"plan": request["plan"]})
     after = machine.plan(bound, call)
     assert after[0] != before[0]
     assert machine.timings.items[-1].memory and machine.timings.items[-1].predicted_seconds is None

@@ -40,6 +40,8 @@ BATCH_TOKENS = 8192
 """Tokens of a batch of answers that are sampled or scored together."""
 CUDA_RAM = 3 * 2**30
 """Memory of the machine that a process with CUDA's libraries takes."""
+CHECKPOINT_SECONDS = 600
+"""A step that takes longer writes checkpoints: two stay, each of weights and AdamW's states in float32."""
 FRAGMENTED = 1.05
 """What an allocator of GPU memory takes, in what is asked of it."""
 
@@ -54,13 +56,14 @@ def training(
     answers: int = 1,
     forward: float = 1.0,
     copies: int = 0,
+    beside: float = 0.0,
     generated: int = 0,
     whole_logits: bool = False,
 ) -> Estimate:
     """Cost of training the model of `slot` on `rows` rows (optimiser steps × rows a step), each of `answers` sequences.
 
     `tokens` of a mean sequence and of the `longest` come from the first dataset when not given. `forward` counts forward passes beside the
-    trained one (a reference model), `copies` further models in memory, `generated` new tokens sampled for each row; `whole_logits`: the
+    trained one (a reference model), `copies` further models of its size in memory, `beside` bytes of others, `generated` new tokens sampled for each row; `whole_logits`: the
     loss is not computed in tiles. Memory is that of `call.plan`, or of the whole batch at once.
     """
     model, kind = call.model(slot), _kind(call)
@@ -94,16 +97,22 @@ def training(
     needed = memory.training_bytes(one)
     if generated:
         cache = memory.cache_bytes(model.shape, (plan.sampled or batch) * (most + generated), width)
-        needed = max(needed, memory.frozen_bytes(model.shape, size, method, 4 if full else width) + cache)
-    needed += copies * size * (4 if full else width)
+        # Adam's states stay while answers are sampled.
+        needed = max(needed, (12 * size if full else memory.frozen_bytes(model.shape, size, method, width)) + cache)
+    needed += beside + copies * size * (4 if full else width)
     written = size * width if full else 4 * memory.adapter_parameters(model.shape, one.rank)
+    if seconds > CHECKPOINT_SECONDS:
+        written += 2 * 12 * (size if full else memory.adapter_parameters(model.shape, one.rank))
     return _estimate(call, seconds, needed, written, loaded=size * (4 if full else call.width))
 
 
-def plans(call: Call, batch: int, *, tokens: float, together: int = 1, sampled: Sequence[int] = (0,)) -> list[Plan]:
+def plans(
+    call: Call, batch: int, *, tokens: float, together: int = 1, whole: bool = False, sampled: Sequence[int] = (0,)
+) -> list[Plan]:
     """How a batch of training rows may be laid out, the fastest first, each smaller than the ones before it.
 
-    `tokens` of a row; at least `together` rows have to be in one pass; `sampled`: numbers of answers that may be sampled at once, the best first.
+    `tokens` of a row; at least `together` rows have to be in one pass; `whole`: the loss is a mean over a pass, so all rows at once come first;
+    `sampled`: numbers of answers that may be sampled at once, the best first.
     """
     enough = [size for size in divisors(batch) if size >= min(together, batch)]
 
@@ -113,10 +122,11 @@ def plans(call: Call, batch: int, *, tokens: float, together: int = 1, sampled: 
 
     every = [Plan(size, batch // size, again, sampled[0]) for size in enough for again in (False, True)]
     every.sort(key=lambda plan: (cost(plan), -plan.micro_batch))
-    # Rows that are compared with each other are compared with as many as there are.
+    if whole:
+        every.sort(key=lambda plan: -plan.micro_batch)
     near = [plan for plan in every if cost(plan) <= NEARLY * cost(every[0]) and not plan.checkpointing]
-    first = every[0] if together > 1 or not near else near[-1]
-    rest = [plan for plan in every if cost(plan) >= cost(first) and plan != first]
+    first = every[0] if whole or not near else near[-1]
+    rest = [plan for plan in every if (whole or cost(plan) >= cost(first)) and plan != first]
     smallest = Plan(enough[-1], batch // enough[-1], checkpointing=True)
     return [first, *rest, *(Plan(smallest.micro_batch, smallest.accumulation, True, number) for number in sampled[1:])]
 

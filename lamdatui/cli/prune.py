@@ -37,9 +37,12 @@ def spare(runs_dir: Path) -> list[Spare]:
                 where=str(folder),
                 fix="restore the file, or remove the folder",
             )
-    store.sweep()
     needed, open_works = set[str](), set[str]()
     for run_dir in rundir.list_runs(runs_dir):
+        if rundir.is_alive(run_dir):
+            raise LamdatuiError(
+                "an engine is at work on this run", where=str(run_dir), fix="wait for its end, or lamdatui stop"
+            )
         state = read_state(run_dir / "run.db")
         needed |= set(_needed(state))
         open_works |= {t.action["digest"] for t in state.trials.values() if t.action and t.status not in ("done", "failed")}
@@ -90,7 +93,9 @@ def _needed(state: RunState) -> Iterator[str]:
             yield trial.action["digest"]
     for item in state.pool.items.values():
         names = (item.weights, *item.adapters) if isinstance(item, ModelObject) else (item.path,)
-        yield from (name.removeprefix(REFERENCE) for name in names if name.startswith(REFERENCE))
+        # Profiles may name a folder of the store by its path.
+        for name in names:
+            yield from Path(name.removeprefix(REFERENCE)).parts
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -1,4 +1,8 @@
-"""How the work of a training step is laid out in memory. Pure; it changes what is learned by rounding only, so no digest covers it."""
+"""How the work of a training step is laid out in memory. Pure.
+
+No digest covers it: it changes what is learned by rounding, and where a loss is a mean over a pass (preference losses) by how rows are weighed;
+there, all rows at once come first.
+"""
 
 from __future__ import annotations
 

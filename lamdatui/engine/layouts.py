@@ -35,11 +35,11 @@ class Layouts:
         request["plan"] = plan.to_json()
         return machine.plan(*work, below)[0] != plan
 
-    def ran_out(self, request: StepRequest) -> None:
+    def ran_out(self, request: StepRequest, outcome: StepOutcome) -> None:
         """Let this machine's ledger learn from an attempt that ran out of memory."""
         if work := self._work(request):
             bound, call = work
-            self.machine.ran_out(bound, replace(call, plan=plan_from_json(request.get("plan"))))
+            self.machine.ran_out(bound, replace(call, plan=plan_from_json(outcome.get("plan"))))
 
     def measured(self, request: StepRequest, outcome: StepOutcome) -> None:
         """Let it learn from a step that did its work."""

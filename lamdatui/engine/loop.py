@@ -30,7 +30,7 @@ from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
+from lamdatui.engine.steps import LAID_OUT, Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.inputs.workspace import Workspace
@@ -151,18 +151,25 @@ class Loop:
             self.forecasts.warm()
             request["device"] = device
             layouts = Layouts(self.machine, self.workspace.types, self.state.pool)
-            again = layouts.lay_out(request, self.runner.ran_out(name))
+            again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
+            request["small"] = self.runner.ran_out(name) > 0
             patience = Patience(lambda: newest_step(self.store.root, request["digest"]))
             outcome = await self.runner.ensure(name, request)
             while not self.state.stopping:
-                if again and is_out_of_memory(outcome):
-                    layouts.ran_out(request)
-                    again = layouts.lay_out(request, self.runner.ran_out(name))
+                if again and is_out_of_memory(outcome, LAID_OUT):
+                    layouts.ran_out(request, outcome)
+                    again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
                     self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
+                elif is_out_of_memory(outcome) and not request["small"]:
+                    request["small"] = True
+                    self.problem("memory", f"{outcome['error']['message']}; once more with less at once")
                 elif was_killed(outcome) and patience.allows():
                     reached = newest_step(self.store.root, request["digest"])
                     how = f"it goes on from step {reached}" if reached else "it begins again"
                     self.problem("step", f"{outcome['error']['message']}; {how}")
+                    if patience.deaths > 1:
+                        # The kernel ends what takes the machine's last memory without a word.
+                        again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT) + patience.deaths - 1)
                 else:
                     break
                 outcome = await self.runner.run(name, request)

@@ -19,6 +19,8 @@ from lamdatui.store.artifacts import read_manifest
 
 GPU_SHARE = 0.97
 """Of a GPU's memory; the driver keeps some."""
+COMFORT = 0.92
+"""A plan takes at most this share of what there is: forecasts are wrong by some per cent. Only the smallest may take all."""
 MORE = 1.02
 """What ran out of memory wanted so much of what was there, at least."""
 SMALLER = 0.85
@@ -68,7 +70,7 @@ class Machine:
         return self.plan(bound, call)[1]
 
     def plan(self, bound: BoundType, call: Call, below: int | None = None) -> tuple[Plan | None, Estimate]:
-        """How a step is laid out in memory, and what it costs then: the fastest plan that fits, else the one that takes least.
+        """How a step is laid out in memory, and what it costs then: the fastest plan that fits well, else the one that takes least.
 
         `below`: bytes that were too many; plans that come near them are passed over, but for the smallest.
         """
@@ -80,7 +82,7 @@ class Machine:
         least: tuple[Plan, Estimate] | None = None
         for plan in plans:
             found = self._corrected(bound, replace(call, plan=plan))
-            if found.memory_bytes is None or found.memory_bytes <= room:
+            if found.memory_bytes is None or found.memory_bytes <= room * COMFORT:
                 return plan, found
             if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
                 least = plan, found

@@ -159,11 +159,15 @@ class People:
 
     def _cancel(self, number: object) -> None:
         """End the step of a trial, which fails then; the search goes on. Raises LamdatuiError when it is not at work."""
-        runner, trial = self._loop.runner, self._state.open_trial
-        if trial is None or trial.status != "running" or number not in (None, trial.number):
-            at_work = f"trial {trial.number} is" if trial is not None and trial.status == "running" else "no trial is"
-            raise LamdatuiError(f"trial {number} is not at work: {at_work}", fix="lamdatui show RUN lists them")
-        runner.cancel(self._by)
+        at_work = {
+            record.trial: record.key
+            for record in self._state.steps.values()
+            if record.status in ("intended", "running") and record.purpose == "trial"
+        }
+        if not isinstance(number, int) or number not in at_work:
+            told = " and ".join(f"trial {trial}" for trial in at_work) or "no trial"
+            raise LamdatuiError(f"trial {number} is not at work: {told} is", fix="lamdatui show RUN lists them")
+        self._loop.runner.cancel(at_work[number], self._by)
 
     # --- what the planner is told --------------------------------------------------------------------------------
 

@@ -29,6 +29,9 @@ POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0
 EXIT_POLLS = 100
 GONE = "the step's process ended"
+CANCELLED = "cancelled"
+LAID_OUT = ("oom-train", "oom-merge")
+"""Where memory ran out that a plan lays out; elsewhere fewer answers at once or smaller shards help."""
 StepOutcome = dict[str, Any]
 
 
@@ -40,16 +43,16 @@ UNREADABLE = _failed("damaged", f"its {OUTCOME} can't be read")
 """The outcome of an attempt whose file is damaged."""
 
 
-def is_out_of_memory(outcome: StepOutcome) -> bool:
-    """Whether an attempt failed for want of memory, whatever it was doing."""
+def is_out_of_memory(outcome: StepOutcome, kinds: tuple[str, ...] = ("oom-",)) -> bool:
+    """Whether an attempt failed for want of memory, whatever it was doing, or at what `kinds` says."""
     error = outcome.get("error")
-    return outcome["status"] == "failed" and bool(error) and error["class"].startswith("oom-")
+    return outcome["status"] == "failed" and bool(error) and error["class"].startswith(kinds)
 
 
 def was_killed(outcome: StepOutcome) -> bool:
-    """Whether an attempt ended without a word: somebody killed it, the machine went down, or there was no memory left."""
+    """Whether an attempt was ended from outside: by somebody, by a machine that went down, or by the kernel for want of memory."""
     error = outcome.get("error")
-    return outcome["status"] == "failed" and bool(error) and error["class"] == "killed" and error["message"].startswith(GONE)
+    return outcome["status"] == "failed" and bool(error) and error["class"] == "killed"
 
 
 class Patience:
@@ -62,13 +65,15 @@ class Patience:
         self._progress = progress
         self._reached = progress()
         self._deaths = 0
+        self.deaths = 0
+        """In all."""
 
     def allows(self) -> bool:
         """After one more attempt that was killed."""
         reached = self._progress()
         if reached > self._reached:
             self._reached, self._deaths = reached, 0
-        self._deaths += 1
+        self._deaths, self.deaths = self._deaths + 1, self.deaths + 1
         return self._deaths == 1
 
 
@@ -108,8 +113,8 @@ class StepRunner:
         self.limits = limits or StepsSpec()
         self.current: Identity | None = None
         self.stop_requested = False
-        self.cancelled_by = ""
-        """Who does not want the running step any more."""
+        self.cancelled: tuple[str, str] | None = None
+        """The attempt that somebody does not want any more, and who."""
 
     def directory(self, key: str) -> Path:
         """Where an attempt's files are."""
@@ -128,7 +133,8 @@ class StepRunner:
             outcome = await self.follow(record)
             # A step that died together with the engine before this one says nothing about its action: once more.
             lost = self._outcome(record.key) in (None, UNREADABLE) and record.key.endswith("/1")
-            if outcome["status"] != "void" and not lost:
+            cancelled = (outcome.get("error") or {}).get("class") == CANCELLED
+            if outcome["status"] != "void" and (cancelled or not lost):
                 return outcome
         return await self.run(name, request)
 
@@ -163,10 +169,10 @@ class StepRunner:
         except Damaged:
             return UNREADABLE
 
-    def ran_out(self, name: str) -> int:
-        """How many attempts of `name` have ended out of memory."""
+    def ran_out(self, name: str, kinds: tuple[str, ...] = ("oom-",)) -> int:
+        """How many attempts of `name` have ended out of memory, at what `kinds` says."""
         records = [r for r in self.journal.state.steps.values() if r.key.rpartition("/")[0] == name]
-        return sum(is_out_of_memory({"status": r.status, "error": r.error}) for r in records)
+        return sum(is_out_of_memory({"status": r.status, "error": r.error}, kinds) for r in records)
 
     async def follow(self, record: StepRecord, *, pid: int | None = None) -> StepOutcome:
         """Wait for an attempt that this engine (then `pid` is its process) or one before it intended; journal its end."""
@@ -181,6 +187,8 @@ class StepRunner:
         self.current = identity
         if self.stop_requested:
             self.stop()
+        if self.cancelled and self.cancelled[0] == record.key:
+            self.ask_to_end()
         tail = asyncio.create_task(self._tail(record.key, directory / METRICS))
         try:
             verdict = await self._see_to_end(record, identity)
@@ -189,9 +197,8 @@ class StepRunner:
         finally:
             self.current = None
             tail.cancel()
-        if self.cancelled_by and outcome["status"] != "ok":
-            outcome = {**outcome, "error": {"class": "cancelled", "message": f"cancelled by {self.cancelled_by}"}}
-        self.cancelled_by = ""
+        if self.cancelled and self.cancelled[0] == record.key and outcome["status"] != "ok":
+            outcome = {**outcome, "error": {"class": CANCELLED, "message": f"cancelled by {self.cancelled[1]}"}}
         if outcome == UNREADABLE:
             self._note(f"step {record.key}: {UNREADABLE['error']['message']}; it is done again")
         if verdict is not None and outcome["status"] != "ok":
@@ -207,7 +214,8 @@ class StepRunner:
         while (process := identity.process()) is not None:
             if verdict is None and (verdict := watch.look(process)) is not None:
                 self.ask_to_end()
-            if asked is None and (verdict or self.stop_requested or self.cancelled_by):
+            unwanted = self.cancelled is not None and self.cancelled[0] == record.key
+            if asked is None and (verdict or self.stop_requested or unwanted):
                 asked = time.monotonic()
             if asked is not None and time.monotonic() - asked > GRACE_SECONDS:
                 self.kill()
@@ -287,9 +295,9 @@ class StepRunner:
         self.stop_requested = True
         self.ask_to_end()
 
-    def cancel(self, by: str) -> None:
-        """End the running step alone: the search goes on."""
-        self.cancelled_by = by
+    def cancel(self, key: str, by: str) -> None:
+        """End one attempt alone, which is at work or about to be: the search goes on."""
+        self.cancelled = key, by
         self.ask_to_end()
 
     def ask_to_end(self) -> None:

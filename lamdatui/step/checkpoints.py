@@ -25,6 +25,8 @@ from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.checkpoints import folder_of, kept_steps
 
 KEPT = "kept.json"
+LEFT = 2**30
+"""Bytes that a checkpoint leaves free."""
 NEWEST = 2
 """As many stay: should the newest be damaged, the one before it is taken."""
 
@@ -47,12 +49,15 @@ class Checkpoints:
     def __init__(
         self, root: Path, digest: str, seconds: float, say: Callable[[str], None], stop_asked: Callable[[], bool]
     ) -> None:
+        self.root = root
         self.folder = folder_of(root, digest)
         self.digest = digest
         self.seconds = seconds
         self.say = say
         self.stop_asked = stop_asked
         self.held: Mapping[str, Keeps] = {}
+        self.plan: Any = None
+        """How the work is laid out in memory: it goes on as it began."""
 
     def newest(self) -> Path | None:
         """The newest that is whole; damaged ones are removed and named in the log."""
@@ -85,7 +90,12 @@ class Checkpoints:
         found = hashes(files, always=True)
         fsync_tree(written)
         fault("checkpoint.before-manifest")
-        about = {"digest": self.digest, "step": step, "files": {str(file.relative_to(written)): found[file] for file in files}}
+        about = {
+            "digest": self.digest,
+            "step": step,
+            "plan": self.plan,
+            "files": {str(file.relative_to(written)): found[file] for file in files},
+        }
         write_record(written / MANIFEST, about)
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / str(step)
@@ -105,15 +115,48 @@ class CheckpointCallback(TrainerCallback):
         self.checkpoints = checkpoints
         self.stopped = stopped
         self.written = time.monotonic()
+        self.needed, self.told = 0, False
+        self.kinds: dict[str, Any] = {}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def remember(self, model: Any) -> None:
+        """What is trained of a model, and in which dtype: PEFT reads adapters in another one than TRL trains them in."""
+        self.kinds = {name: weight.dtype for name, weight in model.named_parameters() if weight.requires_grad}
+        # Weights and AdamW's two states in float32.
+        self.needed = 12 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any) -> None:
         self.written = time.monotonic()
+        for name, weight in model.named_parameters():
+            kind = self.kinds.get(name, weight.dtype)
+            if weight.requires_grad and weight.dtype != kind:
+                weight.data = weight.data.to(kind)
+                held = optimizer.state.get(weight, {})
+                held |= {key: value.to(kind) for key, value in held.items() if getattr(value, "shape", None) == weight.shape}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         stop.step_ended()
+        if state.global_step >= state.max_steps:
+            # Training is over, and the result is about to be published.
+            return
         due = time.monotonic() - self.written >= self.checkpoints.seconds
-        if (due and state.global_step < state.max_steps) or self.checkpoints.stop_asked():
+        if self.checkpoints.stop_asked():
+            if not self._has_room():
+                raise self.stopped
             control.should_save = True
+        elif due and self._has_room():
+            control.should_save = True
+
+    def _has_room(self) -> bool:
+        """Whether the disk has room for one more; told once where it has not."""
+        free = shutil.disk_usage(self.checkpoints.root).free
+        if free >= self.needed + LEFT:
+            return True
+        if not self.told:
+            self.told = True
+            self.checkpoints.say(
+                f"no checkpoint: it takes about {self.needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free"
+            )
+        return False
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         began = time.monotonic()

@@ -68,6 +68,7 @@ def run_step(
         request = read_record(directory / REQUEST)
         _choose_gpu(request)
         torch.set_num_threads(request["threads"])
+        outcome["plan"] = request.get("plan")
         outcome |= _work(directory, request, registry, dry_run)
         outcome["status"] = "ok"
     except DryRun:
@@ -135,7 +136,8 @@ def is_disk_full(error: BaseException) -> bool:
     """Whether the disk was full; libraries that are not Python's tell it as text."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
-    return isinstance(error, Exception) and "No space left on device" in str(error)
+    words = ("No space left on device", "PytorchStreamWriter failed writing")
+    return isinstance(error, Exception) and any(word in str(error) for word in words)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -160,6 +162,8 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
             check_inputs(store, request)
             _execute(step, registry, store)
         executed = time.monotonic()
+        if stop.asked():
+            raise Stopped
         _evaluate(step, store)
     return {
         "cached": cached,

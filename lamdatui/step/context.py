@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback
 
 from lamdatui.base.faults import fault
-from lamdatui.base.jsonio import write_json
+from lamdatui.base.jsonio import read_record, write_json
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.plans import plan_from_json
 from lamdatui.domain.schemes import ASKED, SCHEME
@@ -40,7 +41,7 @@ from lamdatui.step.models import (
 )
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import MetricsCallback, bound_tiles, to_plain, trainer_configuration
-from lamdatui.store.artifacts import REFERENCE, Store
+from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
@@ -287,6 +288,10 @@ class StepContext:
     def layout(self, size: int) -> dict[str, Any]:
         """`batch`, with activation checkpointing, as the step's plan has it (`ActionType.plans`); without a plan all rows at once."""
         plan = plan_from_json(self.request.get("plan"))
+        if self.newest_checkpoint is not None and not self.request["small"]:
+            # What was free when it began counts, or rounding would differ from there on.
+            plan = plan_from_json(read_record(self.newest_checkpoint / MANIFEST).get("plan"))
+        self.request["plan"] = self.checkpoints.plan = plan.to_json() if plan else None
         if plan is None or plan.micro_batch * plan.accumulation != size:
             return {**self.batch(size), "gradient_checkpointing": bool(self.request["small"])}
         self.say(f"in memory: {plan.describe()}")
@@ -337,21 +342,28 @@ class StepContext:
         if self.device.type == "cpu":
             bound_tiles(trainer.model.config.get_text_config().vocab_size)
         trainer.remove_callback(PrinterCallback)
-        checkpoints = self._checkpoints(held)
-        newest = checkpoints.newest()
+        checkpoints, newest = self.checkpoints, self.newest_checkpoint
+        checkpoints.held = names(held)
+        saving = CheckpointCallback(checkpoints, Stopped)
+        saving.remember(trainer.model)
         trainer.add_callback(MetricsCallback(self, 0 if newest is None else int(newest.name)))
-        trainer.add_callback(CheckpointCallback(checkpoints, Stopped))
+        trainer.add_callback(saving)
         if newest is not None:
             self.say(f"going on from the checkpoint of step {newest.name}")
             checkpoints.restore(newest)
         with neutral(trainer.model, own=self.is_older), stop.deferred():
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
 
-    def _checkpoints(self, held: Sequence[Keeps]) -> Checkpoints:
+    @cached_property
+    def checkpoints(self) -> Checkpoints:
+        """Those of this step's work."""
         seconds = 60 * float(self.request.get("checkpoint_minutes", CHECKPOINT_MINUTES))
-        found = Checkpoints(self.store.root, self.request["digest"], seconds, self.say, stop.asked)
-        found.held = names(held)
-        return found
+        return Checkpoints(self.store.root, self.request["digest"], seconds, self.say, stop.asked)
+
+    @cached_property
+    def newest_checkpoint(self) -> Path | None:
+        """What this attempt goes on from; None where it begins."""
+        return None if self.dry_run else self.checkpoints.newest()
 
     # --- results -------------------------------------------------------------------------------------------------
 

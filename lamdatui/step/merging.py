@@ -26,7 +26,19 @@ SAME = 1e-4
 def tokens_differ(models: Sequence[Path]) -> bool:
     """Whether one of the model directories knows tokens, or has room for tokens, that another lacks."""
     kinds = [model_kind(path) for path in models]
-    return len({(kind.tokenizer, read_traits(kind.traits).get(ROWS)) for kind in kinds}) > 1
+    if len({read_traits(kind.traits).get(ROWS) for kind in kinds}) > 1:
+        return True
+    if len({kind.tokenizer for kind in kinds}) == 1:
+        return False
+    # One tokenizer may be written in several ways: a vocabulary with merges, and what a library made of it.
+    first, *others = (_vocabulary(path) for path in models)
+    return any(other != first for other in others)
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False).get_vocab()
 
 
 def run(step: StepContext, config: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from lamdatui.base.jsonio import Damaged, read_json, read_record
 from lamdatui.base.paths import private
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.inputs.profile import load_profile
+from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
 from lamdatui.step.request import reference
@@ -50,6 +50,10 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
     if gone := [name for name in action["params"] if name not in bound.defaults()]:
         print(f"{bound.name} has changed since: it has no hyperparameter {', '.join(gone)} any more", file=sys.stderr)
     params = {name: value for name, value in action["params"].items() if name not in gone} | changes
+    if params.get("epochs") or params.get("minutes"):
+        raise LamdatuiError(
+            "a step that is run again is so many steps long", where="--set", fix="give max_steps in place of epochs or minutes"
+        )
     made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"], scheme=state.scheme)
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
@@ -129,6 +133,8 @@ def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, d
     scratch = Path(tempfile.mkdtemp(prefix="lamdatui-step-"))
     store = scratch / "store"
     request["store"] = str(store)
+    # Nobody would go on from its checkpoints.
+    request["checkpoint_minutes"] = MOST_MINUTES
     try:
         (store / "objects").mkdir(parents=True)
         for published in (run_dir.parent / "store" / "objects").iterdir():

@@ -46,12 +46,10 @@ def step_ended() -> None:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside, a stop waits for the end of the optimiser step, whose checkpoint is written first. Raises Stopped after it, if one was asked for."""
+    """Inside, a stop waits for the end of the optimiser step, whose checkpoint is written first; what is over by then is kept."""
     global _deferred, _step_seconds, _step_ended
     _deferred, _step_seconds, _step_ended = True, None, 0.0
     try:
         yield
     finally:
         _deferred = False
-    if asked():
-        raise Stopped
