@@ -121,7 +121,7 @@ class Captured(Exception):
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     found: list[Any] = []
 
-    def train(_: StepContext, trainer: Any) -> None:
+    def train(_: StepContext, trainer: Any, *held: Any) -> None:
         found.append(trainer)
         raise Captured
 
