@@ -100,7 +100,7 @@ def test_of_very_many_rows_random_ones_are_written_out_but_not_by_older_work(
         inputs["teacher"] = [steps.model("sft", {"model": ["llama"], "dataset": ["copy"]}, **FULL).id]
     seen: list[set[str]] = []
 
-    def train(step: StepContext, trainer: Any) -> None:
+    def train(step: StepContext, trainer: Any, *held: Any) -> None:
         found = trainer.train_dataset
         seen.append({str(row.get("prompt") or row.get("prompt_ids")) for row in found})
         raise Captured
