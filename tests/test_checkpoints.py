@@ -179,10 +179,11 @@ def running(cli: Commands, name: str) -> Any:
     return state.steps["1/1"]
 
 
-def test_a_killed_step_of_a_run_goes_on_as_another_attempt(lab_profile, cli: Commands) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "as a machine goes down"])
+def test_a_killed_step_of_a_run_goes_on_as_another_attempt(lab_profile, cli: Commands, number: int) -> None:
     profile = lab_profile(LONG, OFTEN)
     process = cli.popen("run", str(profile), "--name", "r", "--headless", "--mode", "auto", "--max-trials", "1")
-    os.kill(running(cli, "r").pid, signal.SIGKILL)
+    os.kill(running(cli, "r").pid, number)
     process.communicate(timeout=300)
     shown = cli.show("r")
     assert shown["trials"][0]["status"] == "done"
