@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerControl, TrainerState
 
+from lamdatui.engine.steps import Patience
+from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints
+from lamdatui.step.errors import Stopped
 from lamdatui.step.files import LOG, write_request
 from lamdatui.store.checkpoints import folder_of, kept_steps
 from tests.conftest import Commands
@@ -166,6 +170,40 @@ def test_a_damaged_checkpoint_is_not_taken_but_the_one_before_it(lab: Path, tmp_
     whole = Cut(lab, tmp_path / "whole")
     _, _, same = whole.attempt(kind, inputs, **params)
     assert weights(whole, same) == weights(cut, action)
+
+
+def callback(tmp_path: Path, told: list[str], stop: bool = False) -> CheckpointCallback:
+    """One that writes at every step."""
+    return CheckpointCallback(Checkpoints(tmp_path, "d", 0.0, told.append, lambda: stop), Stopped)
+
+
+def test_no_checkpoint_is_written_where_the_disk_has_no_room_nor_at_the_last_step(tmp_path: Path) -> None:
+    told: list[str] = []
+    saving = callback(tmp_path, told)
+
+    def wants(step: int) -> bool:
+        control = TrainerControl()
+        saving.on_step_end(None, TrainerState(global_step=step, max_steps=10), control)
+        return control.should_save
+
+    assert wants(3) and not wants(10)
+    saving.needed = 2**60
+    assert not wants(4) and not wants(5)
+    assert len(told) == 1 and "no checkpoint: it takes about" in told[0]
+    with pytest.raises(Stopped):
+        stopping = callback(tmp_path, told, stop=True)
+        stopping.needed = 2**60
+        stopping.on_step_end(None, TrainerState(global_step=6, max_steps=10), TrainerControl())
+
+
+def test_attempts_that_are_killed_are_repeated_while_they_get_on() -> None:
+    reached = [0]
+    patience = Patience(lambda: reached[0])
+    assert patience.allows() and not patience.allows()
+    for step in (5, 9):
+        reached[0] = step
+        assert patience.allows()
+    assert not patience.allows() and patience.deaths == 5
 
 
 LONG = ("max_steps: { default: 40,", "max_steps: { default: 300,")

@@ -115,6 +115,42 @@ def test_the_fastest_plan_that_fits_is_taken_and_less_memory_never_takes_more() 
     assert machine.lacks(cost) is not None
 
 
+def test_a_plan_leaves_some_room_unless_it_is_the_smallest() -> None:
+    bound, call = work("sft", Machine("cuda", "bfloat16", 400 * GIB), tokens=1024)
+    sizes = sorted((bound.estimate(replace(call, plan=plan)).memory_bytes or 0) for plan in bound.plans(call))
+    for size in (sizes[-1], sizes[0]):
+        machine = Machine("cuda", "bfloat16", int(size / 0.97) + 2**20)
+        cost = machine.plan(bound, call)[1]
+        assert machine.lacks(cost) is None
+        assert (cost.memory_bytes or 0) < 0.95 * size or size == sizes[0]
+
+
+def test_a_step_that_went_on_from_a_checkpoint_teaches_no_time() -> None:
+    machine = Machine("cpu", "float32", 80 * GIB, None, Timings())
+    bound, call = work("sft", machine)
+    action: Any = {"type": "sft", "inputs": {"model": ["base"], "dataset": ["s"]}, "params": dict(call.params)}
+    layouts = Layouts(machine, {"sft": bound}, pool(2048))
+    outcome = {"cached": False, "seconds": {"execute": 5.0}, "plan": None, "peak_rss": GIB}
+    layouts.measured({"action": action}, {**outcome, "resumed": 40})  # type: ignore[arg-type]
+    assert machine.timings.items == []
+    layouts.measured({"action": action}, {**outcome, "resumed": 0})  # type: ignore[arg-type]
+    assert len(machine.timings.items) == 1
+
+
+def test_a_teacher_counts_with_its_own_bytes() -> None:
+    machine = Machine("cuda", "bfloat16", 400 * GIB)
+    bound, objects = REGISTRY.get("distill"), pool(512)
+
+    def needs(parameters: int) -> int:
+        objects.add(replace(qwen_8b(), id="teacher", digest="t", parameters=parameters))
+        inputs = {"model": ("base",), "teacher": ("teacher",), "dataset": ("s",)}
+        call = machine.call(bound, inputs, bound.fill({}), objects)
+        return bound.estimate(replace(call, plan=Plan(1, 8, checkpointing=True))).memory_bytes or 0
+
+    size = qwen_8b().parameters
+    assert 2 * size // 10 < needs(size + size // 10) - needs(size) < 2.2 * size // 10
+
+
 def test_divisors_of_a_batch() -> None:
     assert divisors(12) == [12, 6, 4, 3, 2, 1]
 
@@ -274,4 +310,5 @@ def test_minutes_are_steps_by_forecast() -> None:
     found = judged("sft", "s", minutes=10)
     assert found.action.params["minutes"] == 0
     assert abs(found.action.params["max_steps"] - 600 * 60 / plain.estimate.seconds) < 0.06 * found.action.params["max_steps"]
+    assert "packed sequence" in judged("sft", "s", epochs=1, packing=True).problems[0]
     assert "give one of them" in judged("sft", "s", minutes=10, epochs=1).problems[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lamdatui.store.artifacts import Store
 from tests.conftest import Commands
+from tests.test_run import wait_for
 
 
 def published(store: Store, name: str) -> Path:
@@ -55,3 +56,12 @@ def test_nothing_goes_while_a_run_can_not_be_read(lab_profile, cli: Commands) ->
     (cli.runs / "r" / "run.db").write_bytes(b"no database")
     assert cli("prune", "--yes").returncode != 0
     assert any((cli.runs / "store" / "objects").iterdir())
+
+
+def test_nothing_goes_while_an_engine_is_at_work(lab_profile, cli: Commands) -> None:
+    long = ("max_steps: { default: 40,", "max_steps: { default: 400,")
+    cli.popen("run", str(lab_profile(long)), "--name", "r", "--headless", "--mode", "auto", "--max-trials", "1")
+    wait_for(cli, "r", lambda state: any(step.status == "running" for step in state.steps.values()))
+    refused = cli("prune", "--yes")
+    assert refused.returncode == 2 and "an engine is at work" in refused.stderr
+    assert cli("stop", "r", "--now").returncode == 0

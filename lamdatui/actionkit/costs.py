@@ -30,14 +30,14 @@ AGAIN = 1.35
 MERGE_SECONDS = 3e-8
 """Seconds a parameter of each input of a merge."""
 SHARD_BYTES = 2**30
-"""mergekit holds as much of the result before it writes a file."""
+"""mergekit holds as much of the result before it writes a file; less after an attempt that ran out of memory."""
 CHARS_PER_TOKEN = 3.5
 PROMPT_TOKENS = 64
 """Tokens a row where no dataset tells."""
 LONGEST = 2.5
 """Tokens of the longest row, in those of the mean one, where no dataset tells."""
 BATCH_TOKENS = 8192
-"""Tokens of a batch of answers that are sampled or scored together."""
+"""Prompt and answer tokens of a batch that is sampled or scored together, at most: bounds the memory of the key-value cache."""
 CUDA_RAM = 3 * 2**30
 """Memory of the machine that a process with CUDA's libraries takes."""
 CHECKPOINT_SECONDS = 600

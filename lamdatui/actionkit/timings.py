@@ -51,6 +51,24 @@ def scale(parameters: int) -> int:
     return round(math.log10(parameters)) if parameters > 0 else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Factors of estimates; None where nothing was measured."""
+
+    seconds: float | None
+    memory: float | None
+
+    def of(self, estimate: Estimate) -> Estimate:
+        """The estimate, corrected."""
+        found = estimate
+        if estimate.seconds is not None and self.seconds is not None:
+            found = replace(found, seconds=round(estimate.seconds * self.seconds, 2))
+        if estimate.memory_bytes is not None and self.memory is not None:
+            beyond = max(0, estimate.memory_bytes - PROCESS_BYTES) * self.memory
+            found = replace(found, memory_bytes=int(PROCESS_BYTES + beyond))
+        return found
+
+
 @dataclass(slots=True)
 class Timings:
     """This machine's measurements. `path` None keeps them in memory only."""
@@ -85,18 +103,16 @@ class Timings:
             self.path = None
 
     def correct(self, kind: str, family: str, device: str, dtype: str, parameters: int, estimate: Estimate) -> Estimate:
-        """The estimate as this machine's own steps correct it: those of the type, else of its family, else none."""
+        """The estimate as this machine's own steps correct it (`correction`)."""
+        return self.correction(kind, family, device, dtype, parameters).of(estimate)
+
+    def correction(self, kind: str, family: str, device: str, dtype: str, parameters: int) -> Correction:
+        """What this machine's own steps say of estimates: those of the type, else of its family, else nothing."""
         place = (device.partition(":")[0], dtype, scale(parameters))
         near = [m for m in self.items if (m.device, m.dtype, m.scale) == place and m.formula == FORMULA]
         seconds = _ratios([m for m in near if m.type == kind] or [m for m in near if m.family == family], "seconds")
         memory = _ratios([m for m in near if m.type == kind], "memory")
-        found = estimate
-        if estimate.seconds is not None and seconds:
-            found = replace(found, seconds=round(estimate.seconds * median(seconds), 2))
-        if estimate.memory_bytes is not None and memory:
-            beyond = max(0, estimate.memory_bytes - PROCESS_BYTES) * max(memory)
-            found = replace(found, memory_bytes=int(PROCESS_BYTES + beyond))
-        return found
+        return Correction(median(seconds) if seconds else None, max(memory, default=None))
 
     def count(self, kind: str, device: str, dtype: str, parameters: int) -> int:
         """How many steps of a type were measured at this size."""

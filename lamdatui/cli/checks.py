@@ -128,8 +128,7 @@ def _sizes(profile: Profile, runs_dir: Path) -> list[Finding]:
     status: Status = "ok" if disk < free else "warn"
     findings = [Finding(status, "disk", f"{free / 2**30:.1f} GiB free; this run writes at most about {disk / 2**30:.2f} GiB")]
     machine = _machine(profile, folder)
-    given = {name: set(params or {}) for name, params in profile.actions.items()}
-    types = fitted(space.types, given, state.pool, machine)
+    types = fitted(space.types, profile.actions, state.pool, machine)
     makes_data = any(bound.type.output == "dataset" for bound in types.values())
     return [*findings, *(_feasible(bound, state, machine, makes_data) for bound in types.values())]
 

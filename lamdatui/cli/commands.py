@@ -244,23 +244,24 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
         return serve(Offer(console_command(run_dir), run_dir.name, engine), guard, door, token_file)
 
 
-def stop_run(run: str, runs_dir: Path, when: str) -> None:
-    """Ask a run's engine to stop."""
+def _at_work(run: str, runs_dir: Path) -> Path:
+    """The directory of a run whose engine answers. Raises LamdatuiError."""
     run_dir = rundir.find_run(run, runs_dir)
     if not rundir.is_alive(run_dir):
         raise LamdatuiError("no engine is at work on this run", where=str(run_dir), exit_code=EXIT_FAILED)
     rundir.check_answers(run_dir)
-    asyncio.run(_command(run_dir, "stop", when=when))
+    return run_dir
+
+
+def stop_run(run: str, runs_dir: Path, when: str) -> None:
+    """Ask a run's engine to stop."""
+    asyncio.run(_command(_at_work(run, runs_dir), "stop", when=when))
     complain(f"stopping {'after the running step' if when == 'after-step' else 'now'}")
 
 
 def cancel_trial(run: str, runs_dir: Path, number: int) -> None:
     """Ask a run's engine to end the step of a trial."""
-    run_dir = rundir.find_run(run, runs_dir)
-    if not rundir.is_alive(run_dir):
-        raise LamdatuiError("no engine is at work on this run", where=str(run_dir), exit_code=EXIT_FAILED)
-    rundir.check_answers(run_dir)
-    asyncio.run(_command(run_dir, "cancel", number=number))
+    asyncio.run(_command(_at_work(run, runs_dir), "cancel", number=number))
     complain(f"cancelling trial {number}")
 
 

@@ -55,8 +55,7 @@ def on_machine(told: Told, profile: Profile, space: Workspace) -> Json:
     pool = ObjectPool({**space.models, **space.datasets})
     # The largest comes first: an action that fits it fits all.
     pool.items = {largest.id: largest, **pool.items, **{child.id: child for child in children(largest, 3)}}
-    given = {name: set(params or {}) for name, params in profile.actions.items()}
-    types = fitted(space.types, given, pool, machine, packages=True)
+    types = fitted(space.types, profile.actions, pool, machine, packages=True)
     actions = {name: _action(bound, pool, machine) for name, bound in types.items()}
     first = next(iter(types.values()))
     call = replace(machine.call(first, {}, {}, ObjectPool()), models={"model": (largest,)}, datasets={})

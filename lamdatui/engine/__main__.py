@@ -178,8 +178,7 @@ class Engine:
         await self.host.warm()
         machine, devices = await self._machine()
         pool = ObjectPool({**self.workspace.models, **self.workspace.datasets})
-        given = {name: set(params or {}) for name, params in self.profile.actions.items()}
-        self.workspace.types.update(fitted(self.workspace.types, given, pool, machine))
+        self.workspace.types.update(fitted(self.workspace.types, self.profile.actions, pool, machine))
         check_promises(self.workspace, self.journal.state)
         selection = self._selection(lambda where, message: loop.problem(where, message))
         store = Store(self.run_dir.parent / "store", always=self.profile.verify == "always")

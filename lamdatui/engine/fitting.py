@@ -45,7 +45,7 @@ def has_room(bound: BoundType, call: Call, machine: Machine) -> bool:
 
 def fitted(
     types: Mapping[str, BoundType],
-    given: Mapping[str, Collection[str]],
+    given: Mapping[str, Collection[str] | None],
     pool: ObjectPool,
     machine: Machine,
     *,
@@ -60,7 +60,7 @@ def fitted(
         return found
     for name, bound in types.items():
         method = next((param for param in bound.params if param.name == "method"), None)
-        if method is None or method.default != OVER or "method" in given.get(name, ()):
+        if method is None or method.default != OVER or "method" in (given.get(name) or ()):
             continue
         if (inputs := example(bound, pool, machine.device)) is None:
             continue

@@ -37,8 +37,6 @@ class Machine:
     disk: Path | None = None
     """The folder of the store: what is free there bounds what is written."""
     timings: Timings = field(default_factory=Timings)
-    ram_bytes: int = 0
-    """Of a machine with a GPU; 0 where it is not looked at."""
 
     @property
     def room_bytes(self) -> int:
@@ -74,24 +72,20 @@ class Machine:
 
         `below`: bytes that were too many; plans that come near them are passed over, but for the smallest.
         """
-        found = self._corrected(bound, call)
+        measured = self.timings.correction(bound.name, bound.type.family, self.device, self.dtype, size_of(call))
         plans = bound.plans(call)
         if not plans:
-            return None, found
+            return None, measured.of(bound.estimate(call))
         room = self.room_bytes if below is None else min(self.room_bytes, int(below * SMALLER))
         least: tuple[Plan, Estimate] | None = None
         for plan in plans:
-            found = self._corrected(bound, replace(call, plan=plan))
+            found = measured.of(bound.estimate(replace(call, plan=plan)))
             if found.memory_bytes is None or found.memory_bytes <= room * COMFORT:
                 return plan, found
             if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
                 least = plan, found
         assert least is not None
         return least
-
-    def _corrected(self, bound: BoundType, call: Call) -> Estimate:
-        plain = bound.estimate(call)
-        return self.timings.correct(bound.name, bound.type.family, self.device, self.dtype, size_of(call), plain)
 
     def ran_out(self, bound: BoundType, call: Call) -> None:
         """Let later forecasts know that the work, with its plan, did not fit into what was there."""
@@ -128,8 +122,6 @@ class Machine:
         where = "GPU memory" if self.device.startswith("cuda") else "memory"
         if estimate.memory_bytes is not None and estimate.memory_bytes > self.room_bytes:
             return f"needs {_gib(estimate.memory_bytes)} of {where}; there are {_gib(self.room_bytes)}"
-        if self.ram_bytes and (estimate.ram_bytes or 0) > self.ram_bytes:
-            return f"needs {_gib(estimate.ram_bytes or 0)} of the machine's memory; there are {_gib(self.ram_bytes)}"
         if estimate.disk_bytes is not None and self.disk is not None:
             free = shutil.disk_usage(self.disk).free
             if estimate.disk_bytes > free:

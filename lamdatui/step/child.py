@@ -168,6 +168,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
     return {
         "cached": cached,
         "plan": None if cached else request.get("plan"),
+        "resumed": step.resumed,
         "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
     }
 

@@ -15,6 +15,7 @@ import yaml
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback
 
+from lamdatui.actionkit.costs import CHECKPOINT_SECONDS
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import read_record, write_json
 from lamdatui.base.surrogates import escaped
@@ -45,8 +46,6 @@ from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
-CHECKPOINT_MINUTES = 10.0
-"""Between two checkpoints, where a request does not say."""
 SMALL = 4
 """After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
 
@@ -66,6 +65,8 @@ class StepContext:
         self.device = torch.device(request["device"])
         self.dtype: torch.dtype = getattr(torch, request["dtype"])
         self.store = Store(Path(request["store"]), always=request["always"])
+        self.resumed = 0
+        """The optimiser step that training went on from."""
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
         self._began = time.monotonic()
@@ -346,7 +347,8 @@ class StepContext:
         checkpoints.held = names(held)
         saving = CheckpointCallback(checkpoints, Stopped)
         saving.remember(trainer.model)
-        trainer.add_callback(MetricsCallback(self, 0 if newest is None else int(newest.name)))
+        self.resumed = 0 if newest is None else int(newest.name)
+        trainer.add_callback(MetricsCallback(self, self.resumed))
         trainer.add_callback(saving)
         if newest is not None:
             self.say(f"going on from the checkpoint of step {newest.name}")
@@ -357,7 +359,7 @@ class StepContext:
     @cached_property
     def checkpoints(self) -> Checkpoints:
         """Those of this step's work."""
-        seconds = 60 * float(self.request.get("checkpoint_minutes", CHECKPOINT_MINUTES))
+        seconds = 60 * float(self.request.get("checkpoint_minutes", CHECKPOINT_SECONDS / 60))
         return Checkpoints(self.store.root, self.request["digest"], seconds, self.say, stop.asked)
 
     @cached_property

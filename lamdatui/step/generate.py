@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from transformers import GenerationConfig
 
+from lamdatui.actionkit.costs import BATCH_TOKENS
 from lamdatui.step.encoding import Encoder
 
-BATCH_TOKENS = 8192
-"""Prompt and answer tokens of one batch, at most: bounds the memory of the key-value cache."""
 BATCH_ROWS = 128
 
 Conversation = Sequence[Mapping[str, Any]] | Mapping[str, Any] | str

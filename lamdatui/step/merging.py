@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lamdatui.actionkit.costs import SHARD_BYTES
 from lamdatui.base.jsonio import read_json
 from lamdatui.domain.objects import ROWS, read_traits
 from lamdatui.inputs.modelfiles import EMBEDDINGS, GENERATION, HEADS, INDEX, model_kind, read_tensors
@@ -17,8 +18,6 @@ from lamdatui.step.models import save_tokenizer
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
 
-SHARD_BYTES = 2**30
-"""mergekit collects this much of the result before it writes a file; less after an attempt that ran out of memory."""
 SAME = 1e-4
 """A result this much nearer to one model than to another is a copy of it."""
 
