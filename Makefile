@@ -25,6 +25,7 @@ $(BIN)/python:
 
 # torch first and alone: with it in place no other package asks for a build with CUDA libraries.
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(BIN)/python -m ensurepip >/dev/null # the making of $(VENV) was cut off
 	@echo "== installing torch (the largest part)"
 	@$(PIP) install --progress-bar on -c constraints.txt torch
 	@echo "== installing lamdatui and what it stands on"

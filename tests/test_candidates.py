@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from lamdatui.actionkit.timings import FORMULA, Measurement, Timings
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState, Trial
-from lamdatui.engine.candidates import LIMIT, enumerate_all, opening
+from lamdatui.engine.candidates import LIMIT, TOO_LONG, enumerate_all, opening
 from lamdatui.engine.judging import Known, tried_digests
 from lamdatui.engine.machine import Machine
 
@@ -65,6 +68,28 @@ def test_tried_vetoed_and_too_large_actions_are_not_offered() -> None:
     inputs = {slot: list(ids) for slot, ids in tried.inputs.items()}
     state.constraints["c1"] = {"text": "no", "match": {"type": "sft", "inputs": inputs}}
     assert "sft" not in enumerate_all(TYPES, state, MACHINE, 3)[0]
+
+
+def test_what_takes_longer_than_the_run_has_left_is_not_offered() -> None:
+    state = pool(model("base"))
+    state.wall_seconds = 100.0
+    sft = TYPES["sft"]
+    call = MACHINE.call(sft, {"model": ["base"], "dataset": ["calls"]}, sft.defaults(), state.pool)
+    takes = MACHINE.estimate(sft, call).seconds
+    assert takes
+
+    def offered(left: float, machine: Machine) -> bool:
+        state.used_seconds = 100.0 - left
+        candidates, counts = enumerate_all({"sft": sft}, state, machine, 1)
+        found = any(one.action.params == sft.defaults() for one in candidates.get("sft", ()))
+        assert found or TOO_LONG in counts["sft"]["refused"]
+        return found
+
+    # Formulas alone may be far off: only what takes three times as long is not tried.
+    assert offered(takes / 2, MACHINE) and not offered(takes / 4, MACHINE)
+    measured = Measurement("sft", "supervised", "cpu", MACHINE.dtype, 3, takes, takes, None, None, FORMULA)
+    known = replace(MACHINE, timings=Timings(items=[measured]))
+    assert offered(takes * 1.1, known) and not offered(takes / 2, known)
 
 
 def test_what_was_cut_off_or_asked_of_nobody_may_come_again() -> None:

@@ -26,6 +26,7 @@ from lamdatui.store.journal import Journal, read_state
 from lamdatui.wire import client as clients
 from lamdatui.wire.client import Client
 from lamdatui.wire.protocol import encode
+from tests.conftest import Commands
 from tests.landed import Landed
 from tests.test_durable import ask, until
 from tests.test_journal import CREATED, HandClock
@@ -67,6 +68,37 @@ def test_limits_end_a_step(tmp_path: Path) -> None:
     assert limited.look(None) is None
     now.now = 121
     assert (verdict := limited.look(None)) is not None and verdict.kind == "limit"
+
+
+def test_the_end_of_the_run_ends_a_step(tmp_path: Path) -> None:
+    now = Hand()
+    looked = Watch([tmp_path / "x"], StepsSpec(), lambda _: None, now, until=50.0)
+    now.now = 49
+    assert looked.look(None) is None
+    now.now = 51
+    assert (verdict := looked.look(None)) is not None and verdict.kind == "time"
+
+
+def test_a_run_ends_when_its_minutes_do(lab_profile, cli: Commands) -> None:
+    """A trial that does not end in time is ended; when the run goes on, it goes on from its checkpoint."""
+    profile = str(lab_profile(("wall_minutes: 10", "wall_minutes: 0.4")))
+    words = ("run", profile, "--name", "short", "--headless", "--mode", "auto")
+    done = cli(*words, "--max-trials", "1", LAMDATUI_FAULTS="step.train-step=sleep:1.5")
+    assert done.returncode == 0, done.stderr
+    found = cli.show("short")
+    assert (found["status"], found["reason"]) == ("done", "0.4 minutes")
+    (cut,) = found["trials"]
+    assert (cut["status"], cut["error"]["class"]) == ("stopped", "time")
+    wall = next(one for one in found["ledgers"] if one["name"] == "wall")
+    # A step of training and a look at the clock may pass.
+    assert wall["limit"] == 24 and wall["used"] < 24 * 1.05 + 4
+
+    again = cli(*words, "--max-trials", "2")
+    assert again.returncode == 0, again.stderr
+    trial = cli.show("short")["trials"][1]
+    assert (trial["status"], trial["action"]["digest"]) == ("done", cut["action"]["digest"])
+    steps = [json.loads(line) for line in (cli.runs / "short/steps/2/1/metrics.jsonl").read_text().splitlines()]
+    assert next(line["step"] for line in steps if line.get("phase") == "train") > 1
 
 
 def with_steps(landed: Landed, text: str) -> None:

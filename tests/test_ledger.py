@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from lamdatui.cli.show import spent
-from lamdatui.domain.budget import evaluation_seconds, ledgers, reserve, worked
+from lamdatui.domain.budget import evaluation_seconds, grace_seconds, ledgers, reserve, seconds_left, worked
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState, StepRecord, Trial
 
@@ -79,6 +81,23 @@ def test_the_reserve_shrinks_as_the_end_comes(state: RunState) -> None:
     assert reserve(state) == 6.0
     state.status = "done"
     assert reserve(state) == 0.0
+
+
+def test_the_reserve_takes_each_model_as_it_was_measured(state: RunState) -> None:
+    state.steps["base-base/1"].digest, state.steps["1/1"].digest = "d0", "d1"
+    assert reserve(state) == 2 * 2.0 + 2 * 4.0
+    state.steps["1/1"].digest = "other"
+    assert reserve(state) == 2 * 2.0 + 2 * 3.0
+
+
+def test_what_is_left_for_trials(state: RunState) -> None:
+    state.used_seconds = 100.0
+    assert seconds_left(state) == 600 - 100 - 12
+    assert grace_seconds(state) == pytest.approx(18)
+    state.profile |= {"budget": {"step_minutes": 1}}
+    assert seconds_left(state) == 60 - 16 - 12
+    assert grace_seconds(state) == pytest.approx(1.8)
+    assert seconds_left(RunState()) == grace_seconds(RunState()) == math.inf
 
 
 def test_a_limit_is_reached_with_what_is_reserved(state: RunState) -> None:

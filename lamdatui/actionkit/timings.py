@@ -62,7 +62,7 @@ class Correction:
         """The estimate, corrected."""
         found = estimate
         if estimate.seconds is not None and self.seconds is not None:
-            found = replace(found, seconds=round(estimate.seconds * self.seconds, 2))
+            found = replace(found, seconds=round(estimate.seconds * self.seconds, 2), measured=True)
         if estimate.memory_bytes is not None and self.memory is not None:
             beyond = max(0, estimate.memory_bytes - PROCESS_BYTES) * self.memory
             found = replace(found, memory_bytes=int(PROCESS_BYTES + beyond))

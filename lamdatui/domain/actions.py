@@ -131,6 +131,8 @@ class Estimate:
     disk_bytes: int | None = None
     ram_bytes: int | None = None
     """Memory of the machine beside that of its GPU; on a CPU it is `memory_bytes`."""
+    measured: bool = False
+    """Whether the seconds stand on steps that this machine did."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from lamdatui.domain.state import RunState
 
 MEASURED = ("trial", "search")
 """Purposes of steps that score one model on the search split."""
+GRACE = 0.03
+"""Share of a time limit by which a trial that is at work may overrun it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,18 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     )
 
 
+def seconds_left(state: RunState, now: float | None = None) -> float:
+    """Seconds of work that trials may still take, with room for what is reserved; infinite without a limit."""
+    limited = [one for one in ledgers(state, now) if one.unit == "s" and one.limit is not None]
+    return max(0.0, min((one.limit - one.used - one.reserved for one in limited if one.limit is not None), default=math.inf))
+
+
+def grace_seconds(state: RunState) -> float:
+    """Seconds by which a trial that is at work may overrun `seconds_left` before it is ended; infinite without a limit."""
+    limits = [one.limit for one in ledgers(state) if one.unit == "s" and one.limit is not None]
+    return GRACE * min(limits, default=math.inf)
+
+
 def worked(state: RunState, now: float | None = None) -> float:
     """Seconds of work over all engines of the run; waiting for a person is not counted."""
     until = state.metered_until if now is None else now
@@ -80,12 +95,17 @@ def written(state: RunState) -> int:
 
 def evaluation_seconds(state: RunState) -> float:
     """Mean seconds that scoring one model on the search split has taken in this run; 0 before there is one."""
-    seen = [
-        step.seconds["evaluate"]
+    seen = [seconds for _, seconds in _evaluated(state)]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
+def _evaluated(state: RunState) -> list[tuple[str | None, float]]:
+    """Of each step that scored a model on the search split: the model's digest, the seconds."""
+    return [
+        (step.digest, step.seconds["evaluate"])
         for step in state.steps.values()
         if step.purpose in MEASURED and step.status == "ok" and step.seconds.get("evaluate")
     ]
-    return sum(seen) / len(seen) if seen else 0.0
 
 
 def reserve(state: RunState) -> float:
@@ -97,8 +117,13 @@ def reserve(state: RunState) -> float:
         return 0.0
     base = state.pool.base
     best = state.trials.get(state.best) if state.best is not None else None
-    waiting = [not _is_sealed(state, base), not _is_sealed(state, best.model if best else None)]
-    return sum(waiting) * evaluation_seconds(state) * _rows_ratio(state)
+    models = [base, best.model if best else None]
+    own, usual = dict(_evaluated(state)), evaluation_seconds(state)
+    digests = [
+        state.pool.items[model].digest if model in state.pool.items else "" for model in models if not _is_sealed(state, model)
+    ]
+    # A base that goes on to its last token takes longer than what was trained to end: each counts as it was measured.
+    return sum(own.get(digest, usual) for digest in digests) * _rows_ratio(state)
 
 
 def _is_sealed(state: RunState, model: str | None) -> bool:

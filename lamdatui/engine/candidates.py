@@ -22,6 +22,7 @@ from lamdatui.engine.machine import Machine
 LIMIT = 64
 """At most this many candidates of a type are offered; more are sampled by the run's seed, and the log says so."""
 ENUMERATE = 4096
+TOO_LONG = "takes longer than the time that the run has left"
 REASONS = 4
 """The commonest reasons for refusing a combination that are told, for each type."""
 OPENING_TRIES = 512
@@ -118,6 +119,8 @@ def _candidate(
         return judged.problems[0]
     if judged.action.digest in known.tried:
         return "tried already"
+    if known.takes_too_long(bound, judged.estimate):
+        return TOO_LONG
     return Candidate(judged.action, judged.estimate)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lamdatui.domain import budget
 from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs, Records, Value, make_action
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.records import ToldOf
@@ -13,6 +15,9 @@ from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.domain.training import in_steps
 from lamdatui.engine.machine import Machine
+
+UNSURE = 3.0
+"""A forecast from formulas alone may be so many times too long."""
 
 
 def blocked(action: Action, constraints: Mapping[str, ToldOf]) -> str | None:
@@ -31,11 +36,15 @@ def matches(action: Action, match: Mapping[str, object]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is on record: digests that are not proposed again, and the hyperparameters behind every digest."""
+    """What is on record: digests that are not proposed again, the hyperparameters behind every digest, and the time that is left."""
 
     tried: frozenset[str] = frozenset()
     records: Records = lambda _: None
     scheme: int = SCHEME
+    seconds_left: float = math.inf
+    """For trials, of the run's budget."""
+    evaluation_seconds: float = 0.0
+    """What scoring one model takes."""
 
     @classmethod
     def of(cls, state: RunState, machine: Machine) -> Known:
@@ -49,7 +58,16 @@ class Known:
         def records(digest: str) -> Mapping[str, Value] | None:
             return params[digest] if digest in params else machine.recorded(digest)
 
-        return cls(frozenset(tried_digests(state)), records, state.scheme)
+        return cls(
+            frozenset(tried_digests(state)), records, state.scheme, budget.seconds_left(state), budget.evaluation_seconds(state)
+        )
+
+    def takes_too_long(self, bound: BoundType, estimate: Estimate) -> bool:
+        """Whether an action would not end within the run's budget; a forecast that no measured step supports has to be far over it."""
+        if estimate.seconds is None:
+            return False
+        needed = estimate.seconds + (self.evaluation_seconds if bound.type.output == "model" else 0.0)
+        return needed / (1 if estimate.measured else UNSURE) > self.seconds_left
 
     def action(
         self, bound: BoundType, inputs: Inputs, params: Mapping[str, Any], pool: ObjectPool, *, seed: int, dtype: str

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,13 +15,13 @@ from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
-from lamdatui.domain.budget import ledgers
+from lamdatui.domain.budget import grace_seconds, ledgers, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, object_to_json
 from lamdatui.domain.records import ActionRecord, Queued
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
-from lamdatui.engine.candidates import enumerate_all, opening
+from lamdatui.engine.candidates import TOO_LONG, enumerate_all, opening
 from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
 from lamdatui.engine.integrity import Fact, Lost, inputs_of, opening_facts
@@ -33,6 +35,7 @@ from lamdatui.engine.selection import Selection
 from lamdatui.engine.steps import LAID_OUT, Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
+from lamdatui.engine.watch import OUT_OF_TIME
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.step.request import StepRequest, result_object
 from lamdatui.store.artifacts import Store
@@ -127,12 +130,15 @@ class Loop:
             raise SearchEnded("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
-        now = self.clock.mono() if self.state.meter == "mono" else self.clock.wall()
-        for ledger in ledgers(self.state, now):
+        for ledger in ledgers(self.state, self._now()):
             if ledger.is_spent:
                 raise SearchEnded(
                     "done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None
                 )
+
+    def _now(self) -> float:
+        """On the clock that work is counted on."""
+        return self.clock.mono() if self.state.meter == "mono" else self.clock.wall()
 
     def _open(self) -> Trial:
         number = max(self.state.trials, default=0) + 1
@@ -253,6 +259,10 @@ class Loop:
         if lacking:
             await self.upkeep.out_of_room(f"no action fits on the disk: {lacking[0]}")
             return await self._choose(number)
+        if any(reason.endswith(TOO_LONG) for reason in refused):
+            left = seconds_left(self.state, self._now()) / 60
+            limit = next(one.limit_text() for one in ledgers(self.state) if one.unit == "s" and one.limit is not None)
+            raise SearchEnded("done", f"{limit}: nothing that is left to try fits into the last {left:.1f} minutes")
         told = "; ".join(reason for reason, _ in refused.most_common(3) if not reason.endswith(": tried already"))
         why = "no legal action is left that was not tried" + (f" ({told})" if told else "")
         # Where nothing was ever possible, the search has not been done.
@@ -348,7 +358,11 @@ class Loop:
                 self._close(number, lost(reason))
                 return
             request = self.requests.trial(trial, self.state)
-            outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
+            self.runner.until = time.monotonic() + seconds_left(self.state, self._now()) + grace_seconds(self.state)
+            try:
+                outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
+            finally:
+                self.runner.until = math.inf
             if outcome["status"] != "ok":
                 await self._failed(number, outcome)
                 return
@@ -390,7 +404,7 @@ class Loop:
     async def _failed(self, number: int, outcome: StepOutcome) -> None:
         """A trial's step has failed. What is no fault of the action does not count: the trial may come again."""
         error = outcome["error"]
-        stopped = self.state.stopping and error["class"] == "killed"
+        stopped = (self.state.stopping and error["class"] == "killed") or error["class"] == OUT_OF_TIME
         again = self.upkeep.may_come_again(number, error["class"])
         status = "stopped" if stopped or again else "failed"
         self._close(number, Closing(status, error=error, seconds=outcome.get("seconds", {})))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import shutil
 import signal
 import time
@@ -18,7 +19,7 @@ from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import Damaged
 from lamdatui.domain.state import StepRecord
 from lamdatui.engine.warmhost import StepHost
-from lamdatui.engine.watch import GRACE_SECONDS, Verdict, Watch
+from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
 from lamdatui.inputs.profile import StepsSpec
 from lamdatui.step.files import LOG, METRICS, OUTCOME, Identity, claim, read_claim, read_outcome, write_request
 from lamdatui.step.request import StepRequest
@@ -113,6 +114,8 @@ class StepRunner:
         self.limits = limits or StepsSpec()
         self.current: Identity | None = None
         self.stop_requested = False
+        self.until = math.inf
+        """When the steps that start now have to end, on the monotonic clock."""
         self.cancelled: tuple[str, str] | None = None
         """The attempt that somebody does not want any more, and who."""
 
@@ -133,8 +136,8 @@ class StepRunner:
             outcome = await self.follow(record)
             # A step that died together with the engine before this one says nothing about its action: once more.
             lost = self._outcome(record.key) in (None, UNREADABLE) and record.key.endswith("/1")
-            cancelled = (outcome.get("error") or {}).get("class") == CANCELLED
-            if outcome["status"] != "void" and (cancelled or not lost):
+            ended_by_us = (outcome.get("error") or {}).get("class") in (CANCELLED, *VERDICTS)
+            if outcome["status"] != "void" and (ended_by_us or not lost):
                 return outcome
         return await self.run(name, request)
 
@@ -209,7 +212,7 @@ class StepRunner:
         """Wait until a step's process is gone. Ends one that is over its limits, and kills one that does not end when it is asked to."""
         directory = self.directory(record.key)
         files = [directory / METRICS, directory / LOG]
-        watch = Watch(files, self.limits, lambda told: self._note(f"step {record.key}: {told}"), time.monotonic)
+        watch = Watch(files, self.limits, lambda told: self._note(f"step {record.key}: {told}"), time.monotonic, self.until)
         verdict, asked = None, None
         while (process := identity.process()) is not None:
             if verdict is None and (verdict := watch.look(process)) is not None:

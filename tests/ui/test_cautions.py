@@ -23,6 +23,14 @@ def test_the_card_says_what_is_to_mind_of_data_and_models() -> None:
     assert "different chat templates" not in plain(facts(state, proposal, None))
 
 
+def test_the_card_says_when_there_is_too_little_time() -> None:
+    state = RunState(wall_seconds=600.0, used_seconds=500.0)
+    proposal = {"action": {"type": "sft", "inputs": {}, "params": {}}, "estimate": {"seconds": 99.0}}
+    assert "it would be ended then" not in plain(facts(state, proposal, None))
+    proposal["estimate"] = {"seconds": 101.0}
+    assert "! the run has 100 s left for it: it would be ended then, with a checkpoint" in plain(facts(state, proposal, None))
+
+
 def test_the_card_of_a_merge_says_what_comes_from_the_first_model_only() -> None:
     state = RunState()
     for name, theta, rows in (("one", 10000, 99), ("two", 500000, 128)):

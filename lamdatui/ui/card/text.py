@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
+from lamdatui.domain.budget import seconds_left
 from lamdatui.domain.decisions import by_person
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import DatasetObject, ModelObject, unlike
 from lamdatui.domain.state import RunState, Trial, details_of
 from lamdatui.ui.view.format import Line, Span, call_text, count, duration, inputs_text, labelled, number
 from lamdatui.ui.view.proposals import alternatives, by_text, forecast, params_of, rivals, weighed_text
-
-if TYPE_CHECKING:
-    pass
 
 Json = dict[str, Any]
 SHOWN = 6
@@ -58,17 +56,21 @@ def facts(
             lines.append(labelled(slot, (was + text, "wait")))
         else:
             lines.append(labelled(slot, (text, "plain")))
-    lines += _cautions(state, shown, (state.types.get(shown["type"]) or proposal.get("declaration") or {}).get("family", ""))
+    family = (state.types.get(shown["type"]) or proposal.get("declaration") or {}).get("family", "")
+    cost = ((tried or {}) if edited else proposal).get("estimate") or {}
+    lines += _cautions(state, shown, family, finite(cost.get("seconds")) or 0.0)
     lines.append(labelled("params", *_params(proposal, edited)))
     if other:
         lines.append(labelled("proposed", (described(action), "dim")))
     return lines
 
 
-def _cautions(state: RunState, action: Mapping[str, Any], family: str) -> list[Line]:
-    """What is to know of the data and models that go in."""
+def _cautions(state: RunState, action: Mapping[str, Any], family: str, seconds: float) -> list[Line]:
+    """What is to know of the data and models that go in, and of the time that is left for what takes `seconds`."""
     items = [state.pool.items.get(name) for ids in action.get("inputs", {}).values() for name in ids]
     said = [f"{item.id}: {note}" for item in items if isinstance(item, DatasetObject) for note in item.notes]
+    if seconds > (left := seconds_left(state)):
+        said.append(f"the run has {duration(left)} left for it: it would be ended then, with a checkpoint")
     models = [item for item in items if isinstance(item, ModelObject)]
     names = " and ".join(item.id for item in models)
     if len({item.chat for item in models if item.chat}) > 1:
