@@ -30,6 +30,12 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 	@$(PIP) install --progress-bar on -c constraints.txt torch
 	@echo "== installing lamdatui and what it stands on"
 	@$(PIP) install --progress-bar on -c constraints.txt -e .
+	@if command -v nvidia-smi >/dev/null; then \
+	  echo "== an NVIDIA GPU: installing bitsandbytes"; \
+	  $(PIP) install -c constraints.txt -e '.[qlora]' || exit 2; \
+	  $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' \
+	    || echo "== this torch has no CUDA: $(BIN)/pip install --force-reinstall torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"; \
+	fi
 	@touch $(STAMP)
 
 install: $(STAMP)

@@ -44,6 +44,7 @@ class RejectionSample(ActionType):
     family = "data"
     source = "STaR: Zelikman et al. 2022, arXiv 2203.14465; RFT: Yuan et al. 2023, arXiv 2308.01825"
     output = "dataset"
+    samples = True
     slots = (MODEL, VERIFIABLE)
     params = (
         *_sampling(1.0, 0.7, 1.0),
@@ -77,6 +78,7 @@ class MakePreferences(ActionType):
     family = "data"
     source = "pairs from a verifier, as in iterative reasoning preference optimisation: Pang et al. 2024, arXiv 2404.19733"
     output = "dataset"
+    samples = True
     slots = (MODEL, VERIFIABLE)
     params = (
         *_sampling(0.7, 0.7, 1.0),
@@ -125,9 +127,9 @@ def _judged_answers(step: StepContext, rows: list[Row], counts: Counter[str]) ->
     """(right answers, wrong answers) to each row, repeated ones too; what was cut off or is empty is neither."""
     p = step.params
     step.configured("sampling", {"prompts": len(rows), **p})
-    tokenizer, model = step.load_tokenizer("model"), step.load_model("model")
+    tokenizer = step.load_tokenizer("model")
     texts = step.sample(
-        model,
+        "model",
         tokenizer,
         [question_parts(row) for row in rows],
         samples=p["samples"],

@@ -11,6 +11,7 @@ TRL's `GRPOTrainer` and `RLOOTrainer`, generating with the model itself.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import random
@@ -36,7 +37,17 @@ SAMPLING = (
     Param("samples", "int", 8, "answers to each prompt, compared with each other", low=2, high=1024, unit="answers"),
     Param("max_new_tokens", "int", 256, "longer answers are cut, and judged as they are", low=1, high=65536, unit="tokens"),
     Param("temperature", "float", 1.0, "sampling temperature; must be above 0, or all answers are alike", low=0.0, high=2.0),
+    Param(
+        "rollouts",
+        "str",
+        "transformers",
+        "what answers while it trains; vllm: on the same GPU, in lamdatui's own environment (docs/generation.md)",
+        allowed=("transformers", "vllm"),
+        since=3,
+    ),
 )
+VLLM_SHARE = 0.3
+"""Of the GPU's memory, while answers are sampled: then the weights that are trained stay, too."""
 
 
 def _check(call: Call) -> list[str]:
@@ -49,6 +60,11 @@ def _check(call: Call) -> list[str]:
         found.append(f"a step takes {batch // samples} prompts (batch_size / samples); the dataset has {rows}")
     if not p["temperature"]:
         found.append("temperature 0 gives the same answer every time, and nothing to compare; 1 is usual")
+    if p["rollouts"] == "vllm":
+        if not call.on_gpu:
+            found.append("rollouts by vllm need a GPU")
+        elif importlib.util.find_spec("vllm") is None:
+            found.append("rollouts by vllm need it in this environment: pip install -c constraints-vllm.txt 'lamdatui[vllm]'")
     return found
 
 
@@ -59,7 +75,7 @@ def _estimate(call: Call, forward: float) -> Estimate:
         call,
         rows=int(p["max_steps"]) * int(p["batch_size"]),
         forward=forward + bool(p["beta"]),
-        copies=int(p["method"] == "full" and bool(p["beta"])),
+        copies=int(p["method"] == "full" and bool(p["beta"])) + int(p["rollouts"] == "vllm"),
         generated=int(p["max_new_tokens"]),
     )
 
@@ -131,7 +147,10 @@ def _arguments(step: StepContext) -> dict[str, Any]:
         "max_steps": p["max_steps"],
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": p["max_steps"] // 20,
-        "use_vllm": False,
+        "use_vllm": p["rollouts"] == "vllm",
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": VLLM_SHARE,
+        "vllm_enable_sleep_mode": True,
     }
 
 

@@ -33,6 +33,7 @@ class SelfInstruct(ActionType):
     family = "data"
     source = "Self-Instruct: Wang et al. 2022, arXiv 2212.10560; majority answers: Huang et al. 2022, arXiv 2210.11610"
     output = "dataset"
+    samples = True
     slots = (
         Slot("model", "model", "the model that writes prompts and answers"),
         Slot("dataset", "dataset", "seed rows", formats=("sft",)),
@@ -76,17 +77,17 @@ class SelfInstruct(ActionType):
         if not seeds:
             raise StepError("data", "no two seed rows with one user message share a system message (or have none)")
         step.configured("self_instruct", {"seeds": sum(map(len, seeds.values())), "list": few_shot(["…"] * 2), **p})
-        tokenizer, model = step.load_tokenizer("model"), step.load_model("model")
+        tokenizer = step.load_tokenizer("model")
         counts: Counter[str] = Counter()
         if p["write"] == "continue":
-            found = _continued(step, model, tokenizer, seeds, counts)
+            found = _continued(step, tokenizer, seeds, counts)
         else:
             found = recombined(random.Random(step.seed), seeds, p["count"])
         counts["prompts written"] = len(found)
         kept = _usable(found, seeds, step.task_prompts(), p["similarity"], p["contamination"], counts)
         if not kept:
             raise StepError("data", f"no new prompt is usable: {json.dumps(dict(counts))}")
-        made = _answered(step, model, tokenizer, [_conversation(system, prompt) for system, prompt in kept], counts)
+        made = _answered(step, tokenizer, [_conversation(system, prompt) for system, prompt in kept], counts)
         if not made:
             raise StepError("data", f"no answer is usable: {json.dumps(dict(counts))}")
         provenance = {
@@ -98,15 +99,15 @@ class SelfInstruct(ActionType):
         step.finish_dataset(made, "sft", provenance)
 
 
-def _continued(step: StepContext, model: Any, tokenizer: Any, seeds: Seeds, counts: Counter[str]) -> list[tuple[str, str]]:
+def _continued(step: StepContext, tokenizer: Any, seeds: Seeds, counts: Counter[str]) -> list[tuple[str, str]]:
     """(system, prompt) that the model wrote after lists of seed prompts."""
     p = step.params
     rng = random.Random(step.seed)
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    room = step.positions("model")
     lists = [_draw(rng, seeds, p["examples"], tokenizer, room - p["prompt_tokens"]) for _ in range(p["count"])]
     openings = [text for _, text in lists]
     written = step.sample(
-        model, tokenizer, openings, max_new_tokens=p["prompt_tokens"], temperature=p["temperature"], top_p=p["top_p"]
+        "model", tokenizer, openings, max_new_tokens=p["prompt_tokens"], temperature=p["temperature"], top_p=p["top_p"]
     )
     found: list[tuple[str, str]] = []
     for (system, _), (text,) in zip(lists, written, strict=True):
@@ -117,13 +118,11 @@ def _continued(step: StepContext, model: Any, tokenizer: Any, seeds: Seeds, coun
     return found
 
 
-def _answered(
-    step: StepContext, model: Any, tokenizer: Any, asked: list[Messages], counts: Counter[str]
-) -> list[dict[str, Messages]]:
+def _answered(step: StepContext, tokenizer: Any, asked: list[Messages], counts: Counter[str]) -> list[dict[str, Messages]]:
     """Rows of the conversations whose answer is usable; of several samples, the answer that enough of them agree on."""
     p = step.params
     many = {"samples": p["samples"], "temperature": p["temperature"], "top_p": p["top_p"]} if p["samples"] > 1 else {}
-    answers = step.sample(model, tokenizer, asked, max_new_tokens=p["max_new_tokens"], **many)
+    answers = step.sample("model", tokenizer, asked, max_new_tokens=p["max_new_tokens"], **many)
     made = []
     for conversation, texts in zip(asked, answers, strict=True):
         ((text, votes),) = Counter(text.strip() for text in texts).most_common(1)

@@ -19,7 +19,7 @@ from lamdatui.base.limits import answer
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.plans import Plan
 from lamdatui.domain.records import ActionRecord, Value
-from lamdatui.domain.schemes import SCHEME, SCHEMES, numbered
+from lamdatui.domain.schemes import GENERATORS, SCHEME, SCHEMES, numbered
 
 Family = Literal["supervised", "preference", "merge", "reinforcement", "distillation", "data"]
 FAMILIES: tuple[Family, ...] = ("supervised", "preference", "merge", "reinforcement", "distillation", "data")
@@ -226,6 +226,8 @@ class ActionType(ABC):
     slots: ClassVar[tuple[Slot, ...]]
     params: ClassVar[tuple[Param, ...]]
     output: ClassVar[Literal["model", "dataset"]] = "model"
+    samples: ClassVar[bool] = False
+    """Whether the result has answers in it that `step.sample` gave: then the generator that gave them is part of the digest."""
 
     def check(self, call: Call) -> list[str]:
         """Reasons why this call can't work, known before anyone is asked; none by default."""
@@ -408,6 +410,7 @@ def make_action(
     *,
     seed: int,
     dtype: str,
+    generator: str = GENERATORS[0],
     records: Records = lambda _: None,
     scheme: int = SCHEME,
 ) -> Action:
@@ -424,13 +427,13 @@ def make_action(
     # What is in the store must not change what a seed chooses; runs of the first scheme go on choosing by digest.
     place = "" if scheme == 1 else digest([bound.name, named, filled, seed])
     for older in (each for each in SCHEMES if each < scheme):
-        known = action_digest(bound, parents, filled, seed, dtype, older)
+        known = action_digest(bound, parents, filled, seed, dtype, older, generator=generator)
         if known and (recorded := records(known)) is not None and _same(bound, recorded, filled):
             return Action(bound.name, named, filled, seed, known, older, place)
-    found = action_digest(bound, parents, filled, seed, dtype, scheme)
+    found = action_digest(bound, parents, filled, seed, dtype, scheme, generator=generator)
     if found is None or ((recorded := records(found)) is not None and not _same(bound, recorded, filled)):
         # A later hyperparameter that the scheme does not know, or a default that the type's author has changed: other work.
-        found = action_digest(bound, parents, filled, seed, dtype, SCHEME, spelled_out=True) or ""
+        found = action_digest(bound, parents, filled, seed, dtype, SCHEME, spelled_out=True, generator=generator) or ""
         scheme = SCHEME
     return Action(bound.name, named, filled, seed, found, scheme, place)
 
@@ -450,6 +453,7 @@ def action_digest(
     scheme: int = SCHEME,
     *,
     spelled_out: bool = False,
+    generator: str = GENERATORS[0],
 ) -> str | None:
     """The digest of an action under a scheme, from its input digests by slot and all of its hyperparameters.
 
@@ -472,6 +476,8 @@ def action_digest(
         "seed": seed,
         "dtype": dtype,
     }
+    if generator != GENERATORS[0] and bound.type.samples:
+        body["generator"] = generator
     return digest(numbered(body, scheme))
 
 

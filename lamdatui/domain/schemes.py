@@ -6,6 +6,8 @@
 | 2 | the same, with the scheme's number, and only those hyperparameters that differ from their default of the day they came | the same, with the scheme's number |
 | 3 | the same: the number tells that rows are encoded as `ASKED` says | the same, and how answers are asked for and read (`think`, `thinking`, `generation`) |
 
+A key and the digest of an action that samples answers name the generator of answers (`GENERATORS`), unless it is the first.
+
 A new run gets the newest scheme and keeps it to its end, so that a run of an older version goes on with the digests and the choices
 that it would have made. Work that is on record under an older scheme (an object or an evaluation of the store) keeps that digest: it is
 found, verified and reused under it. A change of what digests cover is a new number and a row of this table; the bodies of older
@@ -16,6 +18,8 @@ from __future__ import annotations
 
 from typing import Any
 
+GENERATORS = ("transformers", "vllm")
+"""What answers are generated with."""
 SCHEME = 3
 """The newest scheme: what new runs get."""
 SCHEMES = (3, 2, 1)

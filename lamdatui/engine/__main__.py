@@ -28,7 +28,7 @@ from lamdatui.config.resources import load_prompt, untrusted
 from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
 from lamdatui.domain.objects import ObjectPool
-from lamdatui.domain.schemes import SCHEME
+from lamdatui.domain.schemes import GENERATORS, SCHEME
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.fitting import fitted
 from lamdatui.engine.integrity import check_promises, promised
@@ -45,6 +45,7 @@ from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
 from lamdatui.hardware.system import has_fast_bfloat16
 from lamdatui.inputs import trust
+from lamdatui.inputs.generation import generator
 from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.inputs.workspace import open_workspace, planner_settings
 from lamdatui.policy import Ingredients, make_policy
@@ -117,7 +118,9 @@ class Engine:
 
     def _fit(self, device: str, fast_bfloat16: bool, memory: int) -> Machine:
         timings = Timings.open(measurements_file())
-        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, timings)
+        begun = self.journal.state
+        used = begun.device.get("generator", GENERATORS[0]) if begun.last_seq else generator(self.workspace, device)
+        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, timings, used)
 
     def _dtype(self, fast_bfloat16: bool) -> str:
         """The dtype of weights that are not trained, and of the results: part of every action's digest, so a run keeps it."""
@@ -147,7 +150,8 @@ class Engine:
         started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__, "clock": "mono"}
         if (types := declarations(self.workspace.types)) != state.types:
             started["types"] = types
-        facts.append(("engine.started", {**started, "device": {"device": machine.device, "dtype": machine.dtype}}))
+        device = {"device": machine.device, "dtype": machine.dtype, "generator": machine.generator}
+        facts.append(("engine.started", {**started, "device": device}))
         if state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
             facts.append(("run.resumed", {"max_trials": trials}))
         if state.last_seq and self.options.mode and self.options.mode != state.mode:

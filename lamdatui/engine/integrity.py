@@ -10,7 +10,7 @@ from typing import Any
 
 from lamdatui.base.fingerprint import Changed
 from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject, object_to_json
-from lamdatui.domain.schemes import SCHEMES
+from lamdatui.domain.schemes import GENERATORS, SCHEMES
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.inputs.workspace import Workspace
@@ -70,11 +70,11 @@ def _place(item: PoolObject) -> str:
 
 def _scored_alike(task: Task, state: RunState) -> bool:
     """Whether the evaluations that are on record were of these rows: runs of the first version kept no digest of a task's file."""
-    dtype = state.device.get("dtype", "")
+    dtype, generator = state.device.get("dtype", ""), state.device.get("generator", GENERATORS[0])
     for model, tasks in state.keys.items():
         for split, key in tasks.get(task.name, {}).items():
             digest = state.pool.model(model).digest
-            if key not in {task.key(digest, split, dtype, scheme) for scheme in SCHEMES}:
+            if key not in {task.key(digest, split, dtype, scheme, generator) for scheme in SCHEMES}:
                 return False
     return True
 

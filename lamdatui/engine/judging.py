@@ -11,7 +11,7 @@ from lamdatui.domain import budget
 from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs, Records, Value, make_action
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.records import ToldOf
-from lamdatui.domain.schemes import SCHEME
+from lamdatui.domain.schemes import GENERATORS, SCHEME
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.domain.training import in_steps
 from lamdatui.engine.machine import Machine
@@ -45,6 +45,7 @@ class Known:
     """For trials, of the run's budget."""
     evaluation_seconds: float = 0.0
     """What scoring one model takes."""
+    generator: str = GENERATORS[0]
 
     @classmethod
     def of(cls, state: RunState, machine: Machine) -> Known:
@@ -59,7 +60,12 @@ class Known:
             return params[digest] if digest in params else machine.recorded(digest)
 
         return cls(
-            frozenset(tried_digests(state)), records, state.scheme, budget.seconds_left(state), budget.evaluation_seconds(state)
+            frozenset(tried_digests(state)),
+            records,
+            state.scheme,
+            budget.seconds_left(state),
+            budget.evaluation_seconds(state),
+            machine.generator,
         )
 
     def takes_too_long(self, bound: BoundType, estimate: Estimate) -> bool:
@@ -73,7 +79,8 @@ class Known:
         self, bound: BoundType, inputs: Inputs, params: Mapping[str, Any], pool: ObjectPool, *, seed: int, dtype: str
     ) -> Action:
         """`make_action` with what is on record."""
-        return make_action(bound, inputs, params, pool, seed=seed, dtype=dtype, records=self.records, scheme=self.scheme)
+        known = {"generator": self.generator, "records": self.records, "scheme": self.scheme}
+        return make_action(bound, inputs, params, pool, seed=seed, dtype=dtype, **known)
 
 
 def undone(state: RunState, trial: Trial) -> bool:

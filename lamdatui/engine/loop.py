@@ -68,7 +68,8 @@ class Loop:
         self.clock = clock
         self.publish = publish
         self.approvals = Approvals(workspace.types, machine)
-        self.scoring = Scoring(workspace.tasks, workspace.profile.objective.weights, store, machine.dtype, journal.state.scheme)
+        weights = workspace.profile.objective.weights
+        self.scoring = Scoring(workspace.tasks, weights, store, machine.dtype, journal.state.scheme, machine.generator)
         self.requests = Requests(workspace, store, self.scoring, machine)
         self.forecasts = Forecasts()
         self.woken = asyncio.Event()

@@ -14,6 +14,7 @@ from lamdatui.actionkit.timings import FORMULA, Measurement, Timings, scale
 from lamdatui.domain.actions import PROCESS_BYTES, BoundType, Call, Estimate, Value
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.plans import Plan
+from lamdatui.domain.schemes import GENERATORS
 from lamdatui.hardware.gpu import read_gpus
 from lamdatui.store.artifacts import read_manifest
 
@@ -37,6 +38,8 @@ class Machine:
     disk: Path | None = None
     """The folder of the store: what is free there bounds what is written."""
     timings: Timings = field(default_factory=Timings)
+    generator: str = GENERATORS[0]
+    """What generates answers here."""
 
     @property
     def room_bytes(self) -> int:

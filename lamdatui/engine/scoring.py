@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.schemes import ASKED, SCHEME, SCHEMES
+from lamdatui.domain.schemes import ASKED, GENERATORS, SCHEME, SCHEMES
 from lamdatui.domain.scores import counted, objective, objectives
 from lamdatui.domain.state import RunState
 from lamdatui.inputs.taskfiles import Task
@@ -17,7 +17,13 @@ class Scoring:
     """The run's tasks and objective over the evaluations in the store."""
 
     def __init__(
-        self, tasks: dict[str, Task], weights: dict[str, float], store: Store, dtype: str, scheme: int = SCHEME
+        self,
+        tasks: dict[str, Task],
+        weights: dict[str, float],
+        store: Store,
+        dtype: str,
+        scheme: int = SCHEME,
+        generator: str = GENERATORS[0],
     ) -> None:
         self.tasks = tasks
         self.weights = weights
@@ -25,6 +31,7 @@ class Scoring:
         self.dtype = dtype
         # A run goes on asking and reading as it began, so that its scores can be compared; the first two schemes do that alike.
         self.scheme = max(scheme, 2)
+        self.generator = generator
 
     def requests(self, digest: str, split: str) -> list[dict[str, Any]]:
         """What a step must evaluate for one model on one split."""
@@ -32,12 +39,12 @@ class Scoring:
 
     def _key(self, task: Task, digest: str, split: str) -> str:
         """The key of an evaluation: the run's scheme's, or an older one's that the store has a sound evaluation of."""
-        for scheme in (each for each in SCHEMES if each < self.scheme):
+        for scheme in (each for each in SCHEMES if each < self.scheme and self.generator == GENERATORS[0]):
             key = task.key(digest, split, self.dtype, scheme)
             value = self._sound(task, key, split)
             if value and (self.scheme < ASKED or task.reads_alike(value["rows"], split)):
                 return key
-        return task.key(digest, split, self.dtype, self.scheme)
+        return task.key(digest, split, self.dtype, self.scheme, self.generator)
 
     def _sound(self, task: Task, key: str, split: str) -> dict[str, Any] | None:
         """An evaluation of the store, once it is known to be one of this split's rows. What is none is put aside and made again."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest, regular
 from lamdatui.base.strictyaml import parse_yaml, told
 from lamdatui.inputs.namedtemplates import SUFFIX
 from lamdatui.inputs.profilefaults import explain
-from lamdatui.planner.settings import PlannerSettings
+from lamdatui.planner.settings import PlannerSettings, taken_flag
 
 Name = str
 MAX_BYTES = 256 * 1024
@@ -132,6 +132,26 @@ class StepsSpec(_Strict):
     on_stall: Literal["report", "stop"] = "report"
 
 
+class GenerationSpec(_Strict):
+    """What generates answers: for scores, and in actions that sample. `vllm` in an environment of its own, started for a step and ended with
+    it; `auto` takes it on a GPU, for bases of 1 billion parameters or more, where there is one. A run keeps what it began with.
+
+    `executable`: the `vllm` command or a Python that has it; `arguments`: more flags; `gpu_memory_utilization`: its share of the GPU.
+    """
+
+    backend: Literal["auto", "transformers", "vllm"] = "auto"
+    executable: str = ""
+    arguments: tuple[str, ...] = ()
+    gpu_memory_utilization: float = Field(default=0.85, gt=0, le=1)
+
+    @field_validator("arguments")
+    @classmethod
+    def _free(cls, words: tuple[str, ...]) -> tuple[str, ...]:
+        if taken := taken_flag(words):
+            raise ValueError(f"can't have {taken}: the program decides it")
+        return words
+
+
 class ContaminationSpec(_Strict):
     """What becomes of training rows that a task's rows stand in: those that ask the same (`exact`), and those that ask
     nearly the same or share 13 words in a row (`ngram`). `block`: a run
@@ -162,6 +182,7 @@ class Profile(_Strict):
     """`always`: hash every input at each look; `auto`: above 2 GiB only when size, times or inode have changed."""
     steps: StepsSpec = StepsSpec()
     contamination: ContaminationSpec = ContaminationSpec()
+    generation: GenerationSpec = GenerationSpec()
 
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
@@ -175,7 +196,7 @@ class Profile(_Strict):
         return digest(plain)
 
 
-OUTSIDE = ("budget", "mode", "verify", "steps", "contamination")
+OUTSIDE = ("budget", "mode", "verify", "steps", "contamination", "generation")
 """Sections of a profile that say nothing of what is searched."""
 LATER: dict[str, dict[str, Any]] = {
     "models": {"chat_template": ..., "base": ...},
@@ -237,6 +258,7 @@ _FIELDS: dict[str, type[BaseModel]] = {
     "budget": BudgetSpec,
     "steps": StepsSpec,
     "contamination": ContaminationSpec,
+    "generation": GenerationSpec,
 }
 
 
@@ -309,6 +331,8 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
         spec["base"] = spec["base"] and _absolute(spec["base"], folder)
         if "/" in spec["chat_template"] or spec["chat_template"].endswith(SUFFIX):
             spec["chat_template"] = _absolute(spec["chat_template"], folder)
+    if "/" in plain["generation"]["executable"]:
+        plain["generation"]["executable"] = _absolute(plain["generation"]["executable"], folder)
     if plain["planner"]:
         _place_planner(plain["planner"], folder)
     if plain["planner"] and plain["planner"]["adapter"]:

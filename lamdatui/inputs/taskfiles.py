@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import canonical, digest
-from lamdatui.domain.schemes import ASKED, SCHEME, numbered
+from lamdatui.domain.schemes import ASKED, GENERATORS, SCHEME, numbered
 from lamdatui.inputs.datafiles import asked, read_task
 from lamdatui.tasks.scorers import SCORERS, problem, score
 from lamdatui.tasks.thinking import without_thinking
@@ -51,10 +51,10 @@ class Task:
     digest: str = ""
     asking: Asking = Asking()
 
-    def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME) -> str:
+    def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME, generator: str = GENERATORS[0]) -> str:
         """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
 
-        `scheme` says which scheme of digests (see `lamdatui.domain.schemes`) the key is of.
+        `scheme` says which scheme of digests (see `lamdatui.domain.schemes`) the key is of, `generator` what answers.
         """
         body: dict[str, Any] = {
             "model": model_digest,
@@ -66,6 +66,8 @@ class Task:
         }
         if scheme >= ASKED:
             body |= asdict(self.asking)
+        if generator != GENERATORS[0]:
+            body["generator"] = generator
         return digest(numbered(body, scheme))
 
     def rows_digest(self, split: str) -> str:

@@ -18,9 +18,13 @@ from lamdatui.base import paths
 from lamdatui.base.errors import CONFIRM_TITLE, UNCONFIRMED, LamdatuiError
 from lamdatui.base.jsonio import digest, file_digest, fsync_dir
 from lamdatui.base.output import complain, json_text
+from lamdatui.domain.schemes import GENERATORS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lamdatui.inputs.profile import Profile
+    from lamdatui.planner.settings import PlannerSettings
 
 
 def confirmed_file() -> Path:
@@ -33,15 +37,26 @@ def sensitive(profile: Profile) -> dict[str, Any]:
 
     The profile's paths are absolute, as `load_profile` makes them. Raises LamdatuiError for a file that can't be read.
     """
-    spec = profile.planner
-    if spec is None:
-        return {}
+    generation = profile.generation
+    found = _of_planner(profile.planner) if profile.planner else {}
+    if generation.backend != GENERATORS[0] and (starts := _command_of(generation.executable, generation.arguments)):
+        found["generation"] = {**starts, "serve": _file_in("serve")}
+    return found
+
+
+def _command_of(executable: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """A program and its arguments, with the sha256 of what they name."""
     found: dict[str, Any] = {}
-    if spec.executable:
-        program = shutil.which(os.path.expanduser(spec.executable))
-        found["executable"] = {"value": spec.executable, "runs": program, "sha256": _sha256(program)}
-    if spec.arguments:
-        found["arguments"] = [{"value": word, "sha256": _file_in(word)} for word in spec.arguments]
+    if executable:
+        program = shutil.which(os.path.expanduser(executable))
+        found["executable"] = {"value": executable, "runs": program, "sha256": _sha256(program)}
+    if arguments:
+        found["arguments"] = [{"value": word, "sha256": _file_in(word)} for word in arguments]
+    return found
+
+
+def _of_planner(spec: PlannerSettings) -> dict[str, Any]:
+    found = _command_of(spec.executable, spec.arguments)
     if found:
         # The rest of that command line. Some programs would take its first word for a file.
         found |= {"model": spec.model, "serve": _file_in("serve") if spec.backend == "vllm" else None}
@@ -89,22 +104,23 @@ def told(found: dict[str, Any]) -> list[str]:
     lines = [CONFIRM_TITLE]
 
     def say(name: str, value: Any, why: str, sha256: str | None = None) -> None:
-        lines.append(f"  planner.{name}: {json_text(value)}{f' (sha256 {sha256})' if sha256 else ''}")
+        lines.append(f"  {name}: {json_text(value)}{f' (sha256 {sha256})' if sha256 else ''}")
         lines.append(f"    {why}")
 
-    if program := found.get("executable"):
-        runs = program["runs"]
-        which = "" if runs in (None, program["value"]) else f" It is {json_text(runs)}."
-        none = " There is no such program now." if runs is None else ""
-        say("executable", program["value"], f"This program is run as you.{which}{none}", program["sha256"])
+    for section, part in (("planner", found), ("generation", found.get("generation", {}))):
+        if program := part.get("executable"):
+            runs = program["runs"]
+            which = "" if runs in (None, program["value"]) else f" It is {json_text(runs)}."
+            none = " There is no such program now." if runs is None else ""
+            say(f"{section}.executable", program["value"], f"This program is run as you.{which}{none}", program["sha256"])
+        for word in part.get("arguments", ()):
+            why = "A word of that program's command line; its flags decide what it loads and does."
+            say(f"{section}.arguments", word["value"], why, word["sha256"])
     if name := found.get("api_key_env"):
-        say("api_key_env", name, "The value of this environment variable is sent to planner.url.")
+        say("planner.api_key_env", name, "The value of this environment variable is sent to planner.url.")
     if url := found.get("url"):
         leaves = "It is on this machine." if is_loopback(url) else "Prompts, with the record of the run, leave this machine."
-        say("url", url, leaves)
-    for word in found.get("arguments", ()):
-        why = "A word of the planner's command line; its flags decide what that program loads and does."
-        say("arguments", word["value"], why, word["sha256"])
+        say("planner.url", url, leaves)
     return lines
 
 
@@ -144,7 +160,9 @@ def require(profile: Profile, where: str) -> None:
     """Raises LamdatuiError (exit code 2) unless a person confirmed what a profile would run or reach."""
     found = sensitive(profile)
     if not is_confirmed(found):
-        names = ", ".join(f"planner.{name}" for name in ("executable", "api_key_env", "url", "arguments") if name in found)
+        kinds = ("executable", "api_key_env", "url", "arguments")
+        sections = (("planner", found), ("generation", found.get("generation", {})))
+        names = ", ".join(f"{section}.{name}" for section, part in sections for name in kinds if name in part)
         fix = "look at it and confirm it: `lamdatui run` and `attach` ask in a terminal; without one, add --trust"
         raise LamdatuiError(f"{UNCONFIRMED}: {names}", where=where, fix=fix)
 

@@ -97,7 +97,7 @@ class GuardedServer(OwnServer):
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 listed = []
         if launch.model not in listed:
-            raise self._failure(f"what answers at {launch.url} is not the planner that was started")
+            raise self._failure(f"what answers at {launch.url} is not {self.noun} that was started")
 
 
 class VllmServer(GuardedServer):

@@ -103,6 +103,8 @@ class OwnServer(PlannerServer):
     """Seconds that it may take to end after each kind of request."""
     fix: ClassVar[str]
     """What to look at when it can't be started."""
+    noun: ClassVar[str] = "the planner"
+    """What messages call it."""
 
     def __init__(self, settings: PlannerSettings, log_path: Path) -> None:
         super().__init__(settings, log_path)
@@ -120,7 +122,7 @@ class OwnServer(PlannerServer):
                 await self._spawn()
         except TimeoutError:
             await self.close()
-            raise self._failure(f"the planner was not ready within {self._settings.ready_limit:g} s") from None
+            raise self._failure(f"{self.noun} was not ready within {self._settings.ready_limit:g} s") from None
         except BaseException:
             await self.close()
             raise
@@ -178,7 +180,7 @@ class OwnServer(PlannerServer):
         except TimeoutError:
             return ""
         how = f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return f"the planner's process {how}"
+        return f"{self.noun}'s process {how}"
 
     def _take(self, process: asyncio.subprocess.Process) -> None:
         self._process = process

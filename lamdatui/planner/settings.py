@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -53,13 +54,22 @@ TAKEN = {
 """Flags that `arguments` can't have, with the setting to use instead; "" where the program decides them itself."""
 
 
+def taken_flag(words: Sequence[str]) -> str | None:
+    """The first of a server's arguments that is one of TAKEN, as it was written."""
+    for word in words:
+        name = word.partition("=")[0]
+        if word.startswith("-") and name.lstrip("-").replace("_", "-").removeprefix("no-") in TAKEN:
+            return name
+    return None
+
+
 class PlannerSettings(BaseModel):
     """Which LLM plans, and how: a profile's section `planner`. A key is never in a profile.
 
     `backend`: `llamacpp` (xllamacpp in a process of ours), `llama-cpp-python` (its server as our process), `vllm` (`vllm serve`
     as our process, from an environment of its own) or `openai` (a server that runs already). `model`: path of a GGUF file (the
     first two), path or name of a Hugging Face model (`vllm`), or the model's name on the server at `url` (`openai`; empty means
-    the first one that it lists). `executable`: the `vllm` command, or the Python that has `llama_cpp`. `arguments`: more flags
+    the first one that it lists). `executable`: the `vllm` command or a Python that has it, or the Python that has `llama_cpp`. `arguments`: more flags
     for the server of these two. `adapter`: a LoRA adapter of the model, in GGUF (`llamacpp`).
     `api_key_env` names the environment variable that holds an `openai` server's key.
 
@@ -171,12 +181,10 @@ class PlannerSettings(BaseModel):
         ):
             if getattr(self, name) and not fits:
                 raise LamdatuiError(f"planner.{name} is for {whose} only", where=where, fix=f"drop {name}")
-        for word in self.arguments:
-            flag = word.partition("=")[0].lstrip("-").replace("_", "-")
-            if word.startswith("-") and flag.removeprefix("no-") in TAKEN:
-                instead = TAKEN[flag.removeprefix("no-")]
-                fix = f"set {instead}" if instead else "drop it: the server's address and name are chosen when it starts"
-                raise LamdatuiError(f"planner.arguments can't have {word.partition('=')[0]}", where=where, fix=fix)
+        if taken := taken_flag(self.arguments):
+            instead = TAKEN[taken.lstrip("-").replace("_", "-").removeprefix("no-")]
+            fix = f"set {instead}" if instead else "drop it: the server's address and name are chosen when it starts"
+            raise LamdatuiError(f"planner.arguments can't have {taken}", where=where, fix=fix)
 
     @property
     def prompt_budget(self) -> int:

@@ -26,13 +26,16 @@ MOST_REQUESTS = 8
 MOST_LOGPROBS = 64
 """Alternatives per token that our server gives; vLLM's own limit of 20 is less than the letters of a long list."""
 
+MODULE = "vllm.entrypoints.openai.api_server"
+"""What `vllm serve` runs: for a Python in place of the command, which builds for CPUs lack."""
+
 _HIDDEN = "<hidden>"
 _SLEEP_SECONDS = 120.0
 _LOOK_SECONDS = 5.0
 
 
 def find_executable(settings: PlannerSettings) -> str:
-    """Path of the `vllm` command: `planner.executable`, or what PATH has. Raises LamdatuiError (exit code 4)."""
+    """Path of the `vllm` command, or of a Python that has vLLM: `planner.executable`, or what PATH has. Raises LamdatuiError (exit code 4)."""
     asked = settings.executable or "vllm"
     found = shutil.which(os.path.expanduser(asked))
     if found is None:
@@ -52,7 +55,8 @@ def served_name(settings: PlannerSettings) -> str:
 
 def command_line(settings: PlannerSettings, port: int, executable: str = "vllm") -> list[str]:
     """`vllm serve …` for one planner. The key is not in it: other users of the machine can read command lines."""
-    line = [executable, "serve", settings.model]
+    is_python = Path(executable).name.startswith("python")
+    line = [executable, "-m", MODULE, "--model", settings.model] if is_python else [executable, "serve", settings.model]
     line += ["--host", "127.0.0.1", "--port", str(port)]
     line += ["--served-model-name", served_name(settings)]
     line += ["--max-model-len", str(settings.context)]
@@ -75,6 +79,8 @@ def own_environment(settings: PlannerSettings, key: str) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
+        # Else `python -m` would run what the current folder has under the names of its modules.
+        "PYTHONSAFEPATH": "1",
     }
     if settings.sleep != "never":
         # vLLM has the sleep endpoints in this mode only.

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,9 +29,13 @@ from lamdatui.step.context import StepContext
 from lamdatui.step.errors import DryRun, StepError, Stopped
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
+from lamdatui.step.generators import VLLM, TransformersGenerator
 from lamdatui.step.models import check_inputs, load_model, load_tokenizer
-from lamdatui.step.request import ModelReference, StepRequest, first_parent, produced
+from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
 from lamdatui.store import checkpoints
+
+COMPARED = 8
+"""Rows of each task that both generators answer before a run's first scores."""
 
 
 def enter(directory: Path) -> None:
@@ -151,8 +156,9 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
     from lamdatui.store.artifacts import Store
 
     store = Store(Path(request["store"]), always=request["always"])
-    with store.lock(request["digest"]), store.staging() as staged:
+    with store.lock(request["digest"]), store.staging() as staged, ExitStack() as leaving:
         step = StepContext(directory, request, staged, dry_run=dry_run)
+        leaving.callback(step.close)
         began = time.monotonic()
         cached = request["action"] is not None
         if wrong := store.problem(request["digest"]):
@@ -161,6 +167,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
             cached = False
             check_inputs(store, request)
             _execute(step, registry, store)
+            step.close()
         executed = time.monotonic()
         if stop.asked():
             raise Stopped
@@ -216,16 +223,42 @@ def _evaluate(step: StepContext, store: Any) -> None:
 
 
 def _score(step: StepContext, store: Any, reference: ModelReference, wanted: list[dict[str, Any]]) -> None:
-    if step.model is None:
-        step.model = load_model(store, reference, step.dtype, step.device)
     tokenizer = load_tokenizer(store, reference)
-    for request in wanted:
-        fault("step.before-evaluate")
-        value = evaluate(step.model, tokenizer, request, step.metric, step.batch_tokens)
-        mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
-        told = remarks(len(value["rows"]), counted(value["rows"]))
-        step.say(
-            f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
-            + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
-        )
-        store.record_evaluation(request["key"], {"model": step.request["digest"], **value})
+    by_vllm = generator_of(step.request) == VLLM
+    # Where a base is scored first, both generators answer some of its rows.
+    both = _first_rows(step, reference, tokenizer, wanted) if by_vllm and step.request["purpose"] == "search" else {}
+    if by_vllm:
+        step.model = None
+        gc.collect()
+        torch.cuda.empty_cache()
+    with closing(step.generator(reference, tokenizer, step.model)) as generator:
+        # The longest answers first: vLLM is started for their length.
+        for request in sorted(wanted, key=lambda one: -one["max_new_tokens"]) if by_vllm else wanted:
+            fault("step.before-evaluate")
+            value = evaluate(generator, tokenizer, request, step.metric)
+            if request["key"] in both:
+                step.say(f"{request['task']}: {differences(both[request['key']], value['rows'])}")
+            mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
+            told = remarks(len(value["rows"]), counted(value["rows"]))
+            step.say(
+                f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
+                + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
+            )
+            store.record_evaluation(request["key"], {"model": step.request["digest"], **value})
+
+
+def _first_rows(
+    step: StepContext, reference: ModelReference, tokenizer: Any, wanted: list[dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The first rows of each evaluation as transformers answers them, by the evaluation's key."""
+    model = load_model(step.store, reference, step.dtype, step.device)
+    generator = TransformersGenerator(model, tokenizer, step.batch_tokens)
+    return {request["key"]: evaluate(generator, tokenizer, request, step.metric, most=COMPARED)["rows"] for request in wanted}
+
+
+def differences(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
+    """How the greedy answers of transformers to the first rows differ from those of vLLM, in words."""
+    pairs = list(zip(ours, theirs, strict=False))
+    same = sum(one["completion"] == other["completion"] for one, other in pairs)
+    scores = sum(one["score"] != other["score"] for one, other in pairs)
+    return f"vLLM and transformers answer {same} of the first {len(pairs)} rows alike; {scores} get another score"

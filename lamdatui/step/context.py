@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback
+from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
 
 from lamdatui.actionkit.costs import CHECKPOINT_SECONDS
 from lamdatui.base.faults import fault
@@ -27,8 +27,9 @@ from lamdatui.step import stop
 from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, names
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
-from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral, sample
+from lamdatui.step.files import CONFIG, DATA, GENERATOR_LOG, METRICS, PROVENANCE
+from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral
+from lamdatui.step.generators import TRANSFORMERS, Generator, TransformersGenerator, VllmGenerator, takes_adapter
 from lamdatui.step.models import (
     Model,
     Tokenizer,
@@ -40,7 +41,7 @@ from lamdatui.step.models import (
     save_tokenizer,
     weights_directory,
 )
-from lamdatui.step.request import ModelReference
+from lamdatui.step.request import ModelReference, generator_of
 from lamdatui.step.training import MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
 from lamdatui.tasks.scorers import score
@@ -69,6 +70,7 @@ class StepContext:
         """The optimiser step that training went on from."""
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
+        self._generators: dict[str, Generator] = {}
         self._began = time.monotonic()
 
     # --- reporting -----------------------------------------------------------------------------------------------
@@ -101,6 +103,12 @@ class StepContext:
     def load_tokenizer(self, slot: str = "model") -> Tokenizer:
         """The tokenizer of a slot's (first) model, with a padding token."""
         return load_tokenizer(self.store, self.request["models"][slot][0])
+
+    def positions(self, slot: str) -> int:
+        """Tokens that the slot's (first) model has positions for; very many where it does not say."""
+        folder = weights_directory(self.store, self.request["models"][slot][0])
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
 
     def load_model(self, slot: str = "model", *, full: bool = False) -> Model:
         """The slot's (first) model on the step's device, its adapters merged in: plain weights, ready to train.
@@ -213,7 +221,7 @@ class StepContext:
 
     def sample(
         self,
-        model: Model,
+        model: Model | str,
         tokenizer: Tokenizer,
         conversations: Sequence[Conversation],
         *,
@@ -222,15 +230,23 @@ class StepContext:
         temperature: float = 0.0,
         top_p: float = 1.0,
     ) -> list[list[str]]:
-        """`samples` answers to each conversation (n, samples); temperature 0 is greedy. Seeded by the action's seed."""
+        """`samples` answers to each conversation (n, samples); temperature 0 is greedy. Seeded by the action's seed.
+
+        `model`: the name of a slot, whose model the run's generator asks (declare `samples` then), or a model in this process.
+        """
         self.phase = "eval"
 
         def progress(done: int) -> None:
             self.metric(phase="generate", done=done, total=len(conversations) * samples)
 
-        return sample(
-            model,
-            tokenizer,
+        asked = (
+            self._generators.get(model)
+            if isinstance(model, str)
+            else TransformersGenerator(model, tokenizer, self.batch_tokens)
+        )
+        if asked is None:
+            asked = self._generators[model] = self.generator(self.request["models"][model][0], tokenizer)
+        given = asked.answers(
             conversations,
             samples=samples,
             max_new_tokens=max_new_tokens,
@@ -238,9 +254,46 @@ class StepContext:
             top_p=top_p,
             seed=self.seed,
             progress=progress,
-            batch_tokens=self.batch_tokens,
             own=self.is_older,
         )
+        return [[answer.text for answer in each] for each in given]
+
+    def generator(self, reference: ModelReference, tokenizer: Tokenizer, model: Model | None = None) -> Generator:
+        """What answers for a model, with the run's generator; `model`: the same, where it is loaded."""
+        if generator_of(self.request) == TRANSFORMERS:
+            model = load_model(self.store, reference, self.dtype, self.device) if model is None else model
+            return TransformersGenerator(model, tokenizer, self.batch_tokens)
+        adapters = reference["adapters"]
+        adapter = self.store.resolve(adapters[0]) if adapters else None
+        served = self.staged.parent / f"{self.staged.name}-{reference['id'][:12]}-served"
+
+        def whole() -> Path:
+            self.say(f"writing the full weights of {reference['id']}")
+            load_model(self.store, reference, self.dtype, torch.device("cpu")).save_pretrained(str(served))
+            save_tokenizer(tokenizer, served)
+            return served
+
+        folder = weights_directory(self.store, reference)
+        if adapter is not None and (len(adapters) > 1 or not takes_adapter(adapter)):
+            folder, adapter = whole(), None
+        return VllmGenerator(
+            self.request["generation"],
+            tokenizer,
+            folder.absolute(),
+            adapter.absolute() if adapter else None,
+            whole,
+            dtype=self.request["dtype"],
+            device=self.device,
+            threads=self.request["threads"],
+            log=self.directory / GENERATOR_LOG,
+            say=self.say,
+        )
+
+    def close(self) -> None:
+        """End what was started for answers."""
+        for each in self._generators.values():
+            each.close()
+        self._generators.clear()
 
     @property
     def batch_tokens(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 class StepError(Exception):
     """A failure with a class that people and policies can use: oom-train, oom-eval, oom-save, oom-merge, nan, data,
-    template (a chat template does not take a row), model (it can't be loaded), disk, killed, bug."""
+    template (a chat template does not take a row), model (it can't be loaded), disk, generator (vLLM), killed, bug."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)

@@ -11,7 +11,7 @@ from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
 from lamdatui.inputs.datafiles import asked, read_task_rows
 from lamdatui.step.encoding import Encoder
-from lamdatui.step.generate import BATCH_TOKENS, answers
+from lamdatui.step.generators import Generator
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
@@ -23,41 +23,39 @@ def _question(row: dict[str, Any], thinking: bool | None) -> dict[str, Any]:
     return found
 
 
-def evaluate(
-    model: Any,
-    tokenizer: Any,
-    request: dict[str, Any],
-    report: Callable[..., None],
-    batch_tokens: int = BATCH_TOKENS,
-) -> dict[str, Any]:
-    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion", "ended"}], "seconds"}`.
+def questions(request: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of a task's split, and what a model is asked for each.
 
     Raises Changed when the rows of the task's file are not those that the request's key was made from.
     """
-    began = time.monotonic()
     rows = [row for row in read_task_rows(Path(request["path"])) if row["split"] == request["split"]][: request["rows"]]
     if digest(rows) != request["rows_digest"]:
         raise Changed(f"the {request['split']} rows of the task {request['task']} have changed", where=request["path"])
+    thinking = request.get("thinking")
+    return rows, [{"prompt": row["messages"]} if request.get("older") else _question(row, thinking) for row in rows]
+
+
+def evaluate(
+    generator: Generator, tokenizer: Any, request: dict[str, Any], report: Callable[..., None], *, most: int | None = None
+) -> dict[str, Any]:
+    """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion", "ended"}], "seconds"}`.
+
+    `most`: only so many of the first rows. Raises Changed as `questions` does.
+    """
+    began = time.monotonic()
+    rows, asked_for = (found[:most] for found in questions(request))
 
     def progress(done: int) -> None:
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))
 
     progress(0)
-    thinking = request.get("thinking")
-    questions = [{"prompt": row["messages"]} if request.get("older") else _question(row, thinking) for row in rows]
-    given = answers(
-        model,
-        tokenizer,
-        questions,
-        max_new_tokens=request["max_new_tokens"],
-        progress=progress,
-        batch_tokens=batch_tokens,
-        own=request.get("generation") == "own",
+    given = generator.answers(
+        asked_for, max_new_tokens=request["max_new_tokens"], progress=progress, own=request.get("generation") == "own"
     )
     keeps = request.get("think") == "keep"
     encoder = Encoder(tokenizer)
     scored = []
-    for row, question, ((text, ended),) in zip(rows, questions, given, strict=True):
+    for row, question, ((text, ended),) in zip(rows, asked_for, given, strict=True):
         said = text if keeps else without_thinking(text, encoder.ask(question))
         points = score(request["scorer"], row["reference"], said, older=request.get("older", False))
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})

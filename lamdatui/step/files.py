@@ -17,6 +17,7 @@ from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, read_record, sea
 REQUEST = "action.json"
 CLAIM = "claim.json"
 LOG = "log.txt"
+GENERATOR_LOG = "generator.log"
 METRICS = "metrics.jsonl"
 OUTCOME = "outcome.json"
 CONFIG = "config.json"

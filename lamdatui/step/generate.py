@@ -73,11 +73,11 @@ def answers(
     """
     if samples > 1 and not temperature:
         raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
-    prompts = _prompt_ids(tokenizer, conversations)
+    prompts = prompt_ids(tokenizer, conversations)
     settings = _settings(model, tokenizer, max_new_tokens, temperature, top_p)
     work = [row for row in range(len(prompts)) for _ in range(samples)]
     found: list[list[Answer]] = [[] for _ in prompts]
-    ends = {settings.eos_token_id} if isinstance(settings.eos_token_id, int) else {*(settings.eos_token_id or ())}
+    ends = ends_of(getattr(model, "generation_config", None), tokenizer)
     model.eval()
     done = 0
     with neutral(model, own=own), torch.inference_mode(), torch.random.fork_rng(_devices(model)):
@@ -97,7 +97,7 @@ def answers(
     return found
 
 
-def _prompt_ids(tokenizer: Any, conversations: Sequence[Conversation]) -> list[list[int]]:
+def prompt_ids(tokenizer: Any, conversations: Sequence[Conversation]) -> list[list[int]]:
     """Token ids; a chat template writes its own special tokens, plain text gets those that the tokenizer begins with."""
     encoder = None
     found = []
@@ -111,17 +111,20 @@ def _prompt_ids(tokenizer: Any, conversations: Sequence[Conversation]) -> list[l
     return found
 
 
-def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
-    """The end of an answer is the model's own, or the tokenizer's where the model does not say."""
-    own = getattr(model, "generation_config", None)
+def ends_of(own: GenerationConfig | None, tokenizer: Any) -> set[int]:
+    """The tokens that end an answer: those of the model's own settings, or the tokenizer's where they name none."""
     end = own.eos_token_id if own is not None and own.eos_token_id is not None else tokenizer.eos_token_id
+    return {end} if isinstance(end, int) else {*(end or ())}
+
+
+def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
     # `neutral` keeps the model's own settings away; where they count, these come before them all the same.
     drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
     return GenerationConfig(
         **drawn,
         max_new_tokens=max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=end,
+        eos_token_id=sorted(ends_of(getattr(model, "generation_config", None), tokenizer)) or None,
         use_cache=True,
     )
 

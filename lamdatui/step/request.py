@@ -8,6 +8,7 @@ from typing import Any, NotRequired, TypedDict
 from lamdatui.domain.actions import ActionType
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
 from lamdatui.domain.records import ActionRecord
+from lamdatui.domain.schemes import GENERATORS
 from lamdatui.domain.state import RunState
 
 
@@ -60,6 +61,8 @@ class StepRequest(TypedDict):
     """How the work is laid out in memory (`lamdatui.domain.plans.Plan`)."""
     checkpoint_minutes: NotRequired[float]
     """Between two checkpoints of training."""
+    generation: NotRequired[dict[str, Any] | None]
+    """The profile's `generation`, with the backend that the run began with; transformers where there is none."""
     always: bool
     """Hash every input at each look, however large: the profile's `verify: always`."""
 
@@ -85,6 +88,11 @@ def reference(model: ModelObject, pool: ObjectPool) -> ModelReference:
     if model.own:
         found["own"] = model.own
     return found
+
+
+def generator_of(request: Mapping[str, Any]) -> str:
+    """What a step generates answers with: one of GENERATORS."""
+    return (request.get("generation") or {}).get("backend", GENERATORS[0])
 
 
 def first_parent(request: StepRequest) -> ModelReference | None:

@@ -19,7 +19,7 @@ from lamdatui.domain.state import RunState, Trial
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
-from lamdatui.step.request import reference
+from lamdatui.step.request import generator_of, reference
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
 
@@ -54,7 +54,8 @@ def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) 
         raise LamdatuiError(
             "a step that is run again is so many steps long", where="--set", fix="give max_steps in place of epochs or minutes"
         )
-    made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"], scheme=state.scheme)
+    known = {"generator": generator_of(request), "scheme": state.scheme}
+    made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"], **known)
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
         raise LamdatuiError("; ".join(problems), where=f"action {action['type']}")

@@ -1,0 +1,286 @@
+"""Who answers: the model itself, by transformers, or vLLM's server. Both get the same prompts, as token ids, and are greedy or seeded alike."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import httpx
+import torch
+from transformers import GenerationConfig
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.schemes import GENERATORS
+from lamdatui.planner.client import endpoint
+from lamdatui.planner.guarded import Launch, VllmServer
+from lamdatui.planner.settings import PlannerSettings
+from lamdatui.step.errors import StepError
+from lamdatui.step.generate import Answer, Conversation, answers, ends_of, prompt_ids
+
+TRANSFORMERS, VLLM = GENERATORS
+CONTEXT = 256
+"""A context is a multiple of it: questions that are a little longer need no other server."""
+AT_ONCE = 256
+"""Questions that vLLM works on at a time."""
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of adapters that vLLM can be started for."""
+CPU_CACHE_GIB = 2
+"""For keys and values, where it runs on a CPU."""
+FREE_SHARE = 0.95
+"""Of what is free on the GPU; vLLM counts its share in the whole."""
+
+
+class Generator(Protocol):
+    """Answers questions with one model."""
+
+    def answers(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        samples: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: Callable[[int], None] = lambda done: None,
+        own: bool = False,
+    ) -> list[list[Answer]]:
+        """As `lamdatui.step.generate.answers`: n lists of `samples`."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds. It may be asked again."""
+
+
+class TransformersGenerator:
+    """The model in this process."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_tokens: int) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
+
+    def answers(self, conversations: Sequence[Conversation], **how: Any) -> list[list[Answer]]:
+        """See `Generator`."""
+        return answers(self._model, self._tokenizer, conversations, batch_tokens=self._batch_tokens, **how)
+
+    def close(self) -> None:
+        """See `Generator`."""
+        self._model = None
+
+
+class _AnswerServer(VllmServer):
+    """vLLM for a step's answers."""
+
+    noun: ClassVar[str] = "vLLM"
+    fix: ClassVar[str] = "read the whole log; too little GPU memory: lower generation.gpu_memory_utilization or max_new_tokens"
+    device = torch.device("cpu")
+    threads = 1
+
+    def _launched(self, port: int, key: str) -> Launch:
+        launch = super()._launched(port, key)
+        if self.device.type == "cpu":
+            launch.environment.update(VLLM_CPU_KVCACHE_SPACE=str(CPU_CACHE_GIB), OMP_NUM_THREADS=str(self.threads))
+        elif self.device.index is not None:
+            seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            names = seen.split(",") if seen else [str(n) for n in range(self.device.index + 1)]
+            launch.environment["CUDA_VISIBLE_DEVICES"] = names[self.device.index]
+        return launch
+
+
+class VllmGenerator:
+    """vLLM in an environment of its own, over a folder of weights and at most one LoRA adapter; started for the first question.
+
+    `whole`: writes the weights with the adapter merged in, for vLLM that can't take it, and returns their folder.
+    """
+
+    def __init__(
+        self,
+        spec: Mapping[str, Any],
+        tokenizer: Any,
+        folder: Path,
+        adapter: Path | None,
+        whole: Callable[[], Path],
+        *,
+        dtype: str,
+        device: torch.device,
+        threads: int,
+        log: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._spec = spec
+        self._tokenizer = tokenizer
+        self._folder = folder
+        self._adapter = adapter
+        self._whole = whole
+        self._dtype = dtype
+        self._device = device
+        self._threads = threads
+        self._log = log
+        self._say = say
+        self._runner: asyncio.Runner | None = None
+        self._server: _AnswerServer | None = None
+        self._context = 0
+
+    def answers(
+        self,
+        conversations: Sequence[Conversation],
+        *,
+        samples: int = 1,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        progress: Callable[[int], None] = lambda done: None,
+        own: bool = False,
+    ) -> list[list[Answer]]:
+        """See `Generator`. Raises StepError(generator) where vLLM does not start, refuses or ends."""
+        assert not own, "vLLM is asked with neutral settings only"
+        if samples > 1 and not temperature:
+            raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
+        prompts = prompt_ids(self._tokenizer, conversations)
+        self._start(max(map(len, prompts), default=0) + max_new_tokens)
+        assert self._runner is not None
+        settings = {
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "n": samples,
+            "stop_token_ids": sorted(self._ends()),
+            "add_special_tokens": False,
+            "return_token_ids": True,
+        }
+        return self._runner.run(self._ask(prompts, settings, seed, progress))
+
+    def _ends(self) -> set[int]:
+        own = None
+        with suppress(OSError):
+            own = GenerationConfig.from_pretrained(self._folder, local_files_only=True)
+        return ends_of(own, self._tokenizer)
+
+    async def _ask(
+        self, prompts: list[list[int]], settings: dict[str, Any], seed: int, progress: Callable[[int], None]
+    ) -> list[list[Answer]]:
+        server, done, turn = self._server, 0, asyncio.Semaphore(AT_ONCE)
+        assert server is not None
+        limits = httpx.Limits(max_connections=AT_ONCE)
+        headers = {"Authorization": f"Bearer {server.key}"}
+        async with httpx.AsyncClient(trust_env=False, timeout=None, headers=headers, limits=limits) as http:
+
+            async def one(row: int, ids: list[int]) -> list[Answer]:
+                nonlocal done
+                body = {"model": self._served, "prompt": ids, "seed": (seed + row) % 2**31, **settings}
+                async with turn:
+                    response = await http.post(endpoint(server.url, "completions"), json=body)
+                if response.status_code != 200:
+                    raise StepError("generator", f"vLLM refused question {row + 1}: {response.text[:300]}")
+                choices = sorted(json.loads(response.text)["choices"], key=lambda choice: choice["index"])
+                done += len(choices)
+                progress(done)
+                return [self._answer(choice) for choice in choices]
+
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(one(row, ids)) for row, ids in enumerate(prompts)]
+            except* httpx.HTTPError as errors:
+                how = await server.death() or str(errors.exceptions[0]) or type(errors.exceptions[0]).__name__
+                raise StepError("generator", f"vLLM does not answer any more: {how}") from errors
+            except* StepError as errors:
+                raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
+
+    def _answer(self, choice: Mapping[str, Any]) -> Answer:
+        text = self._tokenizer.decode(choice["token_ids"], skip_special_tokens=True)
+        return Answer(text, choice["finish_reason"] == "stop")
+
+    # --- the server ----------------------------------------------------------------------------------------------
+
+    @property
+    def _served(self) -> str:
+        assert self._server is not None
+        return "adapter" if self._adapter else self._server.model
+
+    def _start(self, tokens: int) -> None:
+        """Have a server for sequences of so many tokens."""
+        if self._server is not None and tokens <= self._context:
+            return
+        self.close()
+        self._context = -(-tokens // CONTEXT) * CONTEXT
+        self._runner = asyncio.Runner()
+        try:
+            try:
+                self._launch()
+            except LamdatuiError as error:
+                if self._adapter is None:
+                    raise
+                self._say(f"vLLM did not take the adapter (…{error.what[-300:]}); it is merged in")
+                self._folder, self._adapter = self._whole(), None
+                self._launch()
+        except LamdatuiError as error:
+            self.close()
+            raise StepError("generator", error.what[:500]) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _launch(self) -> None:
+        words = ["--dtype", self._dtype, "--max-num-seqs", str(AT_ONCE)]
+        if self._device.type == "cpu":
+            words.append("--enforce-eager")
+        if self._adapter is not None:
+            rank = _rank(self._adapter)
+            words += ["--enable-lora", "--max-lora-rank", str(next(each for each in RANKS if each >= rank))]
+            words += ["--lora-modules", f"adapter={self._adapter}"]
+        settings = PlannerSettings(
+            backend="vllm",
+            model=str(self._folder),
+            executable=self._spec["executable"],
+            arguments=(*words, *self._spec["arguments"]),
+            context=max(512, min(self._context, self._longest())),
+            gpu_memory_utilization=self._share(),
+            sleep="never",
+        )
+        self._say(f"starting vLLM for sequences of up to {settings.context:,} tokens; its output is in {self._log.name}")
+        self._server = _AnswerServer(settings, self._log)
+        self._server.device, self._server.threads = self._device, self._threads
+        assert self._runner is not None
+        self._runner.run(self._server.start())
+
+    def _longest(self) -> int:
+        config = json.loads((self._folder / "config.json").read_text(encoding="utf-8"))
+        told = config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+        return int(told or self._context)
+
+    def _share(self) -> float:
+        share = float(self._spec["gpu_memory_utilization"])
+        if self._device.type != "cuda":
+            return share
+        free, total = torch.cuda.mem_get_info(self._device)
+        return max(0.01, min(share, FREE_SHARE * free / total))
+
+    def close(self) -> None:
+        """End the server."""
+        runner, server, self._runner, self._server = self._runner, self._server, None, None
+        if runner is not None:
+            if server is not None:
+                runner.run(server.close())
+            runner.close()
+
+
+def takes_adapter(folder: Path) -> bool:
+    """Whether vLLM can take an adapter beside the weights: plain LoRA, no DoRA, no whole layers beside it."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    odd = ("use_dora", "modules_to_save", "layers_to_transform", "rank_pattern", "alpha_pattern", "lora_bias")
+    return config.get("peft_type") == "LORA" and config.get("r", RANKS[-1] + 1) <= RANKS[-1] and not any(map(config.get, odd))
+
+
+def _rank(folder: Path) -> int:
+    return int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"])
