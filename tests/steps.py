@@ -165,14 +165,17 @@ class Lab:
     ) -> dict[str, list[float]]:
         """Skill → score of each of the first `rows` rows of a split."""
         from lamdatui.step.evaluate import evaluate
+        from lamdatui.step.generate import BATCH_TOKENS
+        from lamdatui.step.generators import TransformersGenerator
         from lamdatui.step.models import load_tokenizer
 
         model, tokenizer = self.load(name), load_tokenizer(self.store, reference(self.pool.model(name), self.pool))
+        generator = TransformersGenerator(model, tokenizer, BATCH_TOKENS)
         found = {}
         for skill in skills:
             request = {"task": skill, "split": split, "key": "", "path": str(self.lab / "tasks" / f"{skill}.jsonl")}
             found_rows = [row for row in read_task_rows(Path(request["path"])) if row["split"] == split][:rows]
             request |= {"rows": rows, "rows_digest": digest(found_rows), "scorer": "exact", "max_new_tokens": 16}
-            value = evaluate(model, tokenizer, request, lambda **_: None)
+            value = evaluate(generator, tokenizer, request, lambda **_: None)
             found[skill] = [row["score"] for row in value["rows"]]
         return found

@@ -111,7 +111,7 @@ def test_a_limit_is_reached_with_what_is_reserved(state: RunState) -> None:
     state.used_seconds, state.planner_tokens, state.max_trials = 588.0, 900, 2
     step(state, "3/1", "other", 2.0, 0.0)
     state.pool.add(ModelObject("m3", "d3", "llama", "l", "store:d3", trial=3, bytes=2**30))
-    assert spent_ones() == ["2 trials", "10 minutes", "0.5 minutes of step time", "900 planner tokens", "1 GiB written"]
+    assert spent_ones() == ["2 trials", "10 minutes", "0.5 minutes of step time", "900 planner tokens", "1 GiB on the disk"]
     # The first trial is run however little there is: without it there would be nothing to score.
     fresh = RunState(status="running", wall_seconds=1.0, max_trials=1)
     assert not any(one.is_spent for one in ledgers(fresh))

@@ -120,7 +120,7 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
     steps: Lab, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lab's llama with a template that knows of thinking; what it answers is put into its mouth."""
-    from lamdatui.step import evaluate as module
+    from lamdatui.step import generators
     from lamdatui.step.generate import Answer
 
     template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}{{ '' if enable_thinking is defined and not enable_thinking else '<think>' }}{% endif %}"
@@ -139,7 +139,7 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
             asked.append(questions[0])
             return [[Answer(said, True)]]
 
-        monkeypatch.setattr(module, "answers", given)
+        monkeypatch.setattr(generators, "answers", given)
         request = {
             "task": "t",
             "split": "search",
@@ -150,7 +150,9 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
             "scorer": "exact",
             "max_new_tokens": 8,
         }
-        return evaluate(None, tokenizer, {**request, **how}, lambda **_: None)["rows"][0]["score"]
+        return evaluate(generators.TransformersGenerator(None, tokenizer, 1), tokenizer, {**request, **how}, lambda **_: None)[
+            "rows"
+        ][0]["score"]
 
     assert score_of("since</think>4") == 1.0 and score_of("since</think>4", think="keep") == 0.0
     assert score_of("4") == 0.0, "the prompt opened a thought that was never closed"

@@ -130,7 +130,7 @@ def test_the_same_history_asks_the_same_and_another_seed_something_else() -> Non
 
 def test_more_types_than_letters_are_still_a_choice() -> None:
     shown = view()
-    kinds = {f"merge_{number}": shown.candidates["merge_ties"] for number in range(40)}
+    kinds = {f"kind_{number}": shown.candidates["sft"] for number in range(40)}
     policy, client = asking(preferring("x"))
     proposed(policy, replace(shown, candidates=kinds))
     assert len(options_in(client.asked[0])) == MOST_OPTIONS

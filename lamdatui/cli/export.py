@@ -14,6 +14,7 @@ import yaml
 from lamdatui import __version__
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import fsync_dir, fsync_tree
+from lamdatui.cli.rebuild import rebuild
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.state import RunState
 from lamdatui.step.request import reference
@@ -62,7 +63,9 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
     staged = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
     staged.mkdir()
     try:
-        _write(state, chosen, Store(run_dir.parent / "store", always=state.profile.get("verify") == "always"), staged, say)
+        store = Store(run_dir.parent / "store", always=state.profile.get("verify") == "always")
+        rebuild(run_dir, state, state.pool.model(chosen), store, say)
+        _write(state, chosen, store, staged, say)
         fsync_tree(staged)
         os.rename(staged, target)
         fsync_dir(target.parent)

@@ -69,6 +69,7 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "engine": {"pid": state.engine_pid if alive else None, **state.device},
         "paused": {"by": state.paused_by, "reason": state.paused_reason} if state.paused else None,
         "lost": state.lost,
+        "dropped": sorted(state.dropped),
     }
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.domain.state import RunState
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.state import RunState, Trial
 
 MEASURED = ("trial", "search")
 """Purposes of steps that score one model on the search split."""
@@ -36,7 +38,7 @@ class Ledger:
             case "s":
                 return f"{limit / 60:g} minutes" + ("" if self.name == "wall" else f" of {self.name}")
             case "bytes":
-                return f"{limit / 2**30:g} GiB written"
+                return f"{limit / 2**30:g} GiB on the disk"
         return f"{limit:g} {self.name}"
 
     def to_json(self) -> dict[str, Any]:
@@ -88,9 +90,34 @@ def step_seconds(state: RunState) -> float:
 
 
 def written(state: RunState) -> int:
-    """Bytes of the models and datasets that this run made; what came from the store was there before."""
-    made = [item for item in state.pool.items.values() if item.trial is not None]
+    """Bytes of the models and datasets that this run made and keeps; what came from the store was there before."""
+    made = [item for item in state.pool.items.values() if item.trial is not None and item.id not in state.dropped]
     return sum(item.bytes for item in made if not ((trial := state.trials.get(item.trial or 0)) and trial.cached))
+
+
+def droppable(state: RunState, keep: Collection[str] = ()) -> list[str]:
+    """Models whose weights can go, because a merge makes them again in little time, the worst first; not the best one, nor those of `keep`."""
+    merges = {name for name, told in state.types.items() if told.get("family") == "merge"}
+    best = state.trials.get(state.best) if state.best is not None else None
+    kept = {*keep, *state.dropped, *state.lost, best.model if best else None}
+    found = [
+        trial
+        for trial in state.trials.values()
+        if trial.status == "done"
+        and trial.action
+        and trial.action["type"] in merges
+        and trial.model
+        and trial.model not in kept
+    ]
+    # One that came from the store is not this run's to remove.
+    mine = [trial for trial in found if not trial.cached and _is_whole(state, trial)]
+    return [trial.model or "" for trial in sorted(mine, key=lambda trial: (trial.objective or 0.0, trial.number))]
+
+
+def _is_whole(state: RunState, trial: Trial) -> bool:
+    """Whether a trial's model is weights of its own, not an adapter."""
+    model = state.pool.items.get(trial.model or "")
+    return isinstance(model, ModelObject) and bool(trial.action) and model.weights.endswith(model.digest) and not model.adapters
 
 
 def evaluation_seconds(state: RunState) -> float:

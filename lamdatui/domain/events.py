@@ -109,6 +109,15 @@ class ObjectLost(TypedDict):
     reason: str
 
 
+class ObjectDropped(TypedDict):
+    id: str
+    bytes: int
+
+
+class ObjectRestored(TypedDict):
+    id: str
+
+
 # ---------------------------------------------------------------- one trial, in order
 
 
@@ -213,6 +222,8 @@ EVENTS: dict[str, type[Any]] = {
     "problem.noted": ProblemRecord,
     "object.added": ObjectAdded,
     "object.lost": ObjectLost,
+    "object.dropped": ObjectDropped,
+    "object.restored": ObjectRestored,
     "task.added": TaskFile,
     "trial.opened": TrialOpened,
     "candidates.listed": CandidatesListed,

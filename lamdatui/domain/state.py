@@ -127,6 +127,8 @@ class RunState:
     """The clock that work is counted on: `mono` (s since boot), or `wall`, as engines of the first version did."""
     tasks: dict[str, TaskFile] = field(default_factory=dict)
     """By name. Runs of the first version have none at first."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Models whose weights were removed from the store to keep within `disk_gib`, and how many bytes: they are made again when they are needed."""
     lost: dict[str, str] = field(default_factory=dict)
     """Object id → why it is neither in the store nor can be made again."""
     pool: ObjectPool = field(default_factory=ObjectPool)
@@ -321,6 +323,14 @@ def _object_lost(state: RunState, data: events.ObjectLost, _: Event) -> None:
     state.lost = {**state.lost, data["id"]: data["reason"]}
 
 
+def _object_dropped(state: RunState, data: events.ObjectDropped, _: Event) -> None:
+    state.dropped = {**state.dropped, data["id"]: data["bytes"]}
+
+
+def _object_restored(state: RunState, data: events.ObjectRestored, _: Event) -> None:
+    state.dropped = {name: size for name, size in state.dropped.items() if name != data["id"]}
+
+
 def _task_added(state: RunState, data: TaskFile, _: Event) -> None:
     state.tasks = {**state.tasks, data["name"]: data}
 
@@ -449,6 +459,8 @@ _HANDLERS = {
     "problem.noted": _problem_noted,
     "object.added": _object_added,
     "object.lost": _object_lost,
+    "object.dropped": _object_dropped,
+    "object.restored": _object_restored,
     "task.added": _task_added,
     "trial.opened": _trial_opened,
     "trial.proposed": _trial_proposed,

@@ -131,6 +131,7 @@ class Loop:
             raise SearchEnded("stopped", "stopped by a person")
         if self.state.open_trial is not None:
             return
+        await self.upkeep.keep_within()
         for ledger in ledgers(self.state, self._now()):
             if ledger.is_spent:
                 raise SearchEnded(
@@ -358,6 +359,7 @@ class Loop:
             except Lost as reason:
                 self._close(number, lost(reason))
                 return
+            await self._room_on_disk(trial.action, bound)
             request = self.requests.trial(trial, self.state)
             self.runner.until = time.monotonic() + seconds_left(self.state, self._now()) + grace_seconds(self.state)
             try:
@@ -422,6 +424,12 @@ class Loop:
             await self.selection.policy.make_room(needed, self.machine.memory_bytes, self.machine.device)
         except LamdatuiError as error:
             self.problem("planner", f"it could not be put to sleep: {error.what}")
+
+    async def _room_on_disk(self, action: ActionRecord, bound: BoundType) -> None:
+        """Let weights go that are easily made again, where the result would not fit beside them within `disk_gib`."""
+        call = self.machine.call(bound, action["inputs"], action["params"], self.state.pool)
+        kept = [name for ids in action["inputs"].values() for name in ids]
+        await self.upkeep.keep_within(self.machine.estimate(bound, call).disk_bytes or 0, kept)
 
     async def _remember(self, number: int, closing: Closing) -> None:
         """Let the policy learn from a trial that is done, and close it."""

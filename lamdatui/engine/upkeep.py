@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action
+from lamdatui.domain.budget import droppable, written
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.integrity import SPARE_BYTES, Fact, Lost, check_promises, damaged, free_bytes, inputs_of, maker, promised
@@ -107,6 +108,16 @@ class Upkeep:
         if self._state.stopping:
             raise SearchEnded("stopped", "stopped by a person")
 
+    async def keep_within(self, needed: int = 0, keep: Iterable[str] = ()) -> None:
+        """Have room for `needed` bytes within `disk_gib`: weights of merges that are not among `keep` go, until they are needed."""
+        limit = self._run.workspace.profile.budget.disk_gib
+        keep = set(keep)
+        while limit and written(self._state) + needed > limit * 2**30 and (names := droppable(self._state, keep)):
+            model = self._state.pool.model(names[0])
+            # Recorded first: what is said to be dropped and is there does no harm.
+            self._run.record(("object.dropped", {"id": model.id, "bytes": model.bytes}))
+            await asyncio.to_thread(self._run.store.drop, model.digest)
+
     async def evaluate(self, model: ModelObject, split: str, name: str) -> None:
         """Have a model's scores on a split: from the store, or by a step of their own. Raises SearchEnded when it fails, Lost."""
         run = self._run
@@ -159,18 +170,20 @@ class Upkeep:
             if trial is None:
                 raise self._lost(names[0], f"the store has lost {digest[:12]}, and no trial of this run made it")
             made = trial.model or trial.dataset or ""
-            told = (
-                f"{made} (trial {trial.number}) is damaged in the store: {', '.join(files)}"
-                if files
-                else f"{made} is not in the store"
-            )
-            self._run.problem("store", f"{told}; it is made again")
+            if files:
+                damage = f"{made} (trial {trial.number}) is damaged in the store: {', '.join(files)}"
+                self._run.problem("store", f"{damage}; it is made again")
+            elif made not in self._state.dropped:
+                self._run.problem("store", f"{made} is not in the store; it is made again")
             try:
                 await self.restore(inputs_of(trial))
             except Lost as lost:
                 raise self._lost(made, str(lost)) from lost
             before = self._content(digest)
+            await self.keep_within(self._state.pool.items[made].bytes, {*names, *inputs_of(trial), made})
             await self._remake(trial, made)
+            if made in self._state.dropped:
+                self._run.record(("object.restored", {"id": made}))
             if before and before != self._content(digest):
                 self._run.problem(
                     "store", f"{made} was made again and is not the same to the bit: its scores are those of the lost one"
@@ -195,10 +208,10 @@ class Upkeep:
 
     def _content(self, digest: str) -> dict[str, Any]:
         """Weights or rows of an object, by their hashes; nothing where it has no readable manifest."""
-        try:
-            files = self._run.store.manifest(digest)["files"]
-        except (OSError, ValueError):
-            return {}
+        files: dict[str, Any] = {}
+        for read in (self._run.store.dropped, self._run.store.manifest):
+            with contextlib.suppress(OSError, ValueError):
+                files = read(digest)["files"]
         return {name: entry["blake2b"] for name, entry in files.items() if name.endswith((".safetensors", ".jsonl"))}
 
     def _lost(self, name: str, reason: str) -> Lost:

@@ -6,12 +6,15 @@ action with one thing changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
 from lamdatui.planner.session import draw
 from lamdatui.policy.features import scored
+from lamdatui.policy.merges import FAIR, draw_type, merge_types
 
 POPULATION = 12
 TOURNAMENT = 4
@@ -32,13 +35,15 @@ class EvolutionPolicy(Policy):
         rng = draw(view, self.name)
         population = scored(view)[-POPULATION:]
         if not population:
-            return Proposal(rng.choice(candidates).action, "a uniform draw: nothing is scored yet", self.name)
+            return Proposal(_drawn(view, candidates, rng).action, "a uniform draw: nothing is scored yet", self.name)
         entrants = rng.sample(population, min(TOURNAMENT, len(population)))
         parent = max(entrants, key=lambda trial: (view.objectives[trial.model or ""], -trial.number))
         assert parent.action is not None
         further = [item for item in candidates if any(parent.model in ids for ids in item.action.inputs.values())]
         if further and rng.random() < GO_ON:
-            return Proposal(rng.choice(further).action, f"goes on from {parent.model}, which won a tournament", self.name)
+            return Proposal(
+                _drawn(view, further, rng).action, f"goes on from {parent.model}, which won a tournament", self.name
+            )
         changes = {item.action.digest: differences(item, parent.action) for item in candidates}
         least = min(changes.values())
         near = [item for item in candidates if changes[item.action.digest] == least]
@@ -46,6 +51,15 @@ class EvolutionPolicy(Policy):
         return Proposal(
             rng.choice(near).action, f"trial {parent.number}, which won a tournament, with {what} changed", self.name
         )
+
+
+def _drawn(view: View, items: Sequence[Candidate], rng: random.Random) -> Candidate:
+    """One of them; where there are many types of merges, its type is drawn first."""
+    groups: dict[str, list[Candidate]] = {}
+    for item in items:
+        groups.setdefault(item.action.type, []).append(item)
+    those = replace(view, candidates={kind: tuple(group) for kind, group in groups.items()})
+    return rng.choice(items) if len(merge_types(those)) <= FAIR else rng.choice(groups[draw_type(those, rng)])
 
 
 def differences(candidate: Candidate, action: Mapping[str, Any]) -> int:

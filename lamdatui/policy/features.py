@@ -17,6 +17,7 @@ import numpy as np
 from lamdatui.domain.actions import Value
 from lamdatui.domain.choice import Candidate, View, datasets_of, parents_of
 from lamdatui.domain.state import Trial
+from lamdatui.policy.merges import FAIR
 
 LOG_RATIO = 8.0
 """Settings whose largest value is this many times the smallest are compared by their logarithm."""
@@ -74,6 +75,12 @@ class Features:
         self.types = sorted({kind for kind, _, _ in every})
         self.datasets = sorted({name for _, inputs, _ in every for name in self.datasets_of(inputs)})
         self._history = _history(view)
+        # What one merge did tells the more of another, the more of them there are.
+        merges = {kind for kind, inputs, _ in every if inputs.get("models")}
+        self._scales = {
+            kind: TYPE_SCALE * min(1.0, math.sqrt(FAIR / max(1, len(merges)))) if kind in merges else TYPE_SCALE
+            for kind in self.types
+        }
         self._columns = {
             key: place for place, key in enumerate(sorted(key for key, grid in self.grids.items() if len(grid.values) > 1))
         }
@@ -107,7 +114,7 @@ class Features:
         above = [self.scores(name) for name in self.parents(inputs)] or [np.zeros(len(self.tasks))]
         first, best = above[0], np.max(above, axis=0)
         types, families = np.zeros(len(self.types)), np.zeros(2)
-        types[self.types.index(kind)] = TYPE_SCALE
+        types[self.types.index(kind)] = self._scales[kind]
         families[0 if len(above) > 1 else 1] = FAMILY_SCALE
         data = np.zeros(len(self.datasets))
         for name in self.datasets_of(inputs):

@@ -14,6 +14,7 @@ from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, Vie
 from lamdatui.domain.state import Trial
 from lamdatui.planner.session import draw
 from lamdatui.policy.features import scored
+from lamdatui.policy.merges import draw_type
 
 FIDELITY = "data_fraction"
 ETA = 3
@@ -33,7 +34,7 @@ class HalvingPolicy(Policy):
         if promoted is not None:
             return promoted
         rng = draw(view, self.name)
-        kind = rng.choice(sorted(view.candidates))
+        kind = draw_type(view, rng)
         group = sorted(view.candidates[kind], key=lambda item: item.action.sort_key)
         sizes = sorted({item.action.params[FIDELITY] for item in group if FIDELITY in item.action.params})
         if len(sizes) > 1:

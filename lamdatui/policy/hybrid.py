@@ -23,6 +23,7 @@ from lamdatui.planner.prompts import Load
 from lamdatui.planner.session import PlannerSession
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.policy.lamdagent import propose_one, remember
+from lamdatui.policy.merges import FAIR
 from lamdatui.policy.surrogate import Forecast, Surrogate
 
 LEAST_SHARE, MOST_SHARE = 0.1, 0.5
@@ -147,11 +148,14 @@ def favourite(view: View, ranking: Sequence[Ranked], name: str) -> Proposal:
 
 
 def shortlist(ranking: Sequence[Ranked], size: int) -> list[Ranked]:
-    """The top of a ranking, with at most `ALIKE` of one type and the same objects while there are others."""
+    """The top of a ranking, with at most `ALIKE` of one type (many merges are one) and the same objects while there are others."""
     seen: dict[Any, int] = {}
     kept, rest = [], []
+    merges = {item.candidate.action.type for item in ranking if item.candidate.action.inputs.get("models")}
     for item in ranking:
-        key = (item.candidate.action.type, tuple(item.candidate.action.inputs.items()))
+        action = item.candidate.action
+        kind = "merge" if len(merges) > FAIR and action.type in merges else action.type
+        key = (kind, tuple(action.inputs.items()))
         seen[key] = seen.get(key, 0) + 1
         (kept if seen[key] <= ALIKE else rest).append(item)
     return [*kept, *rest][:size]

@@ -17,6 +17,7 @@ from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
 from lamdatui.planner.session import PlannerSession, draw, weighed
 from lamdatui.planner.settings import MOST_OPTIONS, PlannerSettings
+from lamdatui.policy.merges import offered
 
 
 class LamdagentPolicy(Policy):
@@ -61,11 +62,10 @@ class LamdagentPolicy(Policy):
         await self.session.close()
 
     async def _choose_type(self, view: View) -> tuple[str, bool]:
-        kinds = sorted(view.candidates)
-        if len(kinds) == 1:
-            return kinds[0], False
+        if len(view.candidates) == 1:
+            return next(iter(view.candidates)), False
         # Small models favour what stands first, so the order changes with each trial.
-        draw(view, "types").shuffle(kinds)
+        kinds = offered(view, draw(view, "types"))
         # One letter each: where there are more types than letters, the draw says which are offered.
         kinds = kinds[:MOST_OPTIONS]
         lines = [brief.type_line(view, kind, facts=self.session.settings.facts) for kind in kinds]

@@ -6,10 +6,11 @@ import random
 
 from lamdatui.base.jsonio import digest
 from lamdatui.domain.choice import Policy, PolicyError, Proposal, View
+from lamdatui.policy.merges import draw_type
 
 
 class RandomPolicy(Policy):
-    """Uniform over action types, then uniform over the type's candidates.
+    """Uniform over action types (of many merges: `lamdatui.policy.merges`), then uniform over the type's candidates.
 
     The draw depends on the run's seed, the trial's number and the set of candidates only, so a resumed run proposes the
     same and the order in which candidates were listed does not matter.
@@ -22,7 +23,7 @@ class RandomPolicy(Policy):
         if not view.candidates:
             raise PolicyError("there is no legal action left")
         draw = random.Random(digest(["random", view.seed, view.number]))
-        kind = draw.choice(sorted(view.candidates))
+        kind = draw_type(view, draw)
         candidates = sorted(view.candidates[kind], key=lambda candidate: candidate.action.sort_key)
         action = draw.choice(candidates).action
         reason = (

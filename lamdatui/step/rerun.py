@@ -8,6 +8,7 @@ import pdb
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
 
 
-def _request(state: RunState, run_dir: Path, number: int, overrides: list[str]) -> dict[str, Any]:
+def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a trial's step was asked to do, with other hyperparameters. Raises LamdatuiError when the trial has no step or one is not legal."""
     trial = state.trials.get(number)
     if trial is None or trial.step is None:
         ran = ", ".join(str(n) for n, other in state.trials.items() if other.step)
@@ -128,7 +130,7 @@ def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = F
 
 def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, debug: bool) -> int:
     state = read_state(run_dir / "run.db")
-    request = _request(state, run_dir, number, overrides)
+    request = request_again(state, run_dir, number, overrides)
     if request["device"] == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     scratch = Path(tempfile.mkdtemp(prefix="lamdatui-step-"))

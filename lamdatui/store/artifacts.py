@@ -88,6 +88,26 @@ class Store:
             raise DamagedObject(digest, wrong, str(path))
         return path
 
+    def drop(self, digest: str) -> int:
+        """Remove an object that can be made again; bytes that are free now. What it consisted of stays on record (`dropped`)."""
+        path = self.root / "objects" / digest
+        try:
+            manifest = read_record(path / MANIFEST, OLDER_MANIFEST)
+        except OSError:
+            return 0
+        with self.staging() as going:
+            record = self.root / "dropped" / f"{digest}.json"
+            record.parent.mkdir(exist_ok=True)
+            write_record(record, {name: value for name, value in manifest.items() if name != SEAL})
+            fault("store.before-drop")
+            os.rename(path, going / digest)
+            fault("store.after-drop")
+        return sum(entry["size"] for entry in manifest["files"].values())
+
+    def dropped(self, digest: str) -> dict[str, Any]:
+        """The manifest of an object that was dropped. Raises OSError or Damaged."""
+        return read_record(self.root / "dropped" / f"{digest}.json", OLDER_MANIFEST)
+
     def put_aside(self, digest: str) -> Path | None:
         """Move what is at an object's place to `damaged/`; where it is now, or None when there was nothing."""
         return self._aside(self.root / "objects" / digest)

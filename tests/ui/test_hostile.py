@@ -174,6 +174,8 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "run.resumed": {"max_trials": 99},
         "engine.stopped": {"reason": text()},
         "object.lost": {"id": text(), "reason": text()},
+        "object.dropped": {"id": text(), "bytes": 2**40},
+        "object.restored": {"id": text()},
         "task.added": {"name": text(), "path": text(), "digest": text()},
         "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},
     }  # fmt: skip

@@ -10,7 +10,7 @@ from lamdatui.base.text import one_line
 from lamdatui.domain.events import Event
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
-from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed
+from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed, size
 from lamdatui.ui.view.proposals import proposer
 
 if TYPE_CHECKING:
@@ -226,6 +226,10 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "run.resumed": _said("·", "run resumed", "up to {max_trials} trials"),
     "run.paused": lambda data, _: [_row("‖", "paused", f"by {data['by']} {data.get('reason', '')}".rstrip(), "wait")],
     "object.lost": _said("✗", "lost", "{id}: {reason}", "bad"),
+    "object.dropped": lambda data, _: [
+        _row("·", data["id"], f"weights dropped, {size(data['bytes'])} freed; made again when needed", "dim")
+    ],
+    "object.restored": _said("·", "restored", "{id} was made again", "dim"),
     "run.unpaused": _said("▶", "goes on", "by {by}", "run"),
     "run.stopping": _said("■", "stopping", "{when}, by {by}", "wait"),
     "run.ended": _ended,
