@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import (
+    HOLDOUT_PARAMS,
+    LENGTH_PARAMS,
+    TRAINING_PARAMS,
+    ActionType,
+    Call,
+    Estimate,
+    Param,
+    Plan,
+    Slot,
+    adapter_problems,
+)
 from lamdatui.datafiles import question_parts
 
 if TYPE_CHECKING:
@@ -86,6 +97,7 @@ class Dpo(ActionType):
         Param("sft_weight", "float", 1.0, "weight of the loss on the chosen answer beside DPO's own", low=0.0, high=100.0),
         Param("label_smoothing", "float", 0.0, "share of wrong labels assumed; 0: the loss's own", low=0.0, high=0.49),
         *COMMON,
+        *HOLDOUT_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -120,11 +132,13 @@ class Dpo(ActionType):
         )
         if p["loss"] in SORTED:
             _require_together(step, config)
+        data, held = step.held_out(data)
         trainer = trainers.dpo()(
             model=step.load_for_training("model", step.params["method"]),
             ref_model=_reference(step),
             args=config,
             train_dataset=data,
+            **held,
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
@@ -211,6 +225,7 @@ class Orpo(ActionType):
         PAIR_BATCH,
         Param("beta", "float", 0.1, "weight of the odds ratio beside fine-tuning", (0.1, 0.3), low=1e-4, high=10.0),
         *COMMON,
+        *HOLDOUT_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -244,6 +259,7 @@ class Simpo(ActionType):
             "sft_weight", "float", 0.0, "weight of the loss on the chosen answer; 0: SimPO as published", low=0.0, high=100.0
         ),
         *COMMON,
+        *HOLDOUT_PARAMS,
     )
 
     def check(self, call: Call) -> list[str]:
@@ -271,17 +287,20 @@ def _run_without_reference(step: StepContext, classes: tuple[Any, Any], loss: di
     config_class, trainer_class = classes
     p = step.params
     tokenizer, data, length = _pairs(step)
+    data, held = step.held_out(data)
+    held = {name: trl_experimental.with_texts(rows) for name, rows in held.items()}
     trainer = trainer_class(
         model=step.load_for_training("model", step.params["method"]),
         args=config_class(**{**_arguments(step, p["batch_size"]), "remove_unused_columns": False}, max_length=length, **loss),
         train_dataset=trl_experimental.with_texts(data),
+        **held,
         processing_class=tokenizer,
         peft_config=step.adapter(p["method"], p["lora_rank"]),
     )
     # The mean log-probability of an empty answer is 0/0. The last label is a token of the answer, if there is one.
-    trainer.train_dataset = trainer.train_dataset.filter(
-        lambda row: row["chosen_labels"][-1] >= 0 and row["rejected_labels"][-1] >= 0
-    )
+    for name in ("train_dataset", "eval_dataset") if held else ("train_dataset",):
+        kept = getattr(trainer, name).filter(lambda row: row["chosen_labels"][-1] >= 0 and row["rejected_labels"][-1] >= 0)
+        setattr(trainer, name, kept)
     _train(step, trainer, tokenizer, length, len(data))
 
 
@@ -290,6 +309,7 @@ def _arguments(step: StepContext, size: int) -> dict[str, Any]:
     return {
         **step.trainer_arguments(full=p["method"] == "full"),
         **step.layout(size),
+        **step.looks(p["max_steps"]),
         "learning_rate": p["learning_rate"],
         "max_steps": p["max_steps"],
         "warmup_steps": int(p["warmup_ratio"] * p["max_steps"]),

@@ -17,7 +17,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lamdatui import costs
-from lamdatui.actions import LENGTH_PARAMS, TRAINING_PARAMS, ActionType, Call, Estimate, Param, Plan, Slot, adapter_problems
+from lamdatui.actions import (
+    HOLDOUT_PARAMS,
+    LENGTH_PARAMS,
+    TRAINING_PARAMS,
+    ActionType,
+    Call,
+    Estimate,
+    Param,
+    Plan,
+    Slot,
+    adapter_problems,
+)
 
 if TYPE_CHECKING:
     from lamdatui.step.context import StepContext
@@ -44,6 +55,7 @@ class Sft(ActionType):
         Param("max_steps", "int", 60, "optimiser steps", (30, 60), low=1, high=1_000_000, unit="steps"),
         Param("batch_size", "int", 8, "rows (packed: sequences) in one optimiser step", low=1, high=4096, unit="rows"),
         *TRAINING_PARAMS,
+        *HOLDOUT_PARAMS,
         Param("max_length", "int", 1024, "longer rows are cut; 0: none is", low=0, high=1_048_576, unit="tokens"),
         Param("warmup_ratio", "float", 0.05, "share of the steps in which the learning rate rises", low=0.0, high=1.0),
         Param("weight_decay", "float", 0.0, "AdamW's weight decay", low=0.0, high=1.0),
@@ -114,7 +126,8 @@ class Sft(ActionType):
         if longest > length:
             step.say(f"the longest row has about {longest} tokens; rows are cut at {length}")
         model = step.load_for_training("model", p["method"])
-        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.layout(p["batch_size"])}
+        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.layout(p["batch_size"]), **step.looks(steps)}
+        data, held = step.held_out(data)
         if p["packing"]:
             require_separate_rows(model, data)
             # TRL joins the packed sequences of a micro-batch to one: without flash attention, its cost and its mask grow with
@@ -138,11 +151,12 @@ class Sft(ActionType):
             model=model,
             args=config,
             train_dataset=data,
+            **held,
             processing_class=tokenizer,
             peft_config=step.adapter(p["method"], p["lora_rank"]),
         )
         if not p["packing"]:
-            step.say_left(len(trainer.train_dataset), len(rows), config.max_length or length)
+            step.say_left(len(trainer.train_dataset), len(data), config.max_length or length)
         require_rows(trainer, length)
         step.train(trainer)
         step.finish_training(trainer.model, tokenizer)

@@ -39,6 +39,11 @@ METHODS: dict[str, tuple[str, dict[str, list[str]], dict[str, Any]]] = {
         {"max_steps": 60, "batch_size": 16, "neftune_alpha": 5.0},
     ),
     "full": ("sft", {"model": ["llama"], "dataset": ["call_replay"]}, {"max_steps": 60, "batch_size": 16, "method": "full"}),
+    "held out": (
+        "sft",
+        {"model": ["llama"], "dataset": ["call_replay"]},
+        {"max_steps": 60, "batch_size": 16, "method": "full", "holdout": 0.1, "patience": 20},
+    ),
     "dpo": ("dpo", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
     "kto": ("kto", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
     "orpo": ("orpo", {"model": ["llama"], "dataset": ["prefer"]}, {"max_steps": 40}),
@@ -55,7 +60,7 @@ METHODS: dict[str, tuple[str, dict[str, list[str]], dict[str, Any]]] = {
 }
 
 
-QUICK = ("lora", "full", "kto", "grpo")
+QUICK = ("lora", "held out", "kto", "grpo")
 """`make test` tries these, `make test-slow` all."""
 
 

@@ -12,7 +12,7 @@ from tests.conftest import Commands
 from tests.test_run import wait_for
 from tests.test_terminal import F2, GRACE_SECONDS, Terminal
 
-QUICK = ("max_steps: { default: 40, choices: [20, 40, 60] }", "max_steps: { default: 10, choices: [10, 20] }")
+QUICK = ("max_steps: { default: 40, choices: [40, 120, 240] }", "max_steps: { default: 10, choices: [10, 20] }")
 F3, F10 = "\x1bOR", "\x1b[21~"
 ENTER, ESCAPE = "\r", "\x1b"
 SIZES = ((80, 24), (200, 60), (40, 10), (120, 40))

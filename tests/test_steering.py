@@ -27,7 +27,7 @@ from tests.test_journal import ACTION, PROPOSAL, fill
 from tests.test_run import executions, wait_for
 
 POLICY = "policy: { name: hybrid }"
-QUICK = ("max_steps: { default: 40, choices: [20, 40, 60] }", "max_steps: { default: 20, choices: [20] }")
+QUICK = ("max_steps: { default: 40, choices: [40, 120, 240] }", "max_steps: { default: 20, choices: [20] }")
 HEADLESS = ("--headless", "--json")
 
 

@@ -42,6 +42,8 @@ CUDA_RAM = 3 * 2**30
 """Memory of the machine that a process with CUDA's libraries takes."""
 CHECKPOINT_SECONDS = 600
 """A step that takes longer writes checkpoints: two stay, each of weights and AdamW's states in float32."""
+HELD_OUT_LOOKS = 20
+"""How often the rows that are held out from training are looked at, in a training that goes on to its end."""
 FRAGMENTED = 1.05
 """What an allocator of GPU memory takes, in what is asked of it."""
 
@@ -68,7 +70,7 @@ def training(
     """
     model, kind = call.model(slot), _kind(call)
     size = model.parameters
-    method = str(call.params.get("method", "full"))
+    method, optimizer = str(call.params.get("method", "full")), str(call.params.get("optimizer", "adamw"))
     full = method == "full"
     batch = int(call.params.get("batch_size", 1))
     plan = call.plan or Plan(batch, 1, checkpointing=False, sampled=batch if generated else 0)
@@ -80,6 +82,9 @@ def training(
     seconds = rows * (tokens + generated) * work * filled / rate
     seconds += rows * generated * 2 * size / (rate * GENERATION_SHARE)
     seconds += rows / max(1, batch) * STEP_SECONDS[kind] * (1 + generated / 8)
+    if held := float(call.params.get("holdout", 0)):
+        seen = min(rows, next((data[0].rows for data in call.datasets.values() if data), rows))
+        seconds += HELD_OUT_LOOKS * held * seen * tokens * 2 * size * forward / rate
     width = call.width if call.on_gpu or not full else 4
     one = memory.Pass(
         model.shape,
@@ -93,17 +98,23 @@ def training(
         call.on_gpu,
         whole_logits,
         model.architecture.startswith("gemma"),
+        memory.state_bytes(optimizer, call.on_gpu),
     )
     needed = memory.training_bytes(one)
     if generated:
         cache = memory.cache_bytes(model.shape, (plan.sampled or batch) * (most + generated), width)
-        # Adam's states stay while answers are sampled.
-        needed = max(needed, (12 * size if full else memory.frozen_bytes(model.shape, size, method, width)) + cache)
+        # The optimiser's states stay while answers are sampled.
+        needed = max(
+            needed, ((4 + one.states) * size if full else memory.frozen_bytes(model.shape, size, method, width)) + cache
+        )
     needed += beside + copies * size * (4 if full else width)
     written = size * width if full else 4 * memory.adapter_parameters(model.shape, one.rank)
     if seconds > CHECKPOINT_SECONDS:
         written += 2 * 12 * (size if full else memory.adapter_parameters(model.shape, one.rank))
-    return _estimate(call, seconds, needed, written, loaded=size * (4 if full else call.width))
+    loaded = size * (4 if full else call.width)
+    if optimizer == "adamw_8bit_paged":
+        loaded += memory.STATES["adamw_8bit"] * (size if full else memory.adapter_parameters(model.shape, one.rank))
+    return _estimate(call, seconds, needed, written, loaded=loaded)
 
 
 def plans(

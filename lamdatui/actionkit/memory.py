@@ -53,6 +53,15 @@ TILED = 31.0
 """Bytes a token and column of a tile beside the tile itself, where no kernel does it in place (CPU)."""
 
 
+STATES = {"adamw": 8.0, "adamw_8bit": 2.0, "adamw_8bit_paged": 0.0, "adafactor": 0.1}
+"""On a GPU; paged states are in the machine's memory when there is no room."""
+
+
+def state_bytes(optimizer: str, on_gpu: bool) -> float:
+    """Bytes of an optimiser's states for a trained weight in float32."""
+    return STATES["adamw_8bit" if optimizer == "adamw_8bit_paged" and not on_gpu else optimizer]
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One forward and backward pass of a training step."""
@@ -70,6 +79,8 @@ class Pass:
     on_gpu: bool
     whole_logits: bool = False
     gemma: bool = False
+    states: float = 8.0
+    """Bytes of an optimiser's states for a trained weight in float32 (`STATES`)."""
 
 
 def linear_weights(shape: Shape) -> int:
@@ -114,7 +125,7 @@ def head_bytes(one: Pass) -> float:
 
 
 def training_bytes(one: Pass) -> float:
-    """Weights, gradients, optimiser states (AdamW), activations, output layer: the most that is there at once."""
+    """Weights, gradients, optimiser states, activations, output layer: the most that is there at once."""
     shape, tokens = one.shape, one.sequences * one.tokens
     kept, again = KEPT[{"full": "full", "dora": "dora"}.get(one.method, "lora"), one.width]
     layer = kept.bytes(shape, tokens, one.gemma)
@@ -127,8 +138,8 @@ def training_bytes(one: Pass) -> float:
         # Weights and states in float32, then the pass (under autocast with copies of the weights), or all gradients.
         cast = 2 * one.parameters if one.width == 2 else 0
         largest = 4 * shape.hidden * max(shape.intermediate, shape.vocabulary)
-        return 12 * one.parameters + max(4 * one.parameters + largest, cast + passing)
+        return (4 + one.states) * one.parameters + max(4 * one.parameters + largest, cast + passing)
     # Adapters of `qlora` are bfloat16.
-    states = adapter_parameters(shape, one.rank) * (6 if one.method == "qlora" else 12)
+    states = adapter_parameters(shape, one.rank) * (2 + one.states / 2 if one.method == "qlora" else 4 + one.states)
     largest = shape.hidden * shape.intermediate * one.width if one.method == "qlora" else 0
     return frozen_bytes(shape, one.parameters, one.method, one.width) + states + passing + largest

@@ -11,6 +11,7 @@ from lamdatui.domain.actions import BoundType, Call, Param
 from lamdatui.domain.records import Value
 
 METHODS = ("lora", "dora", "rslora", "qlora", "full")
+OPTIMIZERS = ("adamw", "adamw_8bit", "adamw_8bit_paged", "adafactor")
 TRAINING_PARAMS = (
     Param(
         "method",
@@ -21,9 +22,41 @@ TRAINING_PARAMS = (
         allowed=METHODS,
     ),
     Param("lora_rank", "int", 16, "rank of the adapter; its alpha is twice that", low=1, high=1024),
+    Param(
+        "optimizer",
+        "str",
+        "adamw",
+        "adamw; adamw_8bit: its states in 8 bits; adamw_8bit_paged: these in the machine's memory where the GPU's is full; "
+        "adafactor: factored states",
+        allowed=OPTIMIZERS,
+        since=3,
+    ),
 )
 """How the weights are trained: shared by every action that trains. LoRA: Hu et al. 2021, arXiv 2106.09685; DoRA: Liu et al.
-2024, arXiv 2402.09353; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732; QLoRA: Dettmers et al. 2023, arXiv 2305.14314."""
+2024, arXiv 2402.09353; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732; QLoRA: Dettmers et al. 2023, arXiv 2305.14314. AdamW: Loshchilov & Hutter
+2017, arXiv 1711.05101; in 8 bits: Dettmers et al. 2021, arXiv 2110.02861; Adafactor: Shazeer & Stern 2018, arXiv 1804.04235."""
+
+HOLDOUT_PARAMS = (
+    Param(
+        "holdout",
+        "float",
+        0.0,
+        "share of the rows that is held out to end early, where they are learned best; 0: none",
+        low=0.0,
+        high=0.5,
+        since=3,
+    ),
+    Param(
+        "patience",
+        "int",
+        3,
+        "looks at the held-out rows, 20 in all, without a lower loss before it ends",
+        low=1,
+        high=20,
+        since=3,
+    ),
+)
+"""Ending early (`lamdatui.step.earlystop`)."""
 
 LENGTH_PARAMS = (
     Param(
@@ -74,7 +107,12 @@ def in_steps(bound: BoundType, call: Call, seconds: Callable[[Call], float | Non
 
 
 def adapter_problems(call: Call) -> list[str]:
-    """Why the hyperparameter `method` can't be used here; for the `check` of an action that trains."""
-    if call.params.get("method") == "qlora" and importlib.util.find_spec("bitsandbytes") is None:
-        return ["qlora needs the package bitsandbytes: pip install 'lamdatui[qlora]'; or use lora"]
-    return []
+    """Why the hyperparameters `method` and `optimizer` can't be used here; for the `check` of an action that trains."""
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        return []
+    found = []
+    if call.params.get("method") == "qlora":
+        found.append("qlora needs the package bitsandbytes: pip install 'lamdatui[qlora]'; or use lora")
+    if str(call.params.get("optimizer", "")).startswith("adamw_8bit"):
+        found.append("8-bit optimizers need the package bitsandbytes: pip install 'lamdatui[qlora]'; or use adamw")
+    return found

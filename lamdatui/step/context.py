@@ -15,7 +15,7 @@ import yaml
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
 
-from lamdatui.actionkit.costs import CHECKPOINT_SECONDS
+from lamdatui.actionkit.costs import CHECKPOINT_SECONDS, HELD_OUT_LOOKS
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import read_record, write_json
 from lamdatui.base.surrogates import escaped
@@ -25,11 +25,12 @@ from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_not
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS, Overlap
 from lamdatui.step import stop
 from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, names
+from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import CONFIG, DATA, GENERATOR_LOG, METRICS, PROVENANCE
+from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral
-from lamdatui.step.generators import TRANSFORMERS, Generator, TransformersGenerator, VllmGenerator, takes_adapter
+from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
 from lamdatui.step.models import (
     Model,
     Tokenizer,
@@ -41,8 +42,8 @@ from lamdatui.step.models import (
     save_tokenizer,
     weights_directory,
 )
-from lamdatui.step.request import ModelReference, generator_of
-from lamdatui.step.training import MetricsCallback, bound_tiles, to_plain, trainer_configuration
+from lamdatui.step.request import ModelReference
+from lamdatui.step.training import OPTIMIZERS, MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
@@ -260,34 +261,7 @@ class StepContext:
 
     def generator(self, reference: ModelReference, tokenizer: Tokenizer, model: Model | None = None) -> Generator:
         """What answers for a model, with the run's generator; `model`: the same, where it is loaded."""
-        if generator_of(self.request) == TRANSFORMERS:
-            model = load_model(self.store, reference, self.dtype, self.device) if model is None else model
-            return TransformersGenerator(model, tokenizer, self.batch_tokens)
-        adapters = reference["adapters"]
-        adapter = self.store.resolve(adapters[0]) if adapters else None
-        served = self.staged.parent / f"{self.staged.name}-{reference['id'][:12]}-served"
-
-        def whole() -> Path:
-            self.say(f"writing the full weights of {reference['id']}")
-            load_model(self.store, reference, self.dtype, torch.device("cpu")).save_pretrained(str(served))
-            save_tokenizer(tokenizer, served)
-            return served
-
-        folder = weights_directory(self.store, reference)
-        if adapter is not None and (len(adapters) > 1 or not takes_adapter(adapter)):
-            folder, adapter = whole(), None
-        return VllmGenerator(
-            self.request["generation"],
-            tokenizer,
-            folder.absolute(),
-            adapter.absolute() if adapter else None,
-            whole,
-            dtype=self.request["dtype"],
-            device=self.device,
-            threads=self.request["threads"],
-            log=self.directory / GENERATOR_LOG,
-            say=self.say,
-        )
+        return generator_for(self, reference, tokenizer, model)
 
     def close(self) -> None:
         """End what was started for answers."""
@@ -330,6 +304,7 @@ class StepContext:
             "disable_tqdm": True,
             "dataloader_pin_memory": False,
             "remove_unused_columns": True,
+            **OPTIMIZERS.get(self.params.get("optimizer", "adamw"), {}),
         }
 
     def batch(self, size: int) -> dict[str, Any]:
@@ -354,6 +329,26 @@ class StepContext:
             "gradient_accumulation_steps": plan.accumulation,
             "gradient_checkpointing": plan.checkpointing,
         }
+
+    def held_out(self, data: Dataset) -> tuple[Dataset, dict[str, Any]]:
+        """Rows to train on, and the trainer's `eval_dataset` where `holdout` keeps some from it. Raises StepError(data) for too few."""
+        share = float(self.params.get("holdout", 0))
+        if not share:
+            return data, {}
+        count = max(1, round(share * len(data)))
+        if count >= len(data):
+            raise StepError("data", f"of {len(data)} rows none can be held out; set holdout to 0")
+        parts = data.train_test_split(test_size=count, seed=self.seed)
+        self.say(f"{count:,} of {len(data):,} rows are held out")
+        return parts["train"], {"eval_dataset": parts["test"]}
+
+    def looks(self, steps: int) -> dict[str, Any]:
+        """TRL's arguments for looking at the rows that `held_out` keeps from a training of so many steps."""
+        if not self.params.get("holdout", 0):
+            return {}
+        size = self.layout(self.params["batch_size"])["per_device_train_batch_size"]
+        often = max(1, steps // HELD_OUT_LOOKS)
+        return {"eval_strategy": "steps", "eval_steps": often, "per_device_eval_batch_size": size, "prediction_loss_only": True}
 
     def sampled(self, size: int, least: int) -> int:
         """How many of `size` answers are sampled at once: all of them, or `least` after an out-of-memory or where the plan has fewer."""
@@ -397,7 +392,11 @@ class StepContext:
             bound_tiles(trainer.model.config.get_text_config().vocab_size)
         trainer.remove_callback(PrinterCallback)
         checkpoints, newest = self.checkpoints, self.newest_checkpoint
-        checkpoints.held = names(held)
+        early = None
+        if trainer.eval_dataset is not None:
+            early = EarlyStop(checkpoints.folder, int(self.params["patience"]), self.say, self.metric)
+            trainer.add_callback(early)
+        checkpoints.held = names([*held, *([early] if early else [])])
         saving = CheckpointCallback(checkpoints, Stopped)
         saving.remember(trainer.model)
         self.resumed = 0 if newest is None else int(newest.name)
@@ -408,6 +407,8 @@ class StepContext:
             checkpoints.restore(newest)
         with neutral(trainer.model, own=self.is_older), stop.deferred():
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
+        if early is not None:
+            early.finish(trainer.model)
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

@@ -20,7 +20,11 @@ from lamdatui.planner.client import endpoint
 from lamdatui.planner.guarded import Launch, VllmServer
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.step.errors import StepError
+from lamdatui.step.files import GENERATOR_LOG
 from lamdatui.step.generate import Answer, Conversation, answers, ends_of, prompt_ids
+from lamdatui.step.models import load_model, save_tokenizer, weights_directory
+from lamdatui.step.request import ModelReference, generator_of
+from lamdatui.store.artifacts import Store
 
 TRANSFORMERS, VLLM = GENERATORS
 CONTEXT = 256
@@ -270,6 +274,58 @@ class VllmGenerator:
             if server is not None:
                 runner.run(server.close())
             runner.close()
+
+
+class Asking(Protocol):
+    """What `generator_for` needs of a step: its context has it."""
+
+    request: dict[str, Any]
+    store: Store
+    staged: Path
+    directory: Path
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def batch_tokens(self) -> int:
+        """Prompt and answer tokens of one batch."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line in the step's log."""
+        ...
+
+
+def generator_for(step: Asking, reference: ModelReference, tokenizer: Any, model: Any = None) -> Generator:
+    """What answers for a model with the run's generator; `model`: the same, where it is loaded."""
+    if generator_of(step.request) == TRANSFORMERS:
+        model = load_model(step.store, reference, step.dtype, step.device) if model is None else model
+        return TransformersGenerator(model, tokenizer, step.batch_tokens)
+    adapters = reference["adapters"]
+    adapter = step.store.resolve(adapters[0]) if adapters else None
+    served = step.staged.parent / f"{step.staged.name}-{reference['id'][:12]}-served"
+
+    def whole() -> Path:
+        step.say(f"writing the full weights of {reference['id']}")
+        load_model(step.store, reference, step.dtype, torch.device("cpu")).save_pretrained(str(served))
+        save_tokenizer(tokenizer, served)
+        return served
+
+    folder = weights_directory(step.store, reference)
+    if adapter is not None and (len(adapters) > 1 or not takes_adapter(adapter)):
+        folder, adapter = whole(), None
+    return VllmGenerator(
+        step.request["generation"],
+        tokenizer,
+        folder.absolute(),
+        adapter.absolute() if adapter else None,
+        whole,
+        dtype=step.request["dtype"],
+        device=step.device,
+        threads=step.request["threads"],
+        log=step.directory / GENERATOR_LOG,
+        say=step.say,
+    )
 
 
 def takes_adapter(folder: Path) -> bool:

@@ -28,6 +28,14 @@ REWARDS = {
 """Key in a TRL trainer's log → name in metrics.jsonl."""
 
 
+OPTIMIZERS = {
+    "adamw_8bit": {"optim": "adamw_8bit"},
+    "adamw_8bit_paged": {"optim": "paged_adamw_8bit"},
+    "adafactor": {"optim": "adafactor"},
+}
+"""transformers' arguments for the hyperparameter `optimizer`; its own AdamW for any other."""
+
+
 def trainer_configuration(config: Any) -> dict[str, Any]:
     """A trainer's arguments as they are; its own `to_dict` hides what ends in `_token`, as if it were a secret."""
     found = config.to_dict()
