@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from transformers import TrainerControl, TrainerState
 
@@ -248,3 +249,26 @@ def test_cancel_ends_one_step_and_the_search_goes_on(lab_profile, cli: Commands)
     assert second["status"] == "done"
     late = cli("cancel", "c", "2")
     assert late.returncode != 0 and "no engine is at work" in late.stderr
+
+
+def test_a_suspended_step_frees_the_machine_and_goes_on(lab_profile, cli: Commands) -> None:
+    """Also when the engine is killed meanwhile."""
+    profile = lab_profile(LONG, OFTEN)
+    process = cli.popen("run", str(profile), "--name", "s", "--headless", "--mode", "auto", "--max-trials", "1")
+    record = running(cli, "s")
+    done = cli("suspend", "s")
+    assert done.returncode == 0 and "lamdatui resume" in done.stderr
+    state = wait_for(cli, "s", lambda found: found.steps["1/1"].status == "failed" and found.phase == "paused")
+    assert not psutil.pid_exists(record.pid)
+    assert state.steps["1/1"].error and state.steps["1/1"].error["class"] == "suspended"
+    assert state.trials[1].status == "running" and state.paused_reason == "its step is suspended"
+    assert cli("resume", "s").returncode == 0
+    wait_for(cli, "s", lambda found: "1/2" in found.steps and found.steps["1/2"].pid)
+    assert cli("suspend", "s").returncode == 0
+    state = wait_for(cli, "s", lambda found: found.steps["1/2"].status == "failed" and found.phase == "paused")
+    os.kill(state.engine_pid, signal.SIGKILL)
+    process.communicate(timeout=120)
+    again = cli("run", str(profile), "--name", "s", "--headless", "--mode", "auto", "--max-trials", "1")
+    assert again.returncode == 0, again.stderr
+    assert cli.show("s")["trials"][0]["status"] == "done"
+    assert steps_of(cli.runs / "s" / "steps" / "1" / "3")[0] > 0

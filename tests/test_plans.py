@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from bench.fakememory import Work, measure
 from bench.memory import config_of, forecast, parameters_of
@@ -21,7 +22,7 @@ from lamdatui.domain.state import RunState
 from lamdatui.engine.fitting import fitted
 from lamdatui.engine.judging import Known, judge
 from lamdatui.engine.layouts import Layouts
-from lamdatui.engine.machine import Machine
+from lamdatui.engine.machine import GPU_SHARE, Machine
 from tests.conftest import Commands
 from tests.steps import Lab
 
@@ -109,7 +110,7 @@ def test_the_fastest_plan_that_fits_is_taken_and_less_memory_never_takes_more() 
         plan, cost = machine.plan(*work("sft", machine, tokens=1024))
         assert plan is not None
         taken.append((plan, cost.memory_bytes or 0))
-    assert not taken[0][0].checkpointing and taken[-1][0] == Plan(1, 8, checkpointing=True)
+    assert not taken[0][0].checkpointing and taken[-1][0] == Plan(1, 8, checkpointing=True, probe=True)
     sizes = [memory for _, memory in taken]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1]
     assert machine.lacks(cost) is not None
@@ -172,7 +173,7 @@ def test_after_running_out_of_memory_the_next_plan_is_smaller_and_the_forecast_l
         costs.append(bound.estimate(replace(call, plan=plan)).memory_bytes or 0)
         failures += 1
     assert len(plans) > 2 and costs == sorted(costs, reverse=True)
-    assert plans[-1] == Plan(1, 8, checkpointing=True)
+    assert plans[-1] == Plan(1, 8, checkpointing=True, probe=True)
     before = machine.plan(bound, call)
     request["plan"] = before[0].to_json() if before[0] else None
     layouts.ran_out(request, {"plan": request["plan"]})
@@ -214,6 +215,74 @@ def test_a_plan_is_carried_out_and_recorded(lab: Path, tmp_path: Path) -> None:
         assert got == wanted
         found.append(load_file(steps.store.root / "objects" / action["digest"] / "adapter_model.safetensors"))
     assert all(torch.allclose(found[0][name], found[1][name], atol=1e-4) for name in found[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "params"),
+    [
+        ("sft", "copy", {"neftune_alpha": 5.0}),
+        ("sft", "copy", {"method": "full"}),
+        ("dpo", "prefer", {}),
+        ("kto", "prefer", {}),
+        ("orpo", "prefer", {}),
+    ],
+)
+def test_a_probe_leaves_nothing_behind(
+    lab: Path, tmp_path: Path, kind: str, data: str, params: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same weights to the bit, and the same numbers told, with it and without."""
+    found = []
+    for probe in (False, True):
+        steps = Lab(lab, tmp_path / str(probe))
+        steps.extra = {"plan": Plan(8, 1, checkpointing=False, probe=probe).to_json()}
+        outcome, folder, action = steps.attempt(
+            kind, {"model": ["llama"], "dataset": [data]}, max_steps=3, batch_size=8, learning_rate=1e-3, **params
+        )
+        assert outcome["status"] == "ok", outcome["error"]
+        assert ("its longest rows fit into memory: 8 at once" in capsys.readouterr().out) is probe
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        told = [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+        (weights,) = (steps.store.root / "objects" / action["digest"]).glob("*.safetensors")
+        found.append((weights.read_bytes(), told))
+    assert found[0] == found[1]
+
+
+def test_a_probe_that_does_not_fit_ends_the_step_before_anything_is_learned(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trl.trainer.sft_trainer import SFTTrainer
+
+    from lamdatui.step import probe
+
+    def full(self: Any, model: Any, inputs: Any, *rest: Any) -> Any:
+        seen.append(tuple(inputs["input_ids"].shape))
+        raise MemoryError("out of memory")
+
+    seen: list[tuple[int, ...]] = []
+    monkeypatch.setattr(SFTTrainer, "training_step", full)
+    steps = Lab(lab, tmp_path)
+    steps.extra = {"plan": Plan(2, 4, checkpointing=True, probe=True).to_json()}
+    outcome, folder, _ = steps.attempt("sft", {"model": ["llama"], "dataset": ["copy"]}, max_steps=3, batch_size=8)
+    assert outcome["error"]["class"] == "oom-train"
+    assert len(seen) == 1 and not (folder / "metrics.jsonl").exists()
+    rows = [{"a": [1] * n, "b": [1], "c": "text"} for n in (3, 9, 1, 7)]
+    assert probe.longest_rows(Dataset.from_list(rows).select([3, 0, 1]), 2) == [2, 0]
+
+
+def test_near_the_limit_the_smallest_plan_is_tried() -> None:
+    machine = Machine("cuda", "bfloat16", 24 * GIB)
+    bound, call = work("sft", machine)
+    smallest = min(bound.estimate(replace(call, plan=plan)).memory_bytes or 0 for plan in bound.plans(call))
+
+    def with_room(bytes_there: float) -> tuple[bool, bool]:
+        there = replace(machine, memory_bytes=int(bytes_there / GPU_SHARE))
+        plan, cost = there.plan(bound, call)
+        assert plan is not None
+        return plan.probe, there.lacks(cost, plan) is None
+
+    assert with_room(2 * smallest) == (False, True)
+    assert with_room(smallest * 1.01) == with_room(smallest * 0.9) == (True, True)
+    assert with_room(smallest * 0.8) == (True, False)
 
 
 # --- another machine -------------------------------------------------------------------------------------------------

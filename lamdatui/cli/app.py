@@ -12,6 +12,8 @@ import typer
 from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
+from lamdatui.cli import steering
+from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust
 
 app = typer.Typer(
     name="lamdatui",
@@ -29,18 +31,6 @@ app.add_typer(planner_app, name="planner")
 app.add_typer(actions_app, name="actions")
 data_app = typer.Typer(help="A profile's data: what a trainer will see of it.", rich_markup_mode=None, no_args_is_help=True)
 app.add_typer(data_app, name="data")
-
-RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
-Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on the screen.")]
-NoConsole = Annotated[
-    bool, typer.Option("--no-console", help="Only see to it that its engine is at work; print the run's path.")
-]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Confirm the programs, addresses and keys that the profile names; they are printed.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
-Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
-DEFAULT_RUNS = Path("lamdatui-runs")
 
 
 def _use_ascii(asked: bool) -> None:
@@ -148,16 +138,8 @@ def serve(
     raise typer.Exit(serve_run(run, runs_dir, host, port, allow_remote=allow_remote, token_file=token_file))
 
 
-@app.command()
-def stop(
-    run: Run,
-    now: Annotated[bool, typer.Option("--now", help="Do not wait for the running step.")] = False,
-    runs_dir: RunsDir = DEFAULT_RUNS,
-) -> None:
-    """Stop a run after its step (or now); it can go on later."""
-    from lamdatui.cli.commands import stop_run
-
-    stop_run(run, runs_dir, "now" if now else "after-step")
+for _command in steering.COMMANDS:
+    app.command()(_command)
 
 
 @app.command()
@@ -170,18 +152,6 @@ def prune(
     from lamdatui.cli.prune import prune_store
 
     prune_store(runs_dir, yes=yes, as_json=as_json)
-
-
-@app.command()
-def cancel(
-    run: Run,
-    trial: Annotated[int, typer.Argument(min=1, help="Its number; only the trial at work can be cancelled.")],
-    runs_dir: RunsDir = DEFAULT_RUNS,
-) -> None:
-    """End the step of one trial, which fails then; the search goes on."""
-    from lamdatui.cli.commands import cancel_trial
-
-    cancel_trial(run, runs_dir, trial)
 
 
 @app.command()

@@ -253,16 +253,10 @@ def _at_work(run: str, runs_dir: Path) -> Path:
     return run_dir
 
 
-def stop_run(run: str, runs_dir: Path, when: str) -> None:
-    """Ask a run's engine to stop."""
-    asyncio.run(_command(_at_work(run, runs_dir), "stop", when=when))
-    complain(f"stopping {'after the running step' if when == 'after-step' else 'now'}")
-
-
-def cancel_trial(run: str, runs_dir: Path, number: int) -> None:
-    """Ask a run's engine to end the step of a trial."""
-    asyncio.run(_command(_at_work(run, runs_dir), "cancel", number=number))
-    complain(f"cancelling trial {number}")
+def order(run: str, runs_dir: Path, told: str, command: str, **arguments: Any) -> None:
+    """Give a run's engine a command, and tell that it took it. Raises LamdatuiError."""
+    asyncio.run(_command(_at_work(run, runs_dir), command, **arguments))
+    complain(told)
 
 
 def pick(runs_dir: Path) -> int:

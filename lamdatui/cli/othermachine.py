@@ -85,7 +85,7 @@ def _action(bound: BoundType, pool: ObjectPool, machine: Machine) -> Json:
     missing = [text for text in bound.problems(inputs, params, pool, machine.device) if PACKAGE not in text]
     method = f"method {params['method']}" if "method" in params else ""
     words = ", ".join(filter(None, (method, plan.describe() if plan else "")))
-    reason = missing[0] if missing else machine.lacks(cost)
+    reason = missing[0] if missing else machine.lacks(cost, plan)
     return _told(machine, cost, reason, words)
 
 

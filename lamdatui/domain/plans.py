@@ -23,6 +23,8 @@ class Plan:
     """Whether activations are computed again for the backward pass, instead of being kept: a third more work."""
     sampled: int = 0
     """Answers that are sampled at once, where a step samples."""
+    probe: bool = False
+    """Whether forecasts can't tell that it fits: then it is tried with its longest rows before it begins."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; `plan_from_json` reads it back."""
@@ -30,7 +32,8 @@ class Plan:
 
     def describe(self) -> str:
         """`micro-batch 2 × 4, checkpointing`."""
-        return f"micro-batch {self.micro_batch} × {self.accumulation}{', checkpointing' if self.checkpointing else ''}"
+        more = (", checkpointing" if self.checkpointing else "") + (", tried with its longest rows first" if self.probe else "")
+        return f"micro-batch {self.micro_batch} × {self.accumulation}{more}"
 
 
 def plan_from_json(data: Mapping[str, Any] | None) -> Plan | None:

@@ -108,7 +108,7 @@ class RunState:
     paused: bool = False
     paused_by: str = ""
     paused_reason: str = ""
-    """Why the engine itself has paused the run; empty for a person's pause."""
+    """Why it is paused; empty for a plain pause by a person."""
     stopping: str = ""
     winner: str | None = None
     beats_base: bool | None = None

@@ -39,8 +39,8 @@ def example(bound: BoundType, pool: ObjectPool, device: str) -> Inputs | None:
 
 def has_room(bound: BoundType, call: Call, machine: Machine) -> bool:
     """Whether the smallest plan of the work fits into the machine's memory."""
-    _, cost = machine.plan(bound, call)
-    return machine.lacks(cost) is None
+    plan, cost = machine.plan(bound, call)
+    return machine.lacks(cost, plan) is None
 
 
 def fitted(

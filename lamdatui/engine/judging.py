@@ -132,8 +132,8 @@ def judge(
     except ValueError as error:
         return Judged((str(error),))
     action = known.action(bound, inputs, params, state.pool, seed=seed, dtype=machine.dtype)
-    estimate = machine.estimate(bound, machine.call(bound, inputs, params, state.pool))
-    if lacking := machine.lacks(estimate):
+    plan, estimate = machine.plan(bound, machine.call(bound, inputs, params, state.pool))
+    if lacking := machine.lacks(estimate, plan):
         problems.append(lacking)
     if text := blocked(action, state.constraints):
         problems.append(f"a constraint forbids it: {text}")

@@ -33,7 +33,8 @@ class Layouts:
         if plan is None:
             return failures == 0
         request["plan"] = plan.to_json()
-        return machine.plan(*work, below)[0] != plan
+        following = machine.plan(*work, below)[0]
+        return following is not None and replace(following, probe=plan.probe) != plan
 
     def ran_out(self, request: StepRequest, outcome: StepOutcome) -> None:
         """Let this machine's ledger learn from an attempt that ran out of memory."""

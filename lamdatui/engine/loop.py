@@ -32,7 +32,7 @@ from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import LAID_OUT, Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
+from lamdatui.engine.steps import LAID_OUT, SUSPENDED, Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.engine.watch import OUT_OF_TIME
@@ -162,9 +162,14 @@ class Loop:
             again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
             request["small"] = self.runner.ran_out(name) > 0
             patience = Patience(lambda: newest_step(self.store.root, request["digest"]))
+            self.runner.suspended, self.runner.until = False, self._until(request)
             outcome = await self.runner.ensure(name, request)
             while not self.state.stopping:
-                if again and is_out_of_memory(outcome, LAID_OUT):
+                if (outcome.get("error") or {}).get("class") == SUSPENDED:
+                    await self._resumed(request)
+                    if self.state.stopping:
+                        break
+                elif again and is_out_of_memory(outcome, LAID_OUT):
                     layouts.ran_out(request, outcome)
                     again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
                     self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
@@ -182,6 +187,22 @@ class Loop:
                     break
                 outcome = await self.runner.run(name, request)
             return outcome
+
+    def _until(self, request: StepRequest) -> float:
+        """When a step has to end that begins now: the run's minutes bound its trials, not what their results need."""
+        if request["purpose"] != "trial":
+            return math.inf
+        return time.monotonic() + seconds_left(self.state, self._now()) + grace_seconds(self.state)
+
+    async def _resumed(self, request: StepRequest) -> None:
+        """Wait until the run goes on whose step was suspended."""
+        before = self.state.phase, self.state.phase_detail
+        while self.state.paused and not self.state.stopping:
+            self.phase("paused", self.state.paused_reason)
+            self.woken.clear()
+            await self.woken.wait()
+        self.phase(*before)
+        self.runner.suspended, self.runner.until = False, self._until(request)
 
     # --- one trial -----------------------------------------------------------------------------------------------
 
@@ -361,11 +382,7 @@ class Loop:
                 return
             await self._room_on_disk(trial.action, bound)
             request = self.requests.trial(trial, self.state)
-            self.runner.until = time.monotonic() + seconds_left(self.state, self._now()) + grace_seconds(self.state)
-            try:
-                outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
-            finally:
-                self.runner.until = math.inf
+            outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
             if outcome["status"] != "ok":
                 await self._failed(number, outcome)
                 return

@@ -24,6 +24,8 @@ COMFORT = 0.92
 """A plan takes at most this share of what there is: forecasts are wrong by some per cent. Only the smallest may take all."""
 MORE = 1.02
 """What ran out of memory wanted so much of what was there, at least."""
+NEAR = 1.15
+"""The smallest plan may be forecast to take so many times what there is: it is tried with its longest rows, and forecasts may be as wrong."""
 SMALLER = 0.85
 """After an attempt that ran out of memory, the next plan takes at most this share of what it was expected to take."""
 
@@ -88,7 +90,7 @@ class Machine:
             if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
                 least = plan, found
         assert least is not None
-        return least
+        return replace(least[0], probe=True), least[1]
 
     def ran_out(self, bound: BoundType, call: Call) -> None:
         """Let later forecasts know that the work, with its plan, did not fit into what was there."""
@@ -120,10 +122,11 @@ class Machine:
             )
         )
 
-    def lacks(self, estimate: Estimate) -> str | None:
-        """Why the work does not fit, or None: memory of the device, free disk."""
+    def lacks(self, estimate: Estimate, plan: Plan | None = None) -> str | None:
+        """Why the work does not fit, or None: memory of the device, free disk. `plan`: the one that was estimated."""
+        near = NEAR if plan is not None and plan.probe else 1.0
         where = "GPU memory" if self.device.startswith("cuda") else "memory"
-        if estimate.memory_bytes is not None and estimate.memory_bytes > self.room_bytes:
+        if estimate.memory_bytes is not None and estimate.memory_bytes > self.room_bytes * near:
             return f"needs {_gib(estimate.memory_bytes)} of {where}; there are {_gib(self.room_bytes)}"
         if estimate.disk_bytes is not None and self.disk is not None:
             free = shutil.disk_usage(self.disk).free

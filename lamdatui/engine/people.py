@@ -64,8 +64,8 @@ class People:
                 self._withdraw(str(args["id"]))
             case "more":
                 self._more(more_trials(args))
-            case "pause":
-                loop.record(("run.paused", {"by": self._by}))
+            case "pause" | "suspend":
+                self._pause(suspend=command == "suspend")
             case "resume":
                 loop.record(("run.unpaused", {"by": self._by}))
             case "mode":
@@ -145,6 +145,11 @@ class People:
         self._loop.record(("mode.changed", {"mode": mode, "by": self._by}))
         if mode == "auto":
             self._loop.approvals.release("mode auto")
+
+    def _pause(self, *, suspend: bool) -> None:
+        self._loop.record(("run.paused", {"by": self._by, "reason": "its step is suspended" if suspend else ""}))
+        if suspend:
+            self._loop.runner.suspend()
 
     def _stop(self, when: str) -> None:
         if when not in ("after-step", "now"):

@@ -31,6 +31,7 @@ CLAIM_SECONDS = 60.0
 EXIT_POLLS = 100
 GONE = "the step's process ended"
 CANCELLED = "cancelled"
+SUSPENDED = "suspended"
 LAID_OUT = ("oom-train", "oom-merge")
 """Where memory ran out that a plan lays out; elsewhere fewer answers at once or smaller shards help."""
 StepOutcome = dict[str, Any]
@@ -116,6 +117,8 @@ class StepRunner:
         self.stop_requested = False
         self.until = math.inf
         """When the steps that start now have to end, on the monotonic clock."""
+        self.suspended = False
+        """Whether the running step is to end with a checkpoint, because the run is paused."""
         self.cancelled: tuple[str, str] | None = None
         """The attempt that somebody does not want any more, and who."""
 
@@ -136,7 +139,7 @@ class StepRunner:
             outcome = await self.follow(record)
             # A step that died together with the engine before this one says nothing about its action: once more.
             lost = self._outcome(record.key) in (None, UNREADABLE) and record.key.endswith("/1")
-            ended_by_us = (outcome.get("error") or {}).get("class") in (CANCELLED, *VERDICTS)
+            ended_by_us = (outcome.get("error") or {}).get("class") in (CANCELLED, SUSPENDED, *VERDICTS)
             if outcome["status"] != "void" and (ended_by_us or not lost):
                 return outcome
         return await self.run(name, request)
@@ -190,6 +193,8 @@ class StepRunner:
         self.current = identity
         if self.stop_requested:
             self.stop()
+        if self.suspended:
+            self.suspend()
         if self.cancelled and self.cancelled[0] == record.key:
             self.ask_to_end()
         tail = asyncio.create_task(self._tail(record.key, directory / METRICS))
@@ -200,6 +205,8 @@ class StepRunner:
         finally:
             self.current = None
             tail.cancel()
+        if self.suspended and outcome["status"] != "ok" and not self.stop_requested:
+            outcome = {**outcome, "error": {"class": SUSPENDED, "message": "it goes on when the run does"}}
         if self.cancelled and self.cancelled[0] == record.key and outcome["status"] != "ok":
             outcome = {**outcome, "error": {"class": CANCELLED, "message": f"cancelled by {self.cancelled[1]}"}}
         if outcome == UNREADABLE:
@@ -218,7 +225,7 @@ class StepRunner:
             if verdict is None and (verdict := watch.look(process)) is not None:
                 self.ask_to_end()
             unwanted = self.cancelled is not None and self.cancelled[0] == record.key
-            if asked is None and (verdict or self.stop_requested or unwanted):
+            if asked is None and (verdict or self.stop_requested or self.suspended or unwanted):
                 asked = time.monotonic()
             if asked is not None and time.monotonic() - asked > GRACE_SECONDS:
                 self.kill()
@@ -296,6 +303,11 @@ class StepRunner:
     def stop(self) -> None:
         """Ask the running step to stop cleanly; a step that starts later is asked too."""
         self.stop_requested = True
+        self.ask_to_end()
+
+    def suspend(self) -> None:
+        """Ask the running step to end with a checkpoint; the search waits for it (`Loop.step`)."""
+        self.suspended = True
         self.ask_to_end()
 
     def cancel(self, key: str, by: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,6 +124,15 @@ class Overlap:
                 if split := next((self._grams[gram] for gram in grams if gram in self._grams), ""):
                     return split
         return ""
+
+
+def shared_rows(rows: Iterable[Row], held: Sequence[Row]) -> dict[str, tuple[int, str]]:
+    """`exact`, `near`, `ngram` → how many rows share that with one that is held out, and the words for it; those that are none are left out."""
+    overlap = Overlap({"held": held})
+    for row in rows:
+        overlap.add(row)
+    seen = {"exact": (overlap.exact, ASKED_TOO), "near": (overlap.near, NEARLY_ASKED), "ngram": (overlap.ngram, SHARED_WORDS)}
+    return {what: (splits["held"].count, words) for what, (splits, words) in seen.items() if "held" in splits}
 
 
 def _near_grams(question: str) -> frozenset[tuple[str, ...]]:

@@ -22,7 +22,7 @@ from lamdatui.base.surrogates import escaped
 from lamdatui.domain.plans import plan_from_json
 from lamdatui.domain.schemes import ASKED, SCHEME
 from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
-from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS, Overlap
+from lamdatui.inputs.overlap import shared_rows
 from lamdatui.step import stop
 from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, names
 from lamdatui.step.earlystop import EarlyStop
@@ -42,6 +42,7 @@ from lamdatui.step.models import (
     save_tokenizer,
     weights_directory,
 )
+from lamdatui.step.probe import Probe, is_probed
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import OPTIMIZERS, MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
@@ -396,6 +397,8 @@ class StepContext:
         if trainer.eval_dataset is not None:
             early = EarlyStop(checkpoints.folder, int(self.params["patience"]), self.say, self.metric)
             trainer.add_callback(early)
+        if newest is None and is_probed(self.request):
+            trainer.add_callback(Probe(trainer, str(self.params.get("optimizer", "adamw")), self.say))
         checkpoints.held = names([*held, *([early] if early else [])])
         saving = CheckpointCallback(checkpoints, Stopped)
         saving.remember(trainer.model)
@@ -466,8 +469,12 @@ class StepContext:
         with (self.staged / DATA).open("w", encoding="utf-8") as handle:
             for row in clean:
                 handle.write(escaped(json.dumps(row, ensure_ascii=False)) + "\n")
-        shared = self._shared_with_tasks(clean)
-        about = {**to_plain(provenance), "in tasks": shared, "seed": self.seed, "action": self.request["action"]}
+        about = {
+            **to_plain(provenance),
+            "in tasks": self._shared_with_tasks(clean),
+            "seed": self.seed,
+            "action": self.request["action"],
+        }
         write_json(self.staged / PROVENANCE, about)
         lengths = list(map(row_chars, clean))
         told = {"rows": len(clean), "chars": sum(lengths) // len(clean), "longest": max(lengths)}
@@ -477,18 +484,10 @@ class StepContext:
     def _shared_with_tasks(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
         """How many rows of a new dataset ask what a task's row asks, and how many others share a run of words with one; said in the log."""
         held = [row for task in self.request["tasks"] for row in read_task_rows(Path(task["path"]), task["digest"])]
-        overlap = Overlap({"tasks": held})
-        for row in rows:
-            overlap.add(row)
-        seen = {
-            "exact": (overlap.exact, ASKED_TOO),
-            "near": (overlap.near, NEARLY_ASKED),
-            "ngram": (overlap.ngram, SHARED_WORDS),
-        }
-        found = {what: splits["tasks"].count for what, (splits, _) in seen.items() if "tasks" in splits}
-        for what, count in found.items():
-            self.say(f"{count:,} of {len(rows):,} rows {seen[what][1].format('row of a task')}")
-        return found
+        found = shared_rows(rows, held)
+        for count, words in found.values():
+            self.say(f"{count:,} of {len(rows):,} rows {words.format('row of a task')}")
+        return {what: count for what, (count, _) in found.items()}
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""

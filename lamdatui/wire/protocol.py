@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "withdraw": ("id",),
     "more": ("trials",),
     "pause": (),
+    "suspend": (),
     "resume": (),
     "mode": ("mode",),
     "policy": ("name",),
@@ -54,7 +55,7 @@ the action that was shown: a decision about another one is refused; `decide.acti
 place. `actions` gives the run's action types as `engine.started` declares them; `try_action` says what an action would cost and bring,
 and why it can't be run (`problems`); `propose` queues a person's own action for the next trial and gives {"id", "action", "trials_left"}, where
 `trials_left` says how many trials of the budget are left for it; `withdraw` takes it back. An action that was run before gets another seed
-unless it brings its own. `more` allows that many trials more, also after the run's end. `stop.when`: `after-step` or `now`. `cancel` ends the step of trial `number`, which fails with the class `cancelled`; the run goes on. `policy` names who proposes from
+unless it brings its own. `more` allows that many trials more, also after the run's end. `stop.when`: `after-step` or `now`. `suspend` is a `pause` that ends the running step with a checkpoint; after `resume` it goes on from there. `cancel` ends the step of trial `number`, which fails with the class `cancelled`; the run goes on. `policy` names who proposes from
 the next trial on; `hint` tells the planner something, `memory` rewrites its memory; `revoke` takes back a rule, a constraint or a
 hint by its id."""
 

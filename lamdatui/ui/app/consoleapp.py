@@ -188,20 +188,25 @@ class ConsoleApp(ShellApp[int]):
         self.send("resume" if self.view.run.paused else "pause", {})
 
     def action_cancel_trial(self) -> None:
-        """Ask once more, then end the step of the trial that is at work."""
+        """Ask how, then end the step of the trial that is at work."""
         trial = self.view.run.open_trial
         if trial is None or trial.status != "running":
             self.notify("No trial is at work.")
             return
-        choices = {"": "No, let it go on", "cancel": "Yes, end it"}
-        text = "The trial fails, its checkpoint stays, and the search goes on with the next one."
+        choices = {"": "No, let it go on", "suspend": "Suspend it", "cancel": "Cancel it"}
+        text = (
+            "Suspended, it ends with a checkpoint and the run pauses: it goes on from there when the run does. "
+            "Cancelled, the trial fails and the search goes on with the next one."
+        )
         number = trial.number
 
         def chosen(choice: str | None) -> None:
             if choice == "cancel":
                 self.send("cancel", {"number": number})
+            elif choice:
+                self.send("suspend", {})
 
-        self._choose(f"Cancel trial {number}?", text, choices, chosen)
+        self._choose(f"End the step of trial {number}?", text, choices, chosen)
 
     def action_hold(self) -> None:
         self.send("mode", {"mode": "ask"}, accepted=partial(self.notify, "Mode ask: nothing more starts unasked."))

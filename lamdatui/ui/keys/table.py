@@ -52,7 +52,7 @@ KEYS: tuple[Key, ...] = (
     Key("pane-logs", "f5,3", "pane('logs')", "Logs", "Show the log of the step", "console", palette="Pane: logs"),
     Key("pane-hardware", "f6,4", "pane('hardware')", "GPU", "Show GPU, CPU and the running step", "console", palette="Pane: GPU and CPU"),
     Key("pause", "f7,p", "app.pause", "Pause", "Pause or go on; the running step ends first", "console", show=True, palette="Pause or go on"),
-    Key("cancel", "X", "app.cancel_trial", "Cancel step", "End the running trial's step; the search goes on", "console", palette="Cancel the running step"),
+    Key("cancel", "X", "app.cancel_trial", "End step", "Suspend or cancel the running trial's step", "console", palette="Suspend or cancel the running step"),
     Key("screenshot", "f8", "app.save_screenshot", "Screenshot", "Save the screen as SVG", "always", priority=True, palette="Save a screenshot (SVG)"),
     Key("screenshot-letter", "S", "app.save_screenshot", "Screenshot", "Save the screen as SVG", "app"),
     Key("hold", "f9,ctrl+g", "app.hold", "Hold", "Drop to mode ask: nothing more starts unasked", "run", show=True, priority=True, palette="Hold: drop to mode ask"),

@@ -1,0 +1,20 @@
+"""Arguments and options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", envvar="LAMDATUI_RUNS", help="Where runs and their models are kept.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Only ASCII characters on the screen.")]
+NoConsole = Annotated[
+    bool, typer.Option("--no-console", help="Only see to it that its engine is at work; print the run's path.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Confirm the programs, addresses and keys that the profile names; they are printed.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
+Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
+DEFAULT_RUNS = Path("lamdatui-runs")

@@ -1,0 +1,49 @@
+"""Commands for a run whose engine is at work: stop, suspend, resume, cancel."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lamdatui.cli.options import DEFAULT_RUNS, Run, RunsDir
+
+
+def stop(
+    run: Run,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the running step.")] = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """Stop a run after its step (or now); it can go on later."""
+    from lamdatui.cli.commands import order
+
+    when = "now" if now else "after-step"
+    order(run, runs_dir, f"stopping {'now' if now else 'after the running step'}", "stop", when=when)
+
+
+def suspend(run: Run, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """End the running step with a checkpoint and pause: the GPU is free until `resume`, from where the step goes on."""
+    from lamdatui.cli.commands import order
+
+    order(run, runs_dir, "suspended; lamdatui resume lets it go on", "suspend")
+
+
+def resume(run: Run, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """Let a run go on that is paused or suspended."""
+    from lamdatui.cli.commands import order
+
+    order(run, runs_dir, "it goes on", "resume")
+
+
+def cancel(
+    run: Run,
+    trial: Annotated[int, typer.Argument(min=1, help="Its number; only the trial at work can be cancelled.")],
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """End the step of one trial, which fails then; the search goes on."""
+    from lamdatui.cli.commands import order
+
+    order(run, runs_dir, f"cancelling trial {trial}", "cancel", number=trial)
+
+
+COMMANDS = (stop, suspend, resume, cancel)
