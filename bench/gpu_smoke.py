@@ -188,7 +188,7 @@ def main() -> int:
         found = [{**asdict(smoke), "problems": smoke.problems()} for smoke in smokes]
         print(json.dumps({"run": True, "host": host, "problems": wrong, "profiles": found}, indent=1))
     else:
-        print(f"step host: {host['mode']} ({host['why']}), {host['cuda']} CUDA devices, bf16 {host['bf16']}")
+        print(f"step host: {host['mode']} ({host['why']}), {host['cuda']} CUDA devices")
         print("\n".join([*(f"PROBLEM {text}" for text in wrong), *(line for smoke in smokes for line in describe(smoke))]))
     return 1 if wrong or any(smoke.problems() for smoke in smokes) else 0
 
