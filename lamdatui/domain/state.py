@@ -271,7 +271,9 @@ def _run_resumed(state: RunState, data: events.MaxTrials, _: Event) -> None:
 def _run_ended(state: RunState, data: events.RunEnded, event: Event) -> None:
     _stop_meter(state, event)
     state.status, state.reason = data["status"], data["reason"]
-    state.winner, state.beats_base, state.gain = data["winner"], data["beats_base"], data["gain"]
+    state.winner, state.gain = data["winner"], data["gain"]
+    # Older engines said it of the search split, too, where the sealed one was not opened.
+    state.beats_base = data["beats_base"] if (data["gain"] or {}).get("sealed") else None
     state.phase, state.phase_detail = "ended", ""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.verdicts import beats_base
 from lamdatui.engine.integrity import Lost
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
@@ -60,8 +61,7 @@ async def ending(end: SearchEnded, state: RunState, base: ModelObject, scoring: 
         try:
             model = state.pool.model(winner)
             ended["gain"] = await _report(model, base, scoring, upkeep, sealed=end.status == "done")
-            best = ended["gain"].get("sealed") or ended["gain"]["search"]
-            ended["beats_base"] = best["objective"]["interval"][0] > 0
+            ended["beats_base"] = beats_base(ended["gain"])
         except Lost:
             ended["winner"] = None
             continue

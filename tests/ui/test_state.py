@@ -128,13 +128,13 @@ def test_orders_of_a_person_are_queued_withdrawn_and_taken(history: FakeEngine) 
 
 
 def test_the_end_names_the_winner_and_both_gains(history: FakeEngine) -> None:
-    gains = {"search": script.gain(0.135), "sealed": script.gain(0.1)}
+    gains = {split: {"objective": script.gain(mean), "tasks": {}} for split, mean in (("search", 0.135), ("sealed", 0.1))}
     history.add("run.ended", status="done", reason="6 trials", winner="m6", beats_base=True, gain=gains)
     view = play(history)
     text = "\n".join(f"{row.head} {row.text}" for row in view.activity)
-    assert "winner m6: better than the base, 95% interval above zero" in text
-    assert "gain +0.14 [+0.07, +0.20] on the search split" in text
-    assert "gain +0.10 [+0.04, +0.16] on the sealed split" in text
+    assert "winner m6: beats the base on the sealed split" in text
+    assert "gain +0.14 [+0.07, +0.20] on search (the rows that picked it)" in text
+    assert "gain +0.10 [+0.04, +0.16] on sealed" in text
     assert view.waiting is None
 
 

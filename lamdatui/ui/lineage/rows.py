@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len, set_cell_size
 
 from lamdatui.base.text import one_line
+from lamdatui.domain.verdicts import corrected, direction, looks
 from lamdatui.ui.lineage.forest import Facts, Forest, TreeRow
 from lamdatui.ui.view.format import Line, Span, Tone, fit, interval, score, signed
 
@@ -59,7 +60,7 @@ def columns(names: Iterable[str], width: int, depth: int) -> Columns:
 def header(found: Columns, width: int, left: str) -> str:
     """The line above the rows: what they are, and names of the columns, right-aligned like their values."""
     text = "".join(f" {_right(_short(name, size - 1), size - 1)}" for name, size in found.tasks)
-    for name, size in (("gain", found.gain), ("95% interval", found.interval), ("cost", found.cost)):
+    for name, size in (("gain", found.gain), ("95%, search", found.interval), ("cost", found.cost)):
         text += f"{name:>{size}}" if size else ""
     room = max(0, width - cell_len(text))
     return set_cell_size(set_cell_size(f"   {_short(left, room - 3)}", room) + text, width)
@@ -71,7 +72,7 @@ def row_line(row: TreeRow, pipeline: Forest, found: Columns, width: int) -> Line
     best = pipeline.best is node and not reference
     gutter: list[Span] = [("◆" if node.key == pipeline.marked else " ", "wait"), _lineage(row, pipeline, best)]
     guide, hidden = _guide(row, pipeline, found.guides), pipeline.hidden(row)
-    right = [] if reference else _cells(facts, found)
+    right = [] if reference else _cells(facts, found, looks(node.run))
     room = width - GUTTER - cell_len(guide) - sum(cell_len(text) for text, _ in right)
     if reference:
         left: list[Span] = [("↳ ", "dim"), (one_line(f"{node.model or node.number} (merge)"), "dim")]
@@ -118,18 +119,18 @@ def guide_cells(row: TreeRow, found: Columns) -> int:
     return min(max(0, 2 * row.depth - 1), max(found.guides, len(f"{row.depth}›") + 1)) if row.depth else 0
 
 
-def _cells(node: Facts, found: Columns) -> list[Span]:
-    """Values under the header's names; what has no scores leaves their place to its note."""
+def _cells(node: Facts, found: Columns, count: int) -> list[Span]:
+    """Values under the header's names; what has no scores leaves their place to its note. Coloured is what `count` looks leave above or below zero."""
     if not (node.scores or node.gain):
         return [(f"{brief_seconds(node.cost):>{found.cost}}", "dim")] if found.cost and node.cost is not None else []
     cells: list[Span] = [(f"{score(node.scores.get(name)):>{size}}", "plain") for name, size in found.tasks]
     gain = node.gain or {}
     mean = gain.get("mean")
-    tone: Tone = "plain" if not isinstance(mean, int | float) else "good" if mean > 0 else "bad" if mean < 0 else "plain"
+    tone: Tone = ("plain", "good", "bad")[direction(gain, count)]
     if found.gain:
         cells.append((f"{signed(mean) if mean is not None else '':>{found.gain}}", tone))
     if found.interval:
-        cells.append((f"{interval(gain.get('interval'), True):>{found.interval}}", "dim"))
+        cells.append((f"{interval(corrected(gain, count), True):>{found.interval}}", "dim"))
     if found.cost:
         cells.append((f"{brief_seconds(node.cost):>{found.cost}}", "dim"))
     return cells

@@ -12,6 +12,7 @@ from lamdatui.domain.lineage import ancestry, model_inputs
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.verdicts import corrected, direction, looks, verdict, winner_gain
 from lamdatui.ui.view.format import (
     Line,
     Mark,
@@ -57,10 +58,10 @@ def head_line(state: RunState, item: Subject, best: bool) -> Line:
     if trial and trial.action:
         spans.append((f"  {call_text(trial.action)}", "plain"))
     if trial and trial.gain:
-        mean = trial.gain.get("mean")
-        tone: Tone = "good" if isinstance(mean, int | float) and mean > 0 else "plain"
-        spans.append((f"  {signed(mean)} {interval(trial.gain.get('interval'), True)}", tone))
-        spans.append((" against the base", "dim"))
+        count = looks(state)
+        tone: Tone = "good" if direction(trial.gain, count) > 0 else "plain"
+        spans.append((f"  {signed(trial.gain.get('mean'))} {interval(corrected(trial.gain, count), True)}", tone))
+        spans.append((f" against the base on search, widened for {count} scored", "dim"))
     if trial and (cost := cost_of(trial)) is not None:
         spans.append((f"  {duration(cost)}", "dim"))
     if best:
@@ -200,16 +201,15 @@ def score_lines(state: RunState, item: Subject) -> list[Line]:
         lines.append(((f"! {task}, {split}: {told}", "wait"),))
     trial = item.trial
     if trial and trial.objective is not None:
+        wide = interval(corrected(trial.gain, looks(state)), True)
         text = (
-            f"  {signed((trial.gain or {}).get('mean'))} {interval((trial.gain or {}).get('interval'), True)} against the base"
+            f"  {signed((trial.gain or {}).get('mean'))} {wide} against the base on search, widened for {looks(state)} scored"
         )
         lines.append(labelled("objective", (f"{trial.objective:.3f}", "strong"), (text, "plain")))
     if item.model and item.model == state.winner:
-        words = (
-            "it beats the base on the sealed split" if state.beats_base else "the sealed split does not tell it from the base"
-        )
-        gain = f"  {signed((state.gain or {}).get('mean'))} {interval((state.gain or {}).get('interval'), True)}".rstrip(" –")
-        lines.append(labelled("winner", (f"{words}{gain}", "wait")))
+        _, gain = winner_gain(state) or ("", {})
+        text = f"{verdict(state)} {signed(gain.get('mean'))} {interval(gain.get('interval'), True)}".strip(" –")
+        lines.append(labelled("winner", (text, "wait")))
     return lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from lamdatui.base.jsonio import finite
 from lamdatui.domain.budget import Ledger
+from lamdatui.domain.verdicts import looks, tied
 from lamdatui.ui.progress.results import Results
 from lamdatui.ui.view.format import Line, Span, bar, call_text, clip_lines, count, duration, hang, mark, score, signed, size
 from lamdatui.ui.view.state import ViewState
@@ -85,6 +86,9 @@ def run_lines(view: ViewState, found: Results | None, width: int) -> list[Line]:
     best = max(items, key=lambda item: item.objective)
     gain = f", {signed(best.objective - base)} over the base" if base is not None else ""
     lines += hang((("★ best ", "good"), (f"{best.trial.model} {score(best.objective)}{gain}", "plain")), width, 2)
+    if len(alike := tied(run)) > 1:
+        told = f"{len(alike)} of {looks(run)} are not told from it on the search rows; the cheapest is {alike[0].model}"
+        lines += hang(((told, "dim"),), width, 2)
     since = sum(1 for item in items if item.trial.number > best.trial.number)
     told = f"found at trial {best.trial.number}, after {duration(best.steps)} of steps"
     told += f"; {since} scored since" if since else ""

@@ -74,7 +74,7 @@ def _run(row: Json) -> RunRow:
         beats = row.get("beats_base")
         note = f"winner {row['winner']}"
         if beats is not None:
-            note += ", better than the base" if beats else ", not shown to be better"
+            note += ", beats the base (sealed)" if beats else ", not told from the base (sealed)"
     return RunRow(
         str(row["run"]),
         str(row["path"]),

@@ -10,6 +10,7 @@ from lamdatui.base.text import one_line
 from lamdatui.domain.events import Event
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
+from lamdatui.domain.verdicts import beats_base
 from lamdatui.ui.view.format import Mark, Tone, call_text, duration, interval, mark, number, score, signed, size
 from lamdatui.ui.view.proposals import proposer
 
@@ -68,17 +69,18 @@ def _engine_stopped(data: Json, _: RunState) -> list[ActivityRow]:
 
 def _ended(data: Json, _: RunState) -> list[ActivityRow]:
     reason = f" ({data['reason']})" if data["reason"] else ""
-    beats = {True: "better than the base, 95% interval above zero", False: "not shown to be better than the base", None: ""}[
-        data["beats_base"]
+    beats = {True: "beats the base on the sealed split", False: "the sealed split does not tell it from the base", None: ""}[
+        beats_base(data["gain"])
     ]
     found = [_row("■", "run ended", f"{data['status']}{reason}", "strong")]
     if not data["winner"]:
         return [*found, _row("", "", "no winner", "dim")]
     found.append(_row("★", "winner", f"{data['winner']}: {beats}".rstrip(": "), "strong"))
-    for split, gain in (data["gain"] or {}).items():
+    for split, report in (data["gain"] or {}).items():
+        gain = report.get("objective") if isinstance(report, dict) else None
         if isinstance(gain, dict) and "mean" in gain:
-            text = f"{signed(gain['mean'])} {interval(gain.get('interval'), True)} on the {split} split"
-            found.append(_row("", "", f"gain {text}"))
+            picked = " (the rows that picked it)" if split == "search" else ""
+            found.append(_row("", "", f"gain {signed(gain['mean'])} {interval(gain.get('interval'), True)} on {split}{picked}"))
     return found
 
 

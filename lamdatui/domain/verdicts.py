@@ -1,0 +1,100 @@
+"""What may be said of gains: on which split they were measured, and how many were looked at before one was picked. Pure.
+
+The gain of the best of k models on the rows that picked it is too high: of k models that are as good as the base, some look better. So an interval on
+the search split is widened for k looks (Bonferroni; Dunn 1961), until all k hold together in 95 of 100 searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import NormalDist
+from typing import Any
+
+from lamdatui.base.jsonio import finite
+from lamdatui.domain.state import RunState, Trial
+
+LEVEL = 0.05
+
+
+def measured(state: RunState) -> list[Trial]:
+    """The trials whose models have a gain."""
+    return [trial for trial in state.trials.values() if trial.status == "done" and trial.model and trial.gain]
+
+
+def looks(state: RunState) -> int:
+    """How many models were scored, beside the base: one of them is picked."""
+    return max(1, len(state.scores) - 1)
+
+
+def corrected(gain: Mapping[str, Any] | None, count: int) -> tuple[float, float] | None:
+    """A 95% interval of a mean as one of `count` that hold together; None where there is none. It is widened as a normal one would be."""
+    if not gain or not isinstance(found := gain.get("interval"), list | tuple) or len(found) != 2:
+        return None
+    mean, low, high = finite(gain.get("mean")), finite(found[0]), finite(found[1])
+    if mean is None or low is None or high is None:
+        return None
+    normal = NormalDist()
+    wider = normal.inv_cdf(1 - LEVEL / (2 * max(1, count))) / normal.inv_cdf(1 - LEVEL / 2)
+    return mean - (mean - low) * wider, mean + (high - mean) * wider
+
+
+def direction(gain: Mapping[str, Any] | None, count: int) -> int:
+    """1 where a gain is above zero after so many looks, -1 where it is below, else 0: it may be chance."""
+    found = corrected(gain, count)
+    return 0 if found is None else (found[0] > 0) - (found[1] < 0)
+
+
+def tied(state: RunState) -> list[Trial]:
+    """The trials whose models are not told from the best by their gains on the search split, the cheapest first; the best is one of them.
+
+    Gains are differences to the base on the same rows; what they share is not taken off, so that more are taken for tied than are.
+    """
+    trials = measured(state)
+    best = max(trials, key=lambda trial: (trial.objective or 0.0, -trial.number), default=None)
+    if best is None:
+        return []
+
+    def error(trial: Trial) -> float:
+        low, high = corrected(trial.gain, looks(state)) or (0.0, 0.0)
+        return (high - low) / 2
+
+    def mean(trial: Trial) -> float:
+        return finite((trial.gain or {}).get("mean")) or 0.0
+
+    near = [trial for trial in trials if mean(best) - mean(trial) <= (error(best) ** 2 + error(trial) ** 2) ** 0.5]
+    return sorted({trial.number: trial for trial in [best, *near]}.values(), key=lambda trial: (_cost(trial), trial.number))
+
+
+def _cost(trial: Trial) -> float:
+    return sum(trial.seconds.get(part, 0.0) for part in ("execute", "evaluate"))
+
+
+def winner_gain(state: RunState) -> tuple[str, Mapping[str, Any]] | None:
+    """The split on which the winner's gain over the base was measured, sealed where that was opened, and the gain of the objective."""
+    for split in ("sealed", "search"):
+        report = (state.gain or {}).get(split)
+        if isinstance(report, Mapping) and isinstance(report.get("objective"), Mapping):
+            return split, report["objective"]
+    return None
+
+
+def beats_base(gain: Mapping[str, Any] | None) -> bool | None:
+    """Whether the winner's gain on the sealed split is above zero; None where that split was not opened."""
+    report = (gain or {}).get("sealed")
+    try:
+        return bool(report["objective"]["interval"][0] > 0) if report else None
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def verdict(state: RunState) -> str:
+    """What a finished or stopped run says of its winner, in words."""
+    match winner_gain(state), beats_base(state.gain):
+        case None, _:
+            return ""
+        case _, True:
+            return "it beats the base on the sealed split"
+        case _, False:
+            return "the sealed split does not tell it from the base"
+    count = looks(state)
+    return f"the sealed split was not opened; on the rows that picked it from {count} model{'s' if count != 1 else ''}:"
