@@ -261,7 +261,10 @@ def test_a_suspended_step_frees_the_machine_and_goes_on(lab_profile, cli: Comman
     state = wait_for(cli, "s", lambda found: found.steps["1/1"].status == "failed" and found.phase == "paused")
     assert not psutil.pid_exists(record.pid)
     assert state.steps["1/1"].error and state.steps["1/1"].error["class"] == "suspended"
+    assert state.steps["1/1"].seconds["execute"] > 0
     assert state.trials[1].status == "running" and state.paused_reason == "its step is suspended"
+    refused = cli("suspend", "s")
+    assert refused.returncode == 1 and "no step is at work" in refused.stderr
     assert cli("resume", "s").returncode == 0
     wait_for(cli, "s", lambda found: "1/2" in found.steps and found.steps["1/2"].pid)
     assert cli("suspend", "s").returncode == 0
@@ -272,3 +275,25 @@ def test_a_suspended_step_frees_the_machine_and_goes_on(lab_profile, cli: Comman
     assert again.returncode == 0, again.stderr
     assert cli.show("s")["trials"][0]["status"] == "done"
     assert steps_of(cli.runs / "s" / "steps" / "1" / "3")[0] > 0
+
+
+@pytest.mark.parametrize("order", ["stop", "cancel"])
+def test_a_suspended_step_can_be_given_up(lab_profile, cli: Commands, order: str) -> None:
+    process = cli.popen(
+        "run", str(lab_profile(LONG, OFTEN)), "--name", "g", "--headless", "--mode", "auto", "--max-trials", "1"
+    )
+    running(cli, "g")
+    assert cli("suspend", "g").returncode == 0
+    wait_for(cli, "g", lambda found: found.steps["1/1"].status == "failed" and found.phase == "paused")
+    words = ("stop", "g", "--now") if order == "stop" else ("cancel", "g", "1")
+    assert cli(*words).returncode == 0
+    state = wait_for(cli, "g", lambda found: not found.trials[1].is_open)
+    trial = state.trials[1]
+    assert trial.error
+    if order == "cancel":
+        assert (trial.status, trial.error["class"]) == ("failed", "cancelled") and state.paused
+        assert cli("stop", "g", "--now").returncode == 0
+    else:
+        # Nobody said anything about the action itself: it may come again, from its checkpoint.
+        assert trial.status == "stopped"
+    process.communicate(timeout=120)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,27 @@ def test_the_worst_merges_go_first_and_the_best_model_never() -> None:
     state.trials[1].cached = True
     state.types = {}
     assert droppable(state) == []
+
+
+def test_what_a_kept_model_stands_on_is_kept_too() -> None:
+    state = held()
+    state.pool.add(ModelObject("m6", "d6", "l", "l", "store:d3", ("store:d6",), trial=6, bytes=10))
+    assert droppable(state, ["m6"]) == ["m1"]
+    state.trials[6] = Trial(6, "done", model="m6", objective=2.0, action={**MERGE, "type": "sft"})  # type: ignore[arg-type]
+    state.best = 6
+    assert droppable(state) == ["m1", "m2"]
+
+
+def test_nothing_goes_that_a_step_reads(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.staging() as staged:
+        (staged / "model.safetensors").write_bytes(b"x" * 5000)
+        store.publish(staged, "d" * 64, {"kind": "full"})
+    with store.using(["d" * 64, "e" * 64]), store.using(["d" * 64]):
+        assert store.drop("d" * 64) is None and store.find("d" * 64)
+    assert store.drop("d" * 64) == 5000 and store.find("d" * 64) is None
+    assert store.dropped("d" * 64)["files"]["model.safetensors"]["size"] == 5000
+    assert store.drop("d" * 64) == 0
 
 
 def told(printed: str) -> tuple[list[Event], list[int], RunState]:

@@ -68,6 +68,27 @@ def test_training_ends_where_held_out_rows_are_learned_best(
     log = capsys.readouterr().out
     assert "10 of 24 rows are held out" in log and f"the result is that of step {best}" in log
     assert not list((steps.store.root / "checkpoints").glob("*/best-*"))
+    assert json.loads((steps.last / "outcome.json").read_text())["ended_early"] is True
+
+
+def test_the_best_weights_stay_until_the_result_is_published(steps: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that ends in between is followed by one that still knows them."""
+    there: list[int] = []
+    finish = StepContext.finish_training
+
+    def watched(step: StepContext, model: Any, tokenizer: Any) -> None:
+        there.append(len(list(step.checkpoints.folder.glob("best-*"))))
+        finish(step, model, tokenizer)
+
+    monkeypatch.setattr(StepContext, "finish_training", watched)
+    steps.model("sft", SFT, seed=5, **HARSH)
+    assert there == [1]
+
+
+def test_held_out_rows_leave_the_others_in_their_order(steps: Lab, trainers: list[Any]) -> None:
+    steps.model("sft", SFT, **{**HARSH, "max_steps": 3, "order": "short_first", "seed": 6})
+    lengths = [len(row["input_ids"]) for row in trainers[0].train_dataset]
+    assert lengths == sorted(lengths) and len(set(lengths)) > 1
 
 
 def test_without_holdout_nothing_is_held_out(steps: Lab, trainers: list[Any]) -> None:

@@ -18,13 +18,16 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.inputs import generation
+from lamdatui.inputs import generation, trust
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.taskfiles import Asking
 from lamdatui.inputs.workspace import open_workspace
 from lamdatui.step.child import differences
 from lamdatui.step.errors import StepError
+from lamdatui.step.files import write_request
+from lamdatui.step.generate import Answer
 from lamdatui.step.generators import VllmGenerator, takes_adapter
+from tests.conftest import Commands
 
 STAND_IN = '''#!{python}
 """Answers like vLLM's server: each question with its own last token and the end token, or cut off where `max_tokens` is 1."""
@@ -145,6 +148,18 @@ def test_one_server_serves_until_questions_are_longer(asked: Asked) -> None:
     assert len(asked.lines("started")) == 3
 
 
+def test_a_question_that_leaves_little_room_gets_a_short_answer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked.generator, "_longest", lambda: 512)
+    long = "ab" * 600
+    found = asked.generator.answers([long, "ab"], max_new_tokens=600)
+    bodies = asked.lines("asked")
+    ids = len(asked.tokenizer(long)["input_ids"])
+    assert ids >= 512 and found[0] == [Answer("", ended=False)]
+    (body,) = bodies
+    assert body["max_tokens"] == 512 - len(body["prompt"])
+    assert any("2 of 2 questions leave less than 600" in said for said in asked.said)
+
+
 def test_a_server_that_dies_or_refuses_is_told_of(asked: Asked) -> None:
     folder = asked.program.parent
     (folder / "dies").touch()
@@ -210,7 +225,7 @@ def test_differences_are_told() -> None:
 def test_who_answers_follows_the_profile_and_the_machine(lab_profile, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workspace = open_workspace(load_profile(lab_profile()))
 
-    def chosen(device: str, size: int = 10**9, **spec: str) -> str:
+    def chosen(device: str, size: int = 10**9, **spec: Any) -> str:
         profile = workspace.profile.model_copy(update={"generation": workspace.profile.generation.model_copy(update=spec)})
         models = {name: replace(model, parameters=size) for name, model in workspace.models.items()}
         return generation.generator(replace(workspace, profile=profile, models=models), device)
@@ -220,6 +235,11 @@ def test_who_answers_follows_the_profile_and_the_machine(lab_profile, program: P
     monkeypatch.setenv("PATH", str(program.parent))
     assert (chosen("cuda"), chosen("cpu"), chosen("cuda", 10**8)) == ("vllm", "transformers", "transformers")
     assert chosen("cpu", backend="vllm") == chosen("cpu", backend="vllm", executable=str(program)) == "vllm"
+    flags = {"backend": "vllm", "arguments": ("--quantization", "fp8")}
+    assert chosen("cpu", **flags) == "vllm --quantization fp8"
+    assert generation.kept(workspace, "transformers") == "transformers" and generation.kept(workspace, "vllm") == "vllm"
+    with pytest.raises(LamdatuiError, match=r"not those of the run's start"):
+        generation.kept(workspace, "vllm --quantization fp8")
     with pytest.raises(LamdatuiError, match="there is no vLLM"):
         chosen("cuda", backend="vllm", executable="/nowhere/vllm")
     name, task = next(iter(workspace.tasks.items()))
@@ -254,3 +274,36 @@ def test_vllm_can_not_have_flags_that_are_chosen_for_it(lab_profile) -> None:
     path = lab_profile(("mode: ask", "generation: {backend: vllm, arguments: [--port=1]}\nmode: ask"))
     with pytest.raises(LamdatuiError, match=r"can't have --port"):
         load_profile(path)
+
+
+def test_a_program_of_the_section_is_confirmed_whatever_backend_it_names(lab_profile, program: Path) -> None:
+    for backend in ("transformers", "vllm", "auto"):
+        text = f"generation: {{backend: {backend}, executable: {program}}}"
+        profile = load_profile(lab_profile(("mode: ask", f"{text}\nmode: ask")))
+        found = trust.sensitive(profile)
+        assert found["generation"]["executable"]["runs"] == str(program)
+        assert any("generation.executable" in line for line in trust.told(found))
+        with pytest.raises(LamdatuiError, match=r"generation\.executable"):
+            trust.require(profile, "here")
+
+
+def test_what_an_action_json_names_is_not_run(lab_profile, cli: Commands, program: Path) -> None:
+    """A run directory that somebody else prepared: its request names a program, its seal fits."""
+    done = cli("run", str(lab_profile()), "--name", "r", "--headless", "--mode", "auto", "--max-trials", "1")
+    assert done.returncode == 0, done.stderr
+    path = cli.runs / "r/steps/1/1/action.json"
+    request = {name: value for name, value in json.loads(path.read_text()).items() if name != "seal"}
+    request["generation"] = {"backend": "vllm", "executable": str(program), "arguments": [], "gpu_memory_utilization": 0.5}
+    write_request(path.parent, request)
+    again = cli("step", "r", "1", "--set", "max_steps=2")
+    # The profile names none: what is on PATH, if anything, is a person's own.
+    assert not (program.parent / "started").exists(), again.stdout
+    profile = cli.runs / "r/profile.yaml"
+    text = profile.read_text()
+    profile.write_text(
+        text.replace("executable: ''\n  arguments: []\n  gpu_memory", f"executable: {program}\n  arguments: []\n  gpu_memory")
+    )
+    assert profile.read_text() != text
+    refused = cli("step", "r", "1", "--set", "max_steps=2")
+    assert refused.returncode == 2 and "generation.executable" in refused.stderr
+    assert not (program.parent / "started").exists()

@@ -283,6 +283,12 @@ def test_near_the_limit_the_smallest_plan_is_tried() -> None:
     assert with_room(2 * smallest) == (False, True)
     assert with_room(smallest * 1.01) == with_room(smallest * 0.9) == (True, True)
     assert with_room(smallest * 0.8) == (True, False)
+    # On a CPU the kernel ends whoever it likes; what samples has no rows before it begins.
+    on_cpu = Machine("cpu", "bfloat16", int(smallest * 0.9))
+    plan, cost = on_cpu.plan(*work("sft", on_cpu))
+    assert plan is not None and not plan.probe and on_cpu.lacks(cost, plan) is not None
+    plan, _ = replace(machine, memory_bytes=2 * GIB).plan(*work("grpo", machine))
+    assert plan is not None and plan.sampled and not plan.probe
 
 
 # --- another machine -------------------------------------------------------------------------------------------------

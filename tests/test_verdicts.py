@@ -16,7 +16,7 @@ UP: dict[str, Any] = {"mean": 0.10, "interval": [0.02, 0.18]}
 def test_an_interval_is_widened_for_what_it_was_picked_from() -> None:
     assert corrected(UP, 1) == pytest.approx((0.02, 0.18))
     low, high = corrected(UP, 20) or (0.0, 0.0)
-    assert (low, high) == pytest.approx((0.10 - 0.08 * 3.0233 / 1.96, 0.10 + 0.08 * 3.0233 / 1.96), abs=1e-4)
+    assert (low, high) == pytest.approx((0.10 - 0.08 * 3.1755 / 1.96, 0.10 + 0.08 * 3.1755 / 1.96), abs=1e-4)
     assert (direction(UP, 1), direction(UP, 20)) == (1, 0)
     assert direction({"mean": -0.3, "interval": [-0.4, -0.2]}, 100) == -1
     for odd in (None, {}, {"mean": None, "interval": [0, 1]}, {"mean": 1, "interval": [1]}, {"mean": 1, "interval": "ab"}):

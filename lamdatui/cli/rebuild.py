@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.objects import PoolObject
+from lamdatui.domain.objects import PoolObject, stored
 from lamdatui.domain.state import RunState
-from lamdatui.engine.integrity import inputs_of, maker, stored
+from lamdatui.engine.integrity import inputs_of, maker
 from lamdatui.step.files import read_outcome, write_request
 from lamdatui.step.rerun import request_again
 from lamdatui.store.artifacts import Store

@@ -7,8 +7,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.objects import ModelObject, stored
+from lamdatui.domain.state import RunState
 
 MEASURED = ("trial", "search")
 """Purposes of steps that score one model on the search split."""
@@ -96,28 +96,20 @@ def written(state: RunState) -> int:
 
 
 def droppable(state: RunState, keep: Collection[str] = ()) -> list[str]:
-    """Models whose weights can go, because a merge makes them again in little time, the worst first; not the best one, nor those of `keep`."""
+    """Models whose weights can go, because a merge makes them again in little time, the worst first; not the best one, nor those of `keep`,
+    nor what these stand on."""
     merges = {name for name, told in state.types.items() if told.get("family") == "merge"}
     best = state.trials.get(state.best) if state.best is not None else None
     kept = {*keep, *state.dropped, *state.lost, best.model if best else None}
-    found = [
-        trial
-        for trial in state.trials.values()
-        if trial.status == "done"
-        and trial.action
-        and trial.action["type"] in merges
-        and trial.model
-        and trial.model not in kept
-    ]
-    # One that came from the store is not this run's to remove.
-    mine = [trial for trial in found if not trial.cached and _is_whole(state, trial)]
-    return [trial.model or "" for trial in sorted(mine, key=lambda trial: (trial.objective or 0.0, trial.number))]
-
-
-def _is_whole(state: RunState, trial: Trial) -> bool:
-    """Whether a trial's model is weights of its own, not an adapter."""
-    model = state.pool.items.get(trial.model or "")
-    return isinstance(model, ModelObject) and bool(trial.action) and model.weights.endswith(model.digest) and not model.adapters
+    needed = {digest for name in kept if name in state.pool.items for digest in stored(state.pool.items[name])}
+    found = []
+    for trial in state.trials.values():
+        model = state.pool.items.get(trial.model or "")
+        # One that came from the store is not this run's to remove; an adapter is small.
+        mine = trial.status == "done" and trial.action and trial.action["type"] in merges and not trial.cached
+        if mine and isinstance(model, ModelObject) and stored(model) == [model.digest] and model.digest not in needed:
+            found.append(trial)
+    return [trial.model or "" for trial in sorted(found, key=lambda trial: (trial.objective or 0.0, trial.number))]
 
 
 def evaluation_seconds(state: RunState) -> float:

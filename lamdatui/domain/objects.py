@@ -181,3 +181,13 @@ class ObjectPool:
     def digests(self, ids: Iterable[str]) -> list[str]:
         """Digests of the named objects, in that order. Raises KeyError."""
         return [self.items[name].digest for name in ids]
+
+
+STORED = "store:"
+"""How the place of something begins that is in the store."""
+
+
+def stored(item: PoolObject) -> list[str]:
+    """Digests of the store's objects that a pool object consists of."""
+    places = [item.path] if isinstance(item, DatasetObject) else [item.weights, *item.adapters]
+    return [place.removeprefix(STORED) for place in places if place.startswith(STORED)]

@@ -45,7 +45,7 @@ from lamdatui.hardware.processes import ENGINE
 from lamdatui.hardware.recording import load_recording
 from lamdatui.hardware.system import has_fast_bfloat16
 from lamdatui.inputs import trust
-from lamdatui.inputs.generation import generator
+from lamdatui.inputs.generation import generator, kept
 from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.inputs.workspace import open_workspace, planner_settings
 from lamdatui.policy import Ingredients, make_policy
@@ -119,7 +119,8 @@ class Engine:
     def _fit(self, device: str, fast_bfloat16: bool, memory: int) -> Machine:
         timings = Timings.open(measurements_file())
         begun = self.journal.state
-        used = begun.device.get("generator", GENERATORS[0]) if begun.last_seq else generator(self.workspace, device)
+        told = begun.device.get("generator", GENERATORS[0])
+        used = kept(self.workspace, told) if begun.last_seq else generator(self.workspace, device)
         return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, timings, used)
 
     def _dtype(self, fast_bfloat16: bool) -> str:

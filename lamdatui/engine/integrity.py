@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.base.fingerprint import Changed
-from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject, object_to_json
+from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json, stored
 from lamdatui.domain.schemes import GENERATORS, SCHEMES
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.inputs.workspace import Workspace
-from lamdatui.store.artifacts import REFERENCE, Store
+from lamdatui.store.artifacts import Store
 
 Fact = tuple[str, dict[str, Any]]
 SPARE_BYTES = 64 * 2**20
@@ -98,12 +98,6 @@ def opening_facts(workspace: Workspace, state: RunState) -> list[Fact]:
         if state.tasks.get(name) != found:
             facts.append(("task.added", found))
     return facts
-
-
-def stored(item: PoolObject) -> list[str]:
-    """Digests of the store's objects that a pool object consists of."""
-    places = [item.path] if isinstance(item, DatasetObject) else [item.weights, *item.adapters]
-    return [place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)]
 
 
 def damaged(store: Store, items: Iterable[PoolObject]) -> dict[str, list[str]]:

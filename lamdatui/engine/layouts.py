@@ -43,9 +43,15 @@ class Layouts:
             self.machine.ran_out(bound, replace(call, plan=plan_from_json(outcome.get("plan"))))
 
     def measured(self, request: StepRequest, outcome: StepOutcome) -> None:
-        """Let it learn from a step that did its work, all of it: what went on from a checkpoint took less time."""
+        """Let it learn from a step that did its work, all of it: what went on from a checkpoint or ended early took less time."""
         work = self._work(request)
-        if work is None or outcome["cached"] or outcome.get("resumed") or outcome["seconds"].get("execute", 0.0) <= 0:
+        if (
+            work is None
+            or outcome["cached"]
+            or outcome.get("resumed")
+            or outcome.get("ended_early")
+            or outcome["seconds"].get("execute", 0.0) <= 0
+        ):
             return
         bound, call = work
         self.machine.measured(bound, replace(call, plan=plan_from_json(outcome.get("plan"))), outcome)

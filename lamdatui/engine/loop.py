@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,12 +13,13 @@ from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
-from lamdatui.domain.budget import grace_seconds, ledgers, seconds_left
+from lamdatui.domain.budget import ledgers, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, object_to_json
 from lamdatui.domain.records import ActionRecord, Queued
 from lamdatui.domain.state import RunState, Trial
 from lamdatui.engine.approval import Approvals, Decision
+from lamdatui.engine.attempts import Attempts
 from lamdatui.engine.candidates import TOO_LONG, enumerate_all, opening
 from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
@@ -32,14 +31,18 @@ from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import LAID_OUT, SUSPENDED, Patience, Slots, StepOutcome, StepRunner, is_out_of_memory, was_killed
+from lamdatui.engine.steps import (
+    SUSPENDED,
+    Slots,
+    StepOutcome,
+    StepRunner,
+)
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.engine.watch import OUT_OF_TIME
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.step.request import StepRequest, result_object
 from lamdatui.store.artifacts import Store
-from lamdatui.store.checkpoints import newest_step
 from lamdatui.store.journal import Journal
 
 
@@ -74,6 +77,7 @@ class Loop:
         self.forecasts = Forecasts()
         self.woken = asyncio.Event()
         self.upkeep = Upkeep(self)
+        self.attempts = Attempts(self)
         self._chosen: tuple[int, View, Proposal] | None = None
 
     @property
@@ -132,13 +136,13 @@ class Loop:
         if self.state.open_trial is not None:
             return
         await self.upkeep.keep_within()
-        for ledger in ledgers(self.state, self._now()):
+        for ledger in ledgers(self.state, self.now()):
             if ledger.is_spent:
                 raise SearchEnded(
                     "done", ledger.limit_text(), trials=self.state.max_trials if ledger.name == "trials" else None
                 )
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """On the clock that work is counted on."""
         return self.clock.mono() if self.state.meter == "mono" else self.clock.wall()
 
@@ -158,51 +162,7 @@ class Loop:
         async with self.slots.hold() as device:
             self.forecasts.warm()
             request["device"] = device
-            layouts = Layouts(self.machine, self.workspace.types, self.state.pool)
-            again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
-            request["small"] = self.runner.ran_out(name) > 0
-            patience = Patience(lambda: newest_step(self.store.root, request["digest"]))
-            self.runner.suspended, self.runner.until = False, self._until(request)
-            outcome = await self.runner.ensure(name, request)
-            while not self.state.stopping:
-                if (outcome.get("error") or {}).get("class") == SUSPENDED:
-                    await self._resumed(request)
-                    if self.state.stopping:
-                        break
-                elif again and is_out_of_memory(outcome, LAID_OUT):
-                    layouts.ran_out(request, outcome)
-                    again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT))
-                    self.problem("memory", f"{outcome['error']['message']}; once more with smaller micro-batches")
-                elif is_out_of_memory(outcome) and not request["small"]:
-                    request["small"] = True
-                    self.problem("memory", f"{outcome['error']['message']}; once more with less at once")
-                elif was_killed(outcome) and patience.allows():
-                    reached = newest_step(self.store.root, request["digest"])
-                    how = f"it goes on from step {reached}" if reached else "it begins again"
-                    self.problem("step", f"{outcome['error']['message']}; {how}")
-                    if patience.deaths > 1:
-                        # The kernel ends what takes the machine's last memory without a word.
-                        again = layouts.lay_out(request, self.runner.ran_out(name, LAID_OUT) + patience.deaths - 1)
-                else:
-                    break
-                outcome = await self.runner.run(name, request)
-            return outcome
-
-    def _until(self, request: StepRequest) -> float:
-        """When a step has to end that begins now: the run's minutes bound its trials, not what their results need."""
-        if request["purpose"] != "trial":
-            return math.inf
-        return time.monotonic() + seconds_left(self.state, self._now()) + grace_seconds(self.state)
-
-    async def _resumed(self, request: StepRequest) -> None:
-        """Wait until the run goes on whose step was suspended."""
-        before = self.state.phase, self.state.phase_detail
-        while self.state.paused and not self.state.stopping:
-            self.phase("paused", self.state.paused_reason)
-            self.woken.clear()
-            await self.woken.wait()
-        self.phase(*before)
-        self.runner.suspended, self.runner.until = False, self._until(request)
+            return await self.attempts.outcome(name, request)
 
     # --- one trial -----------------------------------------------------------------------------------------------
 
@@ -283,7 +243,7 @@ class Loop:
             await self.upkeep.out_of_room(f"no action fits on the disk: {lacking[0]}")
             return await self._choose(number)
         if any(reason.endswith(TOO_LONG) for reason in refused):
-            left = seconds_left(self.state, self._now()) / 60
+            left = seconds_left(self.state, self.now()) / 60
             limit = next(one.limit_text() for one in ledgers(self.state) if one.unit == "s" and one.limit is not None)
             raise SearchEnded("done", f"{limit}: nothing that is left to try fits into the last {left:.1f} minutes")
         told = "; ".join(reason for reason, _ in refused.most_common(3) if not reason.endswith(": tried already"))
@@ -386,7 +346,9 @@ class Loop:
             if outcome["status"] != "ok":
                 await self._failed(number, outcome)
                 return
-            cached, seconds = outcome["cached"], outcome["seconds"]
+            # What an attempt before this one published is this run's work all the same.
+            cached = outcome["cached"] and not self.runner.began_before(str(number))
+            seconds = outcome["seconds"]
             Layouts(self.machine, self.workspace.types, self.state.pool).measured(request, outcome)
         else:
             await self._shadows(number)
@@ -424,7 +386,7 @@ class Loop:
     async def _failed(self, number: int, outcome: StepOutcome) -> None:
         """A trial's step has failed. What is no fault of the action does not count: the trial may come again."""
         error = outcome["error"]
-        stopped = (self.state.stopping and error["class"] == "killed") or error["class"] == OUT_OF_TIME
+        stopped = (self.state.stopping and error["class"] in ("killed", SUSPENDED)) or error["class"] == OUT_OF_TIME
         again = self.upkeep.may_come_again(number, error["class"])
         status = "stopped" if stopped or again else "failed"
         self._close(number, Closing(status, error=error, seconds=outcome.get("seconds", {})))

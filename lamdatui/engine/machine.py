@@ -90,7 +90,8 @@ class Machine:
             if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
                 least = plan, found
         assert least is not None
-        return replace(least[0], probe=True), least[1]
+        # Only where a failure is an error, and rows are there before it begins.
+        return replace(least[0], probe=self.device.startswith("cuda") and not least[0].sampled), least[1]
 
     def ran_out(self, bound: BoundType, call: Call) -> None:
         """Let later forecasts know that the work, with its plan, did not fit into what was there."""

@@ -147,6 +147,9 @@ class People:
             self._loop.approvals.release("mode auto")
 
     def _pause(self, *, suspend: bool) -> None:
+        """Raises LamdatuiError where there is no step to suspend."""
+        if suspend and not any(record.status in ("intended", "running") for record in self._state.steps.values()):
+            raise LamdatuiError("no step is at work", fix="pause the run: the next step waits then, too")
         self._loop.record(("run.paused", {"by": self._by, "reason": "its step is suspended" if suspend else ""}))
         if suspend:
             self._loop.runner.suspend()
@@ -169,6 +172,10 @@ class People:
             for record in self._state.steps.values()
             if record.status in ("intended", "running") and record.purpose == "trial"
         }
+        waiting = self._state.open_trial
+        if self._loop.attempts.is_suspended and waiting is not None and waiting.number == number:
+            self._loop.attempts.cancel_suspended(self._by)
+            return
         if not isinstance(number, int) or number not in at_work:
             told = " and ".join(f"trial {trial}" for trial in at_work) or "no trial"
             raise LamdatuiError(f"trial {number} is not at work: {told} is", fix="lamdatui show RUN lists them")

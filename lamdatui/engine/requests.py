@@ -66,6 +66,9 @@ class Requests:
             "tasks": [{"path": str(task.path), "digest": task.digest} for task in self._workspace.tasks.values()],
             "small": False,
             "checkpoint_minutes": self._workspace.profile.steps.checkpoint_minutes,
-            "generation": {**self._workspace.profile.generation.model_dump(mode="json"), "backend": self._machine.generator},
+            "generation": {
+                **self._workspace.profile.generation.model_dump(mode="json"),
+                "backend": self._machine.generator.partition(" ")[0],
+            },
             "always": self._store.always,
         }

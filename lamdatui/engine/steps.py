@@ -21,13 +21,15 @@ from lamdatui.domain.state import StepRecord
 from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
 from lamdatui.inputs.profile import StepsSpec
-from lamdatui.step.files import LOG, METRICS, OUTCOME, Identity, claim, read_claim, read_outcome, write_request
+from lamdatui.step.files import BUSY, LOG, METRICS, OUTCOME, TRAINED, Identity, claim, read_claim, read_outcome, write_request
 from lamdatui.step.request import StepRequest
 from lamdatui.store.journal import Journal
 from lamdatui.wire.lastwords import LOW_BYTES
 
 POLL_SECONDS = 0.03
 CLAIM_SECONDS = 60.0
+BUSY_SECONDS = 1800.0
+"""How long a step that was asked to end may take while it writes a checkpoint or looks at held-out rows."""
 EXIT_POLLS = 100
 GONE = "the step's process ended"
 CANCELLED = "cancelled"
@@ -180,6 +182,11 @@ class StepRunner:
         records = [r for r in self.journal.state.steps.values() if r.key.rpartition("/")[0] == name]
         return sum(is_out_of_memory({"status": r.status, "error": r.error}, kinds) for r in records)
 
+    def began_before(self, name: str) -> bool:
+        """Whether an attempt of `name` before its last one began the action's work."""
+        keys = [key for key in self.journal.state.steps if key.rpartition("/")[0] == name]
+        return any((self.directory(key) / TRAINED).exists() for key in keys[:-1])
+
     async def follow(self, record: StepRecord, *, pid: int | None = None) -> StepOutcome:
         """Wait for an attempt that this engine (then `pid` is its process) or one before it intended; journal its end."""
         directory = self.directory(record.key)
@@ -213,6 +220,9 @@ class StepRunner:
             self._note(f"step {record.key}: {UNREADABLE['error']['message']}; it is done again")
         if verdict is not None and outcome["status"] != "ok":
             outcome = {**outcome, "error": {"class": verdict.kind, "message": verdict.message}}
+        if outcome["status"] != "ok" and not outcome.get("seconds"):
+            # What it took counts, whatever came of it.
+            outcome = {**outcome, "seconds": {"execute": round(max(0.0, time.time() - identity.start_time), 3)}}
         return self._end(record, outcome)
 
     async def _see_to_end(self, record: StepRecord, identity: Identity) -> Verdict | None:
@@ -227,7 +237,8 @@ class StepRunner:
             unwanted = self.cancelled is not None and self.cancelled[0] == record.key
             if asked is None and (verdict or self.stop_requested or self.suspended or unwanted):
                 asked = time.monotonic()
-            if asked is not None and time.monotonic() - asked > GRACE_SECONDS:
+            patience = BUSY_SECONDS if (directory / BUSY).exists() else GRACE_SECONDS
+            if asked is not None and time.monotonic() - asked > patience:
                 self.kill()
             await asyncio.sleep(POLL_SECONDS)
         return verdict

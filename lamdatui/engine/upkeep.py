@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from lamdatui.base.errors import LamdatuiError
@@ -114,9 +114,11 @@ class Upkeep:
         keep = set(keep)
         while limit and written(self._state) + needed > limit * 2**30 and (names := droppable(self._state, keep)):
             model = self._state.pool.model(names[0])
-            # Recorded first: what is said to be dropped and is there does no harm.
+            if await asyncio.to_thread(self._run.store.drop, model.digest) is None:
+                # Another run's step uses it now.
+                keep.add(model.id)
+                continue
             self._run.record(("object.dropped", {"id": model.id, "bytes": model.bytes}))
-            await asyncio.to_thread(self._run.store.drop, model.digest)
 
     async def evaluate(self, model: ModelObject, split: str, name: str) -> None:
         """Have a model's scores on a split: from the store, or by a step of their own. Raises SearchEnded when it fails, Lost."""
@@ -161,9 +163,13 @@ class Upkeep:
             self._run.problem("store", told)
         return not wrong
 
-    async def restore(self, names: Iterable[str]) -> None:
-        """See to it that the store has what these objects consist of: what is damaged is put aside and made again. Raises Lost."""
+    async def restore(self, names: Iterable[str], keep: Collection[str] = ()) -> None:
+        """See to it that the store has what these objects consist of: what is damaged is put aside and made again. Raises Lost.
+
+        `keep`: other objects that have to stay meanwhile.
+        """
         names = list(names)
+        keep = {*keep, *names}
         wrong = await asyncio.to_thread(damaged, self._run.store, [self._state.pool.items[name] for name in names])
         for digest, files in wrong.items():
             trial = maker(self._state, digest)
@@ -176,11 +182,11 @@ class Upkeep:
             elif made not in self._state.dropped:
                 self._run.problem("store", f"{made} is not in the store; it is made again")
             try:
-                await self.restore(inputs_of(trial))
+                await self.restore(inputs_of(trial), keep)
             except Lost as lost:
                 raise self._lost(made, str(lost)) from lost
             before = self._content(digest)
-            await self.keep_within(self._state.pool.items[made].bytes, {*names, *inputs_of(trial), made})
+            await self.keep_within(self._state.pool.items[made].bytes, {*keep, *inputs_of(trial), made})
             await self._remake(trial, made)
             if made in self._state.dropped:
                 self._run.record(("object.restored", {"id": made}))

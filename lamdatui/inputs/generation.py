@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 
 from lamdatui.base.errors import LamdatuiError
@@ -15,7 +16,24 @@ TRANSFORMERS, VLLM = GENERATORS
 
 
 def generator(workspace: Workspace, device: str) -> str:
-    """What a new run generates its answers with, by its profile and by what is there. Raises LamdatuiError where that can't be."""
+    """What a new run generates its answers with, by its profile and by what is there: a backend, and the flags that it is given.
+
+    Raises LamdatuiError where that can't be.
+    """
+    chosen = _backend(workspace, device)
+    return shlex.join([chosen, *workspace.profile.generation.arguments]) if chosen == VLLM else chosen
+
+
+def kept(workspace: Workspace, begun: str) -> str:
+    """The same for a run that began with `begun`. Raises LamdatuiError where its profile has other flags now: its scores would mix."""
+    now = shlex.join([VLLM, *workspace.profile.generation.arguments])
+    if begun.partition(" ")[0] == VLLM and begun != now:
+        fix = f"set them back ({begun}), or start another run with --name"
+        raise LamdatuiError("generation.arguments are not those of the run's start", where="generation.arguments", fix=fix)
+    return begun
+
+
+def _backend(workspace: Workspace, device: str) -> str:
     spec = workspace.profile.generation
     own = [name for name, task in workspace.tasks.items() if task.asking.generation == "own"]
     program = shutil.which(os.path.expanduser(spec.executable or "vllm"))

@@ -18,7 +18,6 @@ from lamdatui.base import paths
 from lamdatui.base.errors import CONFIRM_TITLE, UNCONFIRMED, LamdatuiError
 from lamdatui.base.jsonio import digest, file_digest, fsync_dir
 from lamdatui.base.output import complain, json_text
-from lamdatui.domain.schemes import GENERATORS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +38,8 @@ def sensitive(profile: Profile) -> dict[str, Any]:
     """
     generation = profile.generation
     found = _of_planner(profile.planner) if profile.planner else {}
-    if generation.backend != GENERATORS[0] and (starts := _command_of(generation.executable, generation.arguments)):
+    # Whatever backend it names: a run that began keeps the one that it began with.
+    if starts := _command_of(generation.executable, generation.arguments):
         found["generation"] = {**starts, "serve": _file_in("serve")}
     return found
 

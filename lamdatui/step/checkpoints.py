@@ -111,9 +111,11 @@ class Checkpoints:
 class CheckpointCallback(TrainerCallback):
     """Has the trainer write one when it is time, and ends the training after it when a stop was asked for."""
 
-    def __init__(self, checkpoints: Checkpoints, stopped: type[BaseException]) -> None:
+    def __init__(self, checkpoints: Checkpoints, stopped: type[BaseException], busy: Path) -> None:
         self.checkpoints = checkpoints
         self.stopped = stopped
+        self.busy = busy
+        """A file that is there meanwhile."""
         self.written = time.monotonic()
         self.needed, self.told = 0, False
         self.kinds: dict[str, Any] = {}
@@ -138,6 +140,8 @@ class CheckpointCallback(TrainerCallback):
         if state.global_step >= state.max_steps:
             # Training is over, and the result is about to be published.
             return
+        if control.should_evaluate:
+            self.busy.touch()
         due = time.monotonic() - self.written >= self.checkpoints.seconds
         if self.checkpoints.stop_asked():
             if not self._has_room():
@@ -145,6 +149,14 @@ class CheckpointCallback(TrainerCallback):
             control.should_save = True
         elif due and self._has_room():
             control.should_save = True
+        if control.should_save:
+            self.busy.touch()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.busy.exists():
+            self.busy.unlink()
+            # What lay between the steps says nothing of how long one takes.
+            stop.step_began()
 
     def _has_room(self) -> bool:
         """Whether the disk has room for one more; told once where it has not."""
@@ -165,6 +177,7 @@ class CheckpointCallback(TrainerCallback):
         self.written = time.monotonic()
         self.checkpoints.say(f"checkpoint at step {state.global_step}, in {self.written - began:.1f} s")
         if self.checkpoints.stop_asked():
+            self.busy.unlink(missing_ok=True)
             raise self.stopped
 
 

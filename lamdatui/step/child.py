@@ -33,6 +33,7 @@ from lamdatui.step.generators import VLLM, TransformersGenerator
 from lamdatui.step.models import check_inputs, load_model, load_tokenizer
 from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
 from lamdatui.store import checkpoints
+from lamdatui.store.artifacts import REFERENCE
 
 COMPARED = 8
 """Rows of each task that both generators answer before a run's first scores."""
@@ -159,6 +160,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
     with store.lock(request["digest"]), store.staging() as staged, ExitStack() as leaving:
         step = StepContext(directory, request, staged, dry_run=dry_run)
         leaving.callback(step.close)
+        leaving.enter_context(store.using(_read(request)))
         began = time.monotonic()
         cached = request["action"] is not None
         if wrong := store.problem(request["digest"]):
@@ -176,8 +178,18 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
         "cached": cached,
         "plan": None if cached else request.get("plan"),
         "resumed": step.resumed,
+        "ended_early": step.ended_early,
         "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
     }
+
+
+def _read(request: dict[str, Any]) -> set[str]:
+    """Digests of the store's objects that a step reads."""
+    models = [reference for found in request["models"].values() for reference in found]
+    models += [request["subject"]] if request["subject"] else []
+    places = [place for model in models for place in (model["weights"], *model["adapters"])]
+    places += [data["path"] for found in request["datasets"].values() for data in found]
+    return {place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)}
 
 
 def _execute(step: StepContext, registry: Registry, store: Any) -> None:

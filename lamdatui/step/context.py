@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -28,7 +29,7 @@ from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, na
 from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import CONFIG, DATA, METRICS, PROVENANCE
+from lamdatui.step.files import BUSY, CONFIG, DATA, METRICS, PROVENANCE
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral
 from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
 from lamdatui.step.models import (
@@ -68,8 +69,8 @@ class StepContext:
         self.device = torch.device(request["device"])
         self.dtype: torch.dtype = getattr(torch, request["dtype"])
         self.store = Store(Path(request["store"]), always=request["always"])
-        self.resumed = 0
-        """The optimiser step that training went on from."""
+        self.resumed, self.ended_early = 0, False
+        """The optimiser step that training went on from; whether held-out rows ended it before its last."""
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
         self._generators: dict[str, Generator] = {}
@@ -339,9 +340,10 @@ class StepContext:
         count = max(1, round(share * len(data)))
         if count >= len(data):
             raise StepError("data", f"of {len(data)} rows none can be held out; set holdout to 0")
-        parts = data.train_test_split(test_size=count, seed=self.seed)
+        out = set(random.Random(self.seed).sample(range(len(data)), count))
         self.say(f"{count:,} of {len(data):,} rows are held out")
-        return parts["train"], {"eval_dataset": parts["test"]}
+        # The others in their order: it may be what was asked for.
+        return data.select([at for at in range(len(data)) if at not in out]), {"eval_dataset": data.select(sorted(out))}
 
     def looks(self, steps: int) -> dict[str, Any]:
         """TRL's arguments for looking at the rows that `held_out` keeps from a training of so many steps."""
@@ -400,7 +402,7 @@ class StepContext:
         if newest is None and is_probed(self.request):
             trainer.add_callback(Probe(trainer, str(self.params.get("optimizer", "adamw")), self.say))
         checkpoints.held = names([*held, *([early] if early else [])])
-        saving = CheckpointCallback(checkpoints, Stopped)
+        saving = CheckpointCallback(checkpoints, Stopped, self.directory / BUSY)
         saving.remember(trainer.model)
         self.resumed = 0 if newest is None else int(newest.name)
         trainer.add_callback(MetricsCallback(self, self.resumed))
@@ -412,6 +414,7 @@ class StepContext:
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         if early is not None:
             early.finish(trainer.model)
+            self.ended_early = trainer.state.global_step < trainer.state.max_steps
 
     @cached_property
     def checkpoints(self) -> Checkpoints:

@@ -63,7 +63,6 @@ class EarlyStop(TrainerCallback):
         for name, weight in _trained(model):
             weight.data.copy_(kept[name].to(weight.device))
         self.say(f"the result is that of step {self.best_step}: held-out loss {self.best:.4f}")
-        path.unlink()
 
     def _save(self, model: Any) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -130,6 +130,8 @@ class VllmGenerator:
         self._runner: asyncio.Runner | None = None
         self._server: _AnswerServer | None = None
         self._context = 0
+        self._room = 0
+        """Tokens that a question and its answer may have."""
 
     def answers(
         self,
@@ -150,6 +152,10 @@ class VllmGenerator:
         prompts = prompt_ids(self._tokenizer, conversations)
         self._start(max(map(len, prompts), default=0) + max_new_tokens)
         assert self._runner is not None
+        if long := sum(len(ids) + max_new_tokens > self._room for ids in prompts):
+            self._say(
+                f"{long:,} of {len(prompts):,} questions leave less than {max_new_tokens:,} of the model's {self._room:,} positions"
+            )
         settings = {
             "max_tokens": max_new_tokens,
             "temperature": temperature,
@@ -178,7 +184,11 @@ class VllmGenerator:
 
             async def one(row: int, ids: list[int]) -> list[Answer]:
                 nonlocal done
+                room = self._room - len(ids)
+                if room < 1:
+                    return [Answer("", ended=False)] * settings["n"]
                 body = {"model": self._served, "prompt": ids, "seed": (seed + row) % 2**31, **settings}
+                body["max_tokens"] = min(settings["max_tokens"], room)
                 async with turn:
                     response = await http.post(endpoint(server.url, "completions"), json=body)
                 if response.status_code != 200:
@@ -240,12 +250,13 @@ class VllmGenerator:
             rank = _rank(self._adapter)
             words += ["--enable-lora", "--max-lora-rank", str(next(each for each in RANKS if each >= rank))]
             words += ["--lora-modules", f"adapter={self._adapter}"]
+        self._room = max(512, min(self._context, self._longest()))
         settings = PlannerSettings(
             backend="vllm",
             model=str(self._folder),
             executable=self._spec["executable"],
             arguments=(*words, *self._spec["arguments"]),
-            context=max(512, min(self._context, self._longest())),
+            context=self._room,
             gpu_memory_utilization=self._share(),
             sleep="never",
         )

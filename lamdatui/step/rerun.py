@@ -16,7 +16,9 @@ from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Lamda
 from lamdatui.base.jsonio import Damaged, read_json, read_record
 from lamdatui.base.paths import private
 from lamdatui.domain.actions import make_action
+from lamdatui.domain.schemes import GENERATORS
 from lamdatui.domain.state import RunState, Trial
+from lamdatui.inputs import trust
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
@@ -45,7 +47,12 @@ def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequen
         if not equals:
             raise LamdatuiError(f"--set takes PARAM=VALUE, not {text!r}")
         changes[name] = value
-    types, _ = bind_types(load_profile(run_dir / "profile.yaml"))
+    profile = load_profile(run_dir / "profile.yaml")
+    types, _ = bind_types(profile)
+    if generator_of(request) != GENERATORS[0]:
+        # What an action.json names is not run: the profile's program is, once it is confirmed.
+        trust.require(profile, str(run_dir / "profile.yaml"))
+        request["generation"] = {**request["generation"], **profile.generation.model_dump(mode="json", exclude={"backend"})}
     action = request["action"]
     bound = types[action["type"]]
     inputs = {slot: tuple(ids) for slot, ids in action["inputs"].items()}
@@ -56,7 +63,7 @@ def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequen
         raise LamdatuiError(
             "a step that is run again is so many steps long", where="--set", fix="give max_steps in place of epochs or minutes"
         )
-    known = {"generator": generator_of(request), "scheme": state.scheme}
+    known = {"generator": state.device.get("generator", GENERATORS[0]), "scheme": state.scheme}
     made = make_action(bound, inputs, params, state.pool, seed=action["seed"], dtype=request["dtype"], **known)
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:

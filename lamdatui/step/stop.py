@@ -37,6 +37,12 @@ def listen() -> None:
     signal.signal(signal.SIGTERM, on_term)
 
 
+def step_began() -> None:
+    """An optimiser step begins after something else than one."""
+    global _step_ended
+    _step_ended = time.monotonic()
+
+
 def step_ended() -> None:
     """An optimiser step has ended: the next one takes about as long."""
     global _step_ended, _step_seconds

@@ -13,7 +13,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ from typing import Any
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
 from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, fsync_tree, read_json, read_record, regular, unsealed, write_record
+from lamdatui.domain.objects import STORED
 
 MANIFEST = "manifest.json"
-REFERENCE = "store:"
+REFERENCE = STORED
 KINDS = ("full", "adapter", "dataset")
 OLDER_MANIFEST = frozenset(("digest", "files", "kind", "action", "replaces", "format", "rows", "chars"))
 OLDER_EVALUATION = frozenset(("model", "key", "task", "split", "rows", "seconds"))
@@ -88,14 +89,28 @@ class Store:
             raise DamagedObject(digest, wrong, str(path))
         return path
 
-    def drop(self, digest: str) -> int:
-        """Remove an object that can be made again; bytes that are free now. What it consisted of stays on record (`dropped`)."""
+    @contextlib.contextmanager
+    def using(self, digests: Iterable[str]) -> Iterator[None]:
+        """Held by whoever reads objects for long, so that nobody drops them meanwhile."""
+        with contextlib.ExitStack() as held:
+            for digest in sorted(set(digests)):
+                handle = held.enter_context((self.root / "locks" / f"{digest}.used").open("w"))
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            yield
+
+    def drop(self, digest: str) -> int | None:
+        """Remove an object that can be made again; bytes that are free now, None where somebody uses it. What it consisted of stays on
+        record (`dropped`)."""
         path = self.root / "objects" / digest
         try:
             manifest = read_record(path / MANIFEST, OLDER_MANIFEST)
         except OSError:
             return 0
-        with self.staging() as going:
+        with (self.root / "locks" / f"{digest}.used").open("w") as handle, self.staging() as going:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return None
             record = self.root / "dropped" / f"{digest}.json"
             record.parent.mkdir(exist_ok=True)
             write_record(record, {name: value for name, value in manifest.items() if name != SEAL})
