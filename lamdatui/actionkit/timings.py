@@ -16,7 +16,7 @@ from statistics import median
 from lamdatui.base.jsonio import finite, parse_json, regular, write_atomic
 from lamdatui.domain.actions import PROCESS_BYTES, Estimate
 
-FORMULA = 2
+FORMULA = 3
 """Number of the formulas in `costs` and `memory`: raised when they say something else than before."""
 KEPT = 20
 """The latest measurements of a kind that count."""
