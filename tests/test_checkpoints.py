@@ -180,7 +180,7 @@ def test_a_damaged_checkpoint_is_not_taken_but_the_one_before_it(lab: Path, tmp_
 
 def callback(tmp_path: Path, told: list[str], stop: bool = False) -> CheckpointCallback:
     """One that writes at every step."""
-    return CheckpointCallback(Checkpoints(tmp_path, "d", 0.0, told.append, lambda: stop), Stopped)
+    return CheckpointCallback(Checkpoints(tmp_path, "d", 0.0, told.append, lambda: stop), Stopped, tmp_path / "busy")
 
 
 def test_no_checkpoint_is_written_where_the_disk_has_no_room_nor_at_the_last_step(tmp_path: Path) -> None:
