@@ -12,7 +12,7 @@ import pytest
 from lamdatui.base.jsonio import digest, read_json
 from lamdatui.cli.checks import check_profile
 from lamdatui.inputs.datafiles import read_task_rows
-from lamdatui.step import child
+from lamdatui.step import child, generators
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.models import load_tokenizer
 from lamdatui.step.request import reference
@@ -120,7 +120,6 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
     steps: Lab, lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lab's llama with a template that knows of thinking; what it answers is put into its mouth."""
-    from lamdatui.step import generators
     from lamdatui.step.generate import Answer
 
     template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}{{ '' if enable_thinking is defined and not enable_thinking else '<think>' }}{% endif %}"
@@ -162,13 +161,13 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
 
 def test_what_is_scored_is_what_was_stored(steps: Lab, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    kept = child.load_model
+    kept = generators.load_model
 
     def load(store: Any, told: Any, *rest: Any) -> Any:
         loaded.append(told["id"])
         return kept(store, told, *rest)
 
-    monkeypatch.setattr(child, "load_model", load)
+    monkeypatch.setattr(generators, "load_model", load)
     rows = [row for row in read_task_rows(lab / "tasks" / "copy.jsonl") if row["split"] == "search"][:5]
     wanted = {"task": "copy", "split": "search", "key": "k", "path": str(lab / "tasks" / "copy.jsonl"), "rows": 5}
     wanted |= {"rows_digest": digest(rows), "scorer": "exact", "max_new_tokens": 8}

@@ -7,7 +7,6 @@ the search split is widened for k looks (Bonferroni; Dunn 1961), until all k hol
 from __future__ import annotations
 
 from collections.abc import Mapping
-from statistics import NormalDist
 from typing import Any
 
 from lamdatui.base.jsonio import finite
@@ -34,6 +33,8 @@ def corrected(gain: Mapping[str, Any] | None, count: int) -> tuple[float, float]
     mean, low, high = finite(gain.get("mean")), finite(found[0]), finite(found[1])
     if mean is None or low is None or high is None:
         return None
+    from statistics import NormalDist  # not before something is scored: a first paint waits for imports
+
     normal = NormalDist()
     wider = normal.inv_cdf(1 - LEVEL / (2 * count)) / normal.inv_cdf(0.975) if count > 1 else 1.0
     return mean - (mean - low) * wider, mean + (high - mean) * wider
