@@ -34,7 +34,7 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt
 	  echo "== an NVIDIA GPU: installing bitsandbytes"; \
 	  $(PIP) install -c constraints.txt -e '.[qlora]' || exit 2; \
 	  $(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is None)' \
-	    || echo "== this torch has no CUDA: $(BIN)/pip install --force-reinstall torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"; \
+	    || echo "== this torch has no CUDA: $(BIN)/pip install --force-reinstall torch==2.13.0"; \
 	fi
 	@touch $(STAMP)
 

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lamdatui.inputs.workspace import locate
-from lamdatui.step.generate import BATCH_TOKENS
+from lamdatui.step.generate import BATCH_TOKENS, Sampling
 from lamdatui.step.generators import Generator, TransformersGenerator, VllmGenerator
 
 
@@ -46,7 +46,7 @@ def main() -> None:
 
     def timed(name: str, generator: Generator) -> None:
         began = time.monotonic()
-        found[name] = [answer.text for (answer,) in generator.answers(asked, max_new_tokens=given.tokens)]
+        found[name] = [answer.text for (answer,) in generator.answers(asked, Sampling(given.tokens))]
         seconds[name] = time.monotonic() - began
 
     timed("transformers", TransformersGenerator(model, tokenizer, BATCH_TOKENS))
@@ -65,7 +65,7 @@ def main() -> None:
             say=lambda _: None,
         )
         began = time.monotonic()
-        vllm.answers(asked[:1], max_new_tokens=given.tokens)
+        vllm.answers(asked[:1], Sampling(given.tokens))
         started = time.monotonic() - began
         # Another prompt than the one that its cache now has.
         timed("vllm", vllm)

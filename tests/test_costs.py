@@ -49,21 +49,21 @@ def test_training_costs_more_with_more_weights_rows_and_copies() -> None:
 def test_an_estimate_is_corrected_by_steps_of_the_same_kind_and_size(tmp_path: Path) -> None:
     timings = Timings.open(tmp_path / "state" / "measurements.jsonl")
     plain = Estimate(10.0, costs.PROCESS_BYTES + 10**9, 5)
-    assert timings.correct("sft", "supervised", "cpu", "float32", 10**8, plain) == plain
+    assert timings.correction("sft", "supervised", "cpu", "float32", 10**8).of(plain) == plain
     for seconds, memory in ((20.0, 2 * 10**9), (30.0, 3 * 10**9), (40.0, 10**9)):
         timings.add(taken(seconds, memory + costs.PROCESS_BYTES))
-    corrected = timings.correct("sft", "supervised", "cpu:0", "float32", 10**8, plain)
+    corrected = timings.correction("sft", "supervised", "cpu:0", "float32", 10**8).of(plain)
     assert corrected.seconds == 30.0
     assert corrected.memory_bytes == costs.PROCESS_BYTES + 3 * 10**9
     assert corrected.disk_bytes == 5
     for other in (
-        timings.correct("sft", "supervised", "cpu", "float32", 10**10, plain),
-        timings.correct("sft", "supervised", "cuda:0", "float32", 10**8, plain),
-        timings.correct("sft", "supervised", "cpu", "bfloat16", 10**8, plain),
-        timings.correct("dpo", "preference", "cpu", "float32", 10**8, plain),
+        timings.correction("sft", "supervised", "cpu", "float32", 10**10).of(plain),
+        timings.correction("sft", "supervised", "cuda:0", "float32", 10**8).of(plain),
+        timings.correction("sft", "supervised", "cpu", "bfloat16", 10**8).of(plain),
+        timings.correction("dpo", "preference", "cpu", "float32", 10**8).of(plain),
     ):
         assert other == plain
-    sibling = timings.correct("other", "supervised", "cpu", "float32", 10**8, plain)
+    sibling = timings.correction("other", "supervised", "cpu", "float32", 10**8).of(plain)
     assert (sibling.seconds, sibling.memory_bytes) == (30.0, plain.memory_bytes)
 
 

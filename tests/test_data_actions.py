@@ -262,37 +262,41 @@ def _module(action: str) -> Any:
 def test_samples_follow_the_seed_and_greedy_ones_do_not_need_it(steps: Lab) -> None:
     import torch
 
-    from lamdatui.step.generate import answers, sample
+    from lamdatui.step.generate import Sampling, answers
     from lamdatui.step.models import load_tokenizer
     from lamdatui.step.request import reference
 
     model, tokenizer = steps.load("llama"), load_tokenizer(steps.store, reference(steps.pool.model("llama"), steps.pool))
+
+    def sample(asked: list[Any], how: Sampling, **more: Any) -> list[list[str]]:
+        return [[answer.text for answer in each] for each in answers(model, tokenizer, asked, how, **more)]
+
     asked: list[Any] = [[{"role": "user", "content": row.prompt}] for row in strings.rows("reverse", "train", 30, 2)]
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    drawn = {"samples": 3, "max_new_tokens": 12, "temperature": 1.0}
-    first = sample(model, tokenizer, asked, seed=1, **drawn)
+    greedily = Sampling(12)
+    first = sample(asked, Sampling(12, 3, 1.0, seed=1))
     assert [len(texts) for texts in first] == [3] * 30
-    assert first == sample(model, tokenizer, asked, seed=1, **drawn)
-    assert first != sample(model, tokenizer, asked, seed=2, **drawn)
+    assert first == sample(asked, Sampling(12, 3, 1.0, seed=1))
+    assert first != sample(asked, Sampling(12, 3, 1.0, seed=2))
     assert torch.equal(before, torch.get_rng_state())
-    greedy = sample(model, tokenizer, asked, max_new_tokens=12)
+    greedy = sample(asked, greedily)
     # Alone, nothing is padded: the mask of a padded batch is right when the answers are the same.
-    assert greedy == [sample(model, tokenizer, [one], max_new_tokens=12)[0] for one in asked]
-    assert greedy == sample(model, tokenizer, asked, max_new_tokens=12, batch_tokens=64)
+    assert greedy == [sample([one], greedily)[0] for one in asked]
+    assert greedy == sample(asked, greedily, batch_tokens=64)
     # Whether an answer ended is told by its tokens: a whole one is the same with more room, one that was cut goes on.
-    whole, short = (answers(model, tokenizer, asked, max_new_tokens=tokens) for tokens in (40, 3))
+    whole, short = (answers(model, tokenizer, asked, Sampling(tokens)) for tokens in (40, 3))
     for (full,), (cut,) in zip(whole, short, strict=True):
         assert cut.ended is (cut.text == full.text and len(tokenizer(full.text)["input_ids"]) < 3)
         assert full.text.startswith(cut.text)
     assert not all(cut.ended for (cut,) in short)
     assert sum(full.ended for (full,) in whole) > 20
     model.generation_config.eos_token_id = None
-    assert greedy == sample(model, tokenizer, asked, max_new_tokens=12)
-    plain = sample(model, tokenizer, [one[0]["content"] for one in asked], max_new_tokens=12)
+    assert greedy == sample(asked, greedily)
+    plain = sample([one[0]["content"] for one in asked], greedily)
     assert plain == greedy
     with pytest.raises(ValueError, match="greedy"):
-        sample(model, tokenizer, asked, samples=2, max_new_tokens=12)
+        Sampling(12, samples=2)
 
 
 def test_near_duplicates_are_those_that_share_most_of_their_5_grams() -> None:

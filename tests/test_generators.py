@@ -25,7 +25,7 @@ from lamdatui.inputs.workspace import open_workspace
 from lamdatui.step.child import differences
 from lamdatui.step.errors import StepError
 from lamdatui.step.files import write_request
-from lamdatui.step.generate import Answer
+from lamdatui.step.generate import Answer, Sampling
 from lamdatui.step.generators import VllmGenerator, takes_adapter
 from tests.conftest import Commands
 
@@ -117,7 +117,7 @@ def asked(program: Path, lab: Path) -> Iterator[Asked]:
 
 def test_questions_go_as_token_ids_and_come_back_in_their_order(asked: Asked) -> None:
     seen: list[int] = []
-    found = asked.generator.answers(["rev:abc=", "x"], max_new_tokens=5, progress=seen.append)
+    found = asked.generator.answers(["rev:abc=", "x"], Sampling(5), progress=seen.append)
     ids = [asked.tokenizer(text)["input_ids"] for text in ("rev:abc=", "x")]
     assert [each[0].text for each in found] == [asked.tokenizer.decode(row[-1:]) for row in ids]
     assert all(each[0].ended for each in found) and seen == [1, 2]
@@ -131,27 +131,27 @@ def test_questions_go_as_token_ids_and_come_back_in_their_order(asked: Asked) ->
 
 
 def test_samples_have_seeds_and_what_is_cut_off_did_not_end(asked: Asked) -> None:
-    (found,) = asked.generator.answers(["ab"], samples=3, max_new_tokens=1, temperature=0.8, top_p=0.9, seed=7)
+    (found,) = asked.generator.answers(["ab"], Sampling(1, 3, 0.8, 0.9, 7))
     assert [answer.ended for answer in found] == [False] * 3
     (body,) = asked.lines("asked")
     assert (body["n"], body["seed"], body["temperature"], body["top_p"]) == (3, 7, 0.8, 0.9)
     with pytest.raises(ValueError, match="greedy"):
-        asked.generator.answers(["ab"], samples=2, max_new_tokens=1)
+        Sampling(1, samples=2)
 
 
 def test_one_server_serves_until_questions_are_longer(asked: Asked) -> None:
     for tokens in (5, 100, 600):
-        asked.generator.answers(["ab"], max_new_tokens=tokens)
+        asked.generator.answers(["ab"], Sampling(tokens))
     assert len(asked.lines("started")) == 2
     asked.generator.close()
-    asked.generator.answers(["ab"], max_new_tokens=5)
+    asked.generator.answers(["ab"], Sampling(5))
     assert len(asked.lines("started")) == 3
 
 
 def test_a_question_that_leaves_little_room_gets_a_short_answer(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asked.generator, "_longest", lambda: 512)
     long = "ab" * 600
-    found = asked.generator.answers([long, "ab"], max_new_tokens=600)
+    found = asked.generator.answers([long, "ab"], Sampling(600))
     bodies = asked.lines("asked")
     ids = len(asked.tokenizer(long)["input_ids"])
     assert ids >= 512 and found[0] == [Answer("", ended=False)]
@@ -164,17 +164,17 @@ def test_a_server_that_dies_or_refuses_is_told_of(asked: Asked) -> None:
     folder = asked.program.parent
     (folder / "dies").touch()
     with pytest.raises(StepError, match=r"does not answer any more: vLLM's process ended with exit code 3") as caught:
-        asked.generator.answers(["ab"], max_new_tokens=5)
+        asked.generator.answers(["ab"], Sampling(5))
     assert caught.value.kind == "generator"
     asked.generator.close()
     (folder / "dies").unlink()
     (folder / "refuses").touch()
     with pytest.raises(StepError, match=r"vLLM refused question 1: .*too long"):
-        asked.generator.answers(["ab"], max_new_tokens=5)
+        asked.generator.answers(["ab"], Sampling(5))
 
 
 def test_nothing_is_left_of_a_server(asked: Asked) -> None:
-    asked.generator.answers(["ab"], max_new_tokens=5)
+    asked.generator.answers(["ab"], Sampling(5))
     below = psutil.Process().children(recursive=True)
     assert any(str(asked.program) in part for process in below for part in process.cmdline())
     asked.generator.close()
@@ -189,14 +189,14 @@ def adapter(folder: Path, **changes: Any) -> Path:
 
 def test_an_adapter_is_loaded_beside_the_weights_or_merged_in(program: Path, lab: Path, tmp_path: Path) -> None:
     found = Asked(program, lab, adapter(tmp_path / "a"))
-    found.generator.answers(["ab"], max_new_tokens=5)
+    found.generator.answers(["ab"], Sampling(5))
     found.generator.close()
     (words,) = found.lines("started")
     assert words[words.index("--max-lora-rank") + 1] == "16"
     assert words[words.index("--lora-modules") + 1] == f"adapter={tmp_path / 'a'}"
     assert found.lines("asked")[0]["model"] == "adapter"
     (program.parent / "no-adapters").touch()
-    found.generator.answers(["ab"], max_new_tokens=5)
+    found.generator.answers(["ab"], Sampling(5))
     found.generator.close()
     assert found.lines("asked")[-1]["model"] == "llama"
     assert any("did not take the adapter" in said and "is not supported for this architecture" in said for said in found.said)

@@ -134,7 +134,7 @@ def test_a_model_that_thinks_is_asked_and_read_as_its_task_says(
     asked: list[Any] = []
 
     def score_of(said: str, **how: Any) -> float:
-        def given(model: Any, tokenizer: Any, questions: Any, **_: Any) -> list[list[Answer]]:
+        def given(model: Any, tokenizer: Any, questions: Any, how: Any, **_: Any) -> list[list[Answer]]:
             asked.append(questions[0])
             return [[Answer(said, True)]]
 

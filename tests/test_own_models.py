@@ -20,7 +20,7 @@ from lamdatui.inputs.templatechecks import NO_END, of_model
 from lamdatui.inputs.templates import read_template
 from lamdatui.inputs.workspace import open_workspace
 from lamdatui.step.errors import StepError
-from lamdatui.step.generate import answers, neutral
+from lamdatui.step.generate import Sampling, answers, neutral
 from lamdatui.step.models import load_model, load_tokenizer, save_tokenizer
 from lamdatui.step.request import reference
 from lamdatui.store.artifacts import Store
@@ -200,7 +200,7 @@ def test_answers_are_the_models_own_whatever_its_generation_config_says(lab: Pat
         told = told_of(folder)
         model = load_model(store, told, torch.float32, torch.device("cpu"))
         kept = model.generation_config
-        found = [text for ((text, _),) in answers(model, load_tokenizer(store, told), asked, max_new_tokens=12, **how)]
+        found = [text for ((text, _),) in answers(model, load_tokenizer(store, told), asked, Sampling(12), **how)]
         assert model.generation_config is kept
         return found
 

@@ -102,10 +102,6 @@ class Timings:
         except OSError:
             self.path = None
 
-    def correct(self, kind: str, family: str, device: str, dtype: str, parameters: int, estimate: Estimate) -> Estimate:
-        """The estimate as this machine's own steps correct it (`correction`)."""
-        return self.correction(kind, family, device, dtype, parameters).of(estimate)
-
     def correction(self, kind: str, family: str, device: str, dtype: str, parameters: int) -> Correction:
         """What this machine's own steps say of estimates: those of the type, else of its family, else nothing."""
         place = (device.partition(":")[0], dtype, scale(parameters))

@@ -273,7 +273,7 @@ def _gpu() -> Finding:
     names = ", ".join(f"{gpu['name']} {(gpu['memory_total'] or 0) / 2**30:.0f} GiB" for gpu in gpus)
     build = version("torch") if importlib.util.find_spec("torch") else "none"
     if build.endswith("+cpu"):
-        fix = "pip install --force-reinstall torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"
+        fix = "pip install --force-reinstall torch==2.13.0"
         return Finding("warn", "GPU", f"{names}, but torch {build} has no CUDA", fix)
     return Finding("ok", "GPU", names)
 

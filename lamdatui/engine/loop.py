@@ -31,12 +31,7 @@ from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
-from lamdatui.engine.steps import (
-    SUSPENDED,
-    Slots,
-    StepOutcome,
-    StepRunner,
-)
+from lamdatui.engine.steps import SUSPENDED, Slots, StepOutcome, StepRunner
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.engine.views import Candidates, view_of
 from lamdatui.engine.watch import OUT_OF_TIME
@@ -340,7 +335,7 @@ class Loop:
             except Lost as reason:
                 self._close(number, lost(reason))
                 return
-            await self._room_on_disk(trial.action, bound)
+            await self._room_on_disk(trial, bound)
             request = self.requests.trial(trial, self.state)
             outcome, _ = await asyncio.gather(self.step(str(number), request), self._shadows(number))
             if outcome["status"] != "ok":
@@ -404,11 +399,11 @@ class Loop:
         except LamdatuiError as error:
             self.problem("planner", f"it could not be put to sleep: {error.what}")
 
-    async def _room_on_disk(self, action: ActionRecord, bound: BoundType) -> None:
+    async def _room_on_disk(self, trial: Trial, bound: BoundType) -> None:
         """Let weights go that are easily made again, where the result would not fit beside them within `disk_gib`."""
-        call = self.machine.call(bound, action["inputs"], action["params"], self.state.pool)
-        kept = [name for ids in action["inputs"].values() for name in ids]
-        await self.upkeep.keep_within(self.machine.estimate(bound, call).disk_bytes or 0, kept)
+        assert trial.action is not None
+        call = self.machine.call(bound, trial.action["inputs"], trial.action["params"], self.state.pool)
+        await self.upkeep.keep_within(self.machine.estimate(bound, call).disk_bytes or 0, inputs_of(trial))
 
     async def _remember(self, number: int, closing: Closing) -> None:
         """Let the policy learn from a trial that is done, and close it."""

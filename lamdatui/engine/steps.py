@@ -197,7 +197,7 @@ class StepRunner:
             self._record(
                 "step.started", step=record.key, pid=identity.pid, start_time=identity.start_time, boot_id=identity.boot_id
             )
-        self.current = identity
+        self.current, followed = identity, time.monotonic()
         if self.stop_requested:
             self.stop()
         if self.suspended:
@@ -221,8 +221,8 @@ class StepRunner:
         if verdict is not None and outcome["status"] != "ok":
             outcome = {**outcome, "error": {"class": verdict.kind, "message": verdict.message}}
         if outcome["status"] != "ok" and not outcome.get("seconds"):
-            # What it took counts, whatever came of it.
-            outcome = {**outcome, "seconds": {"execute": round(max(0.0, time.time() - identity.start_time), 3)}}
+            # What it took counts, whatever came of it; of an attempt that another engine began, what this one saw.
+            outcome = {**outcome, "seconds": {"execute": round(time.monotonic() - followed, 3)}}
         return self._end(record, outcome)
 
     async def _see_to_end(self, record: StepRecord, identity: Identity) -> Verdict | None:

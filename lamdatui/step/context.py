@@ -30,7 +30,7 @@ from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
 from lamdatui.step.files import BUSY, CONFIG, DATA, METRICS, PROVENANCE
-from lamdatui.step.generate import BATCH_TOKENS, Conversation, neutral
+from lamdatui.step.generate import BATCH_TOKENS, Conversation, Sampling, neutral
 from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
 from lamdatui.step.models import (
     Model,
@@ -249,16 +249,8 @@ class StepContext:
         )
         if asked is None:
             asked = self._generators[model] = self.generator(self.request["models"][model][0], tokenizer)
-        given = asked.answers(
-            conversations,
-            samples=samples,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=self.seed,
-            progress=progress,
-            own=self.is_older,
-        )
+        how = Sampling(max_new_tokens, samples, temperature, top_p, self.seed)
+        given = asked.answers(conversations, how, progress=progress, own=self.is_older)
         return [[answer.text for answer in each] for each in given]
 
     def generator(self, reference: ModelReference, tokenizer: Tokenizer, model: Model | None = None) -> Generator:

@@ -11,6 +11,7 @@ from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
 from lamdatui.inputs.datafiles import asked, read_task_rows
 from lamdatui.step.encoding import Encoder
+from lamdatui.step.generate import Sampling
 from lamdatui.step.generators import Generator
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
@@ -50,7 +51,7 @@ def evaluate(
 
     progress(0)
     given = generator.answers(
-        asked_for, max_new_tokens=request["max_new_tokens"], progress=progress, own=request.get("generation") == "own"
+        asked_for, Sampling(request["max_new_tokens"]), progress=progress, own=request.get("generation") == "own"
     )
     keeps = request.get("think") == "keep"
     encoder = Encoder(tokenizer)

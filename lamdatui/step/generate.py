@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -45,44 +46,50 @@ def neutral(model: Any, *, own: bool = False) -> Iterator[None]:
             part.generation_config = told
 
 
-def sample(model: Any, tokenizer: Any, conversations: Sequence[Conversation], **how: Any) -> list[list[str]]:
-    """The texts of `answers`, which takes the same arguments."""
-    return [[answer.text for answer in each] for each in answers(model, tokenizer, conversations, **how)]
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How answers are drawn. Raises ValueError when several samples are asked of greedy decoding.
+
+    Temperature 0 is greedy decoding. Otherwise the model's distribution at `temperature` is cut to the likeliest tokens
+    of total probability `top_p` (nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751).
+    """
+
+    max_new_tokens: int
+    samples: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
 
 
 def answers(
     model: Any,
     tokenizer: Any,
     conversations: Sequence[Conversation],
+    how: Sampling,
     *,
-    samples: int = 1,
-    max_new_tokens: int,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
     batch_tokens: int = BATCH_TOKENS,
     own: bool = False,
 ) -> list[list[Answer]]:
-    """Answers to `conversations` (n,) in their order: n lists of `samples`.
+    """Answers to `conversations` (n,) in their order: n lists of `how.samples`.
 
-    Temperature 0 is greedy decoding. Otherwise the model's distribution at `temperature` is cut to the likeliest tokens
-    of total probability `top_p` (nucleus sampling, Holtzman et al. 2019, arXiv 1904.09751). The same seed and
-    `batch_tokens` give the same samples; the caller's random state is left as it was. `progress` gets the number of
-    texts done, of n × samples. `own` as in `neutral`. Raises ValueError when several samples are asked of greedy decoding.
+    The same seed and `batch_tokens` give the same samples; the caller's random state is left as it was. `progress` gets the number of
+    texts done, of n × samples. `own` as in `neutral`.
     """
-    if samples > 1 and not temperature:
-        raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
     prompts = prompt_ids(tokenizer, conversations)
-    settings = _settings(model, tokenizer, max_new_tokens, temperature, top_p)
-    work = [row for row in range(len(prompts)) for _ in range(samples)]
+    settings = _settings(model, tokenizer, how)
+    work = [row for row in range(len(prompts)) for _ in range(how.samples)]
     found: list[list[Answer]] = [[] for _ in prompts]
     ends = ends_of(getattr(model, "generation_config", None), tokenizer)
     model.eval()
     done = 0
     with neutral(model, own=own), torch.inference_mode(), torch.random.fork_rng(_devices(model)):
-        torch.manual_seed(seed)
-        for group in _batches([len(prompts[row]) for row in work], max_new_tokens, batch_tokens):
+        torch.manual_seed(how.seed)
+        for group in _batches([len(prompts[row]) for row in work], how.max_new_tokens, batch_tokens):
             rows = [work[item] for item in group]
             ids, mask = _left_padded([prompts[row] for row in rows], tokenizer.pad_token_id)
             output = model.generate(
@@ -117,12 +124,16 @@ def ends_of(own: GenerationConfig | None, tokenizer: Any) -> set[int]:
     return {end} if isinstance(end, int) else {*(end or ())}
 
 
-def _settings(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float) -> GenerationConfig:
+def _settings(model: Any, tokenizer: Any, how: Sampling) -> GenerationConfig:
     # `neutral` keeps the model's own settings away; where they count, these come before them all the same.
-    drawn = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {"do_sample": False}
+    drawn = (
+        {"do_sample": True, "temperature": how.temperature, "top_p": how.top_p, "top_k": 0}
+        if how.temperature
+        else {"do_sample": False}
+    )
     return GenerationConfig(
         **drawn,
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=how.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(ends_of(getattr(model, "generation_config", None), tokenizer)) or None,
         use_cache=True,

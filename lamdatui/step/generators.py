@@ -21,7 +21,7 @@ from lamdatui.planner.guarded import Launch, VllmServer
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.step.errors import StepError
 from lamdatui.step.files import GENERATOR_LOG
-from lamdatui.step.generate import Answer, Conversation, answers, ends_of, prompt_ids
+from lamdatui.step.generate import Answer, Conversation, Sampling, answers, ends_of, prompt_ids
 from lamdatui.step.models import load_model, save_tokenizer, weights_directory
 from lamdatui.step.request import ModelReference, generator_of
 from lamdatui.store.artifacts import Store
@@ -45,16 +45,12 @@ class Generator(Protocol):
     def answers(
         self,
         conversations: Sequence[Conversation],
+        how: Sampling,
         *,
-        samples: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         own: bool = False,
     ) -> list[list[Answer]]:
-        """As `lamdatui.step.generate.answers`: n lists of `samples`."""
+        """As `lamdatui.step.generate.answers`."""
         ...
 
     def close(self) -> None:
@@ -69,9 +65,9 @@ class TransformersGenerator:
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
 
-    def answers(self, conversations: Sequence[Conversation], **how: Any) -> list[list[Answer]]:
+    def answers(self, conversations: Sequence[Conversation], how: Sampling, **more: Any) -> list[list[Answer]]:
         """See `Generator`."""
-        return answers(self._model, self._tokenizer, conversations, batch_tokens=self._batch_tokens, **how)
+        return answers(self._model, self._tokenizer, conversations, how, batch_tokens=self._batch_tokens, **more)
 
     def close(self) -> None:
         """See `Generator`."""
@@ -136,36 +132,30 @@ class VllmGenerator:
     def answers(
         self,
         conversations: Sequence[Conversation],
+        how: Sampling,
         *,
-        samples: int = 1,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         own: bool = False,
     ) -> list[list[Answer]]:
         """See `Generator`. Raises StepError(generator) where vLLM does not start, refuses or ends."""
         assert not own, "vLLM is asked with neutral settings only"
-        if samples > 1 and not temperature:
-            raise ValueError("greedy decoding gives the same answer every time: ask for one sample, or set a temperature")
         prompts = prompt_ids(self._tokenizer, conversations)
-        self._start(max(map(len, prompts), default=0) + max_new_tokens)
+        self._start(max(map(len, prompts), default=0) + how.max_new_tokens)
         assert self._runner is not None
-        if long := sum(len(ids) + max_new_tokens > self._room for ids in prompts):
+        if long := sum(len(ids) + how.max_new_tokens > self._room for ids in prompts):
             self._say(
-                f"{long:,} of {len(prompts):,} questions leave less than {max_new_tokens:,} of the model's {self._room:,} positions"
+                f"{long:,} of {len(prompts):,} questions leave less than {how.max_new_tokens:,} of the model's {self._room:,} positions"
             )
         settings = {
-            "max_tokens": max_new_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "n": samples,
+            "max_tokens": how.max_new_tokens,
+            "temperature": how.temperature,
+            "top_p": how.top_p,
+            "n": how.samples,
             "stop_token_ids": sorted(self._ends()),
             "add_special_tokens": False,
             "return_token_ids": True,
         }
-        return self._runner.run(self._ask(prompts, settings, seed, progress))
+        return self._runner.run(self._ask(prompts, settings, how.seed, progress))
 
     def _ends(self) -> set[int]:
         own = None
