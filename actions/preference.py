@@ -305,11 +305,11 @@ def _run_without_reference(step: StepContext, classes: tuple[Any, Any], loss: di
 
 
 def _arguments(step: StepContext, size: int) -> dict[str, Any]:
-    p = step.params
+    p, layout = step.params, step.layout(size)
     return {
         **step.trainer_arguments(full=p["method"] == "full"),
-        **step.layout(size),
-        **step.looks(p["max_steps"]),
+        **layout,
+        **step.looks(p["max_steps"], layout["per_device_train_batch_size"]),
         "learning_rate": p["learning_rate"],
         "max_steps": p["max_steps"],
         "warmup_steps": int(p["warmup_ratio"] * p["max_steps"]),

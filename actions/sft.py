@@ -126,7 +126,9 @@ class Sft(ActionType):
         if longest > length:
             step.say(f"the longest row has about {longest} tokens; rows are cut at {length}")
         model = step.load_for_training("model", p["method"])
-        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **step.layout(p["batch_size"]), **step.looks(steps)}
+        layout = step.layout(p["batch_size"])
+        looks = step.looks(steps, layout["per_device_train_batch_size"])
+        arguments: dict[str, Any] = {**step.trainer_arguments(full=full), **layout, **looks}
         data, held = step.held_out(data)
         if p["packing"]:
             require_separate_rows(model, data)

@@ -97,6 +97,25 @@ def test_without_holdout_nothing_is_held_out(steps: Lab, trainers: list[Any]) ->
     assert trainer.eval_dataset is None and len(trainer.train_dataset) == 24 and not looks(steps.last)
 
 
+def test_an_action_may_look_at_rows_of_its_own(steps: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer with an `eval_dataset` whose action has no `holdout`: it is left alone."""
+    train = StepContext.train
+
+    def own(step: StepContext, trainer: Any, *held: Any) -> None:
+        trainer.eval_dataset = trainer.train_dataset
+        del step.params["holdout"], step.params["patience"]
+        train(step, trainer, *held)
+
+    monkeypatch.setattr(StepContext, "train", own)
+    steps.model("sft", SFT, **{**HARSH, "holdout": 0.0, "max_steps": 2, "seed": 8})
+    assert not looks(steps.last)
+
+
+def test_no_sign_of_being_busy_is_left(steps: Lab) -> None:
+    steps.model("sft", SFT, **{**HARSH, "max_steps": 2, "seed": 9})
+    assert looks(steps.last) and not (steps.last / "busy").exists()
+
+
 @pytest.mark.parametrize("kind", ["dpo", "orpo", "simpo"])
 def test_preference_learning_holds_pairs_out(steps: Lab, trainers: list[Any], kind: str) -> None:
     steps.model(kind, PAIRS, method="lora", lora_rank=4, max_steps=4, batch_size=4, holdout=0.25, patience=1)

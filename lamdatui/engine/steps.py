@@ -317,7 +317,7 @@ class StepRunner:
         self.ask_to_end()
 
     def suspend(self) -> None:
-        """Ask the running step to end with a checkpoint; the search waits for it (`Loop.step`)."""
+        """Ask the running step to end with a checkpoint; the search waits for it (`lamdatui.engine.attempts`)."""
         self.suspended = True
         self.ask_to_end()
 

@@ -158,6 +158,9 @@ class CheckpointCallback(TrainerCallback):
             # What lay between the steps says nothing of how long one takes.
             stop.step_began()
 
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.busy.unlink(missing_ok=True)
+
     def _has_room(self) -> bool:
         """Whether the disk has room for one more; told once where it has not."""
         free = shutil.disk_usage(self.checkpoints.root).free

@@ -337,11 +337,10 @@ class StepContext:
         # The others in their order: it may be what was asked for.
         return data.select([at for at in range(len(data)) if at not in out]), {"eval_dataset": data.select(sorted(out))}
 
-    def looks(self, steps: int) -> dict[str, Any]:
-        """TRL's arguments for looking at the rows that `held_out` keeps from a training of so many steps."""
+    def looks(self, steps: int, size: int) -> dict[str, Any]:
+        """TRL's arguments for looking at the rows that `held_out` keeps from a training of so many steps, `size` at once."""
         if not self.params.get("holdout", 0):
             return {}
-        size = self.layout(self.params["batch_size"])["per_device_train_batch_size"]
         often = max(1, steps // HELD_OUT_LOOKS)
         return {"eval_strategy": "steps", "eval_steps": often, "per_device_eval_batch_size": size, "prediction_loss_only": True}
 
@@ -388,7 +387,7 @@ class StepContext:
         trainer.remove_callback(PrinterCallback)
         checkpoints, newest = self.checkpoints, self.newest_checkpoint
         early = None
-        if trainer.eval_dataset is not None:
+        if trainer.eval_dataset is not None and self.params.get("holdout", 0):
             early = EarlyStop(checkpoints.folder, int(self.params["patience"]), self.say, self.metric)
             trainer.add_callback(early)
         if newest is None and is_probed(self.request):
