@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.lineage.forest import Forest
 from lamdatui.ui.lineage.rows import columns, row_line
 from lamdatui.ui.view.state import ViewState

@@ -11,7 +11,8 @@ from lamdatui.base.jsonio import digest
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject, object_to_json
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.inputs.datafiles import inspect_dataset, read_task_rows
 from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.step.files import write_request

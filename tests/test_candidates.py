@@ -10,7 +10,8 @@ from lamdatui.actionkit.timings import FORMULA, Measurement, Timings
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.candidates import LIMIT, TOO_LONG, enumerate_all, opening
 from lamdatui.engine.judging import Known, tried_digests
 from lamdatui.engine.machine import Machine

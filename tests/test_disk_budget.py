@@ -11,7 +11,8 @@ import pytest
 from lamdatui.domain.budget import droppable, written
 from lamdatui.domain.events import Event, event_from_json
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.store.artifacts import Store
 from tests.conftest import Commands
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from tests.conftest import Commands
 from tests.test_run import wait_for
 from tests.test_terminal import F2, GRACE_SECONDS, Terminal

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lamdatui.domain.choice import PolicyError, Proposal, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner.client import Answer, PlannerError
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.policy.hybrid import (

@@ -9,7 +9,8 @@ import pytest
 from lamdatui.cli.show import spent
 from lamdatui.domain.budget import evaluation_seconds, grace_seconds, ledgers, reserve, seconds_left, worked
 from lamdatui.domain.objects import DatasetObject, ModelObject
-from lamdatui.domain.state import RunState, StepRecord, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import StepRecord, Trial
 
 TASKS = {"a": {"rows": {"search": 10, "sealed": 30}}, "b": {"rows": {"search": 10, "sealed": None}}}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 
 def model(name: str, trial: int | None = None) -> ModelObject:

@@ -11,7 +11,8 @@ import pytest
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.declarations import declarations, declared_type
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.candidates import enumerate_all
 from lamdatui.engine.judging import tried_digests

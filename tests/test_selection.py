@@ -12,7 +12,7 @@ import pytest
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action
 from lamdatui.domain.choice import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.selection import FALLBACKS, Selection
 from lamdatui.policy import CHEAP, Ingredients, make_policy
 from tests.views import WORLDS, action, all_of, made_up, sft, view

@@ -10,7 +10,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.step.rerun import _why_not
 from tests.conftest import Commands
 from tests.test_authoring import profile_with

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bench.nulls import rates
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import beats_base, corrected, direction, looks, tied, verdict, winner_gain
 
 UP: dict[str, Any] = {"mean": 0.10, "interval": [0.02, 0.18]}

@@ -15,7 +15,8 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain.actions import Action, BoundType, Estimate, Value
 from lamdatui.domain.choice import Candidate, View, parents_of
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.candidates import enumerate_all, enumerate_type, legal
 from lamdatui.engine.judging import Known
 from lamdatui.engine.machine import Machine

@@ -18,7 +18,7 @@ from lamdatui.base.jsonio import digest
 from lamdatui.domain.actions import Action, Estimate, Inputs, Value
 from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.candidates import LIMIT
 
 EVALUATE_SECONDS = 0.3

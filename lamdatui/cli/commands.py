@@ -73,7 +73,7 @@ def run_profile(
         complain(f"the run {run_dir.name} is finished; give a larger --max-trials to go on")
         return EXIT_DONE
     if not finished:
-        _release(run_dir)
+        release(run_dir)
     with rundir.held_engine(run_dir, rundir.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
         try:
             if not (finished or started):
@@ -155,7 +155,7 @@ def _finished(run_dir: Path, max_trials: int | None) -> bool:
     return state is not None and state.status == "done" and (max_trials is None or max_trials <= state.max_trials)
 
 
-def _release(run_dir: Path) -> None:
+def release(run_dir: Path) -> None:
     """An engine that only shows a run that has ended makes room for one that goes on."""
     if not (rundir.is_alive(run_dir) and _ended(run_dir)):
         return

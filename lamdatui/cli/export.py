@@ -15,7 +15,10 @@ from lamdatui import __version__
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import fsync_dir, fsync_tree
 from lamdatui.cli.rebuild import rebuild
+from lamdatui.domain.baselines import ALL_ROWS
 from lamdatui.domain.lineage import lineage
+from lamdatui.domain.objects import ModelObject, object_from_json
+from lamdatui.domain.records import BaselineRecord
 from lamdatui.domain.state import RunState
 from lamdatui.step.request import reference
 from lamdatui.store.artifacts import Store
@@ -24,9 +27,15 @@ from lamdatui.store.journal import read_state
 
 def recipe(state: RunState, model_id: str) -> dict[str, Any]:
     """The pipeline of a model, in full: bases, data, actions in order, seeds, and what was measured."""
-    trials = lineage(state, model_id)
-    used = {name for trial in trials for ids in (trial.action or {})["inputs"].values() for name in ids}
-    used |= {model_id} if not trials else set()
+    baseline = _baseline(state, model_id)
+    if baseline is None:
+        steps = [{"makes": t.model or t.dataset, "trial": t.number, **(t.action or {})} for t in lineage(state, model_id)]
+    else:
+        actions = baseline.get("actions", [])
+        makes = [*[ALL_ROWS] * (len(actions) - 1), model_id]
+        steps = [{"makes": name, **action} for name, action in zip(makes, actions, strict=True)]
+    used = {name for step in steps for ids in step["inputs"].values() for name in ids}
+    used |= {model_id} if not steps else set()
     bases = [m for m in state.pool.models if m.trial is None and m.id in used]
     return {
         "lamdatui": __version__,
@@ -39,11 +48,28 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
             for d in state.pool.datasets
             if d.id in used and d.trial is None
         },
-        "steps": [{"makes": t.model or t.dataset, "trial": t.number, **(t.action or {})} for t in trials],
+        "steps": steps,
         "objective": state.profile["objective"],
-        "scores": state.scores.get(model_id, {}),
-        "gain": state.gain if model_id == state.winner else None,
+        "scores": baseline["scores"] if baseline else state.scores.get(model_id, {}),
+        "gain": {"sealed": baseline["gain"]} if baseline else state.gain if model_id == state.winner else None,
     }
+
+
+def _baseline(state: RunState, name: str) -> BaselineRecord | None:
+    """The baseline whose model is called so, where it is not one of the pool."""
+    return next((each for each in state.baselines.values() if each["model"] == name and each.get("object")), None)
+
+
+def _model(state: RunState, name: str) -> ModelObject:
+    """A model of the run, or one that was made for a baseline. Raises LamdatuiError."""
+    known = {model.id: model for model in state.pool.models}
+    for each in state.baselines.values():
+        made = object_from_json(told) if (told := each.get("object")) else None
+        if isinstance(made, ModelObject):
+            known[made.id] = made
+    if name not in known:
+        raise LamdatuiError(f"no model {name!r} in this run", fix=f"models: {', '.join(known)}")
+    return known[name]
 
 
 def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callable[[str], None]) -> None:
@@ -54,9 +80,7 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
         raise LamdatuiError(
             "the run has no winner yet", where=str(run_dir), fix="name a model with --model, see `lamdatui show`"
         )
-    known = [model.id for model in state.pool.models]
-    if chosen not in known:
-        raise LamdatuiError(f"no model {chosen!r} in this run", fix=f"models: {', '.join(known)}")
+    model = _model(state, chosen)
     if target.exists():
         raise LamdatuiError("the target exists already", where=str(target), fix="choose a directory that does not exist")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +88,8 @@ def export_model(run_dir: Path, target: Path, model_id: str | None, say: Callabl
     staged.mkdir()
     try:
         store = Store(run_dir.parent / "store", always=state.profile.get("verify") == "always")
-        rebuild(run_dir, state, state.pool.model(chosen), store, say)
-        _write(state, chosen, store, staged, say)
+        rebuild(run_dir, state, model, store, say)
+        _write(state, model, store, staged, say)
         fsync_tree(staged)
         os.rename(staged, target)
         fsync_dir(target.parent)
@@ -81,18 +105,18 @@ def _hand_on(folder: Path) -> None:
         file.chmod(0o666 & ~mask)
 
 
-def _write(state: RunState, model_id: str, store: Store, staged: Path, say: Callable[[str], None]) -> None:
-    say(f"loading {model_id} and merging its adapters")
+def _write(state: RunState, model: ModelObject, store: Store, staged: Path, say: Callable[[str], None]) -> None:
+    say(f"loading {model.id} and merging its adapters")
     import torch
 
     from lamdatui.step.models import load_model, load_tokenizer
 
-    plain = reference(state.pool.model(model_id), state.pool)
+    plain = reference(model, state.pool)
     dtype = getattr(torch, state.device.get("dtype", "float32"))
     load_model(store, plain, dtype, torch.device("cpu")).save_pretrained(staged)
     load_tokenizer(store, plain).save_pretrained(staged)
     (staged / "recipe.yaml").write_text(
-        yaml.safe_dump(recipe(state, model_id), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump(recipe(state, model.id), sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     _hand_on(staged)
     say(f"wrote {sum(f.stat().st_size for f in staged.iterdir()) / 2**20:.0f} MiB")

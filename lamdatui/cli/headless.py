@@ -7,15 +7,19 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
 from lamdatui.base.jsonio import Damaged
 from lamdatui.base.output import complain, say_json
+from lamdatui.domain import baselines
 from lamdatui.domain.events import event_from_json
 from lamdatui.domain.scores import remarks
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
+from lamdatui.domain.verdicts import winner_gain
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
 from lamdatui.wire.rundir import is_alive, is_stopped, stopped_error
@@ -44,9 +48,11 @@ def interrupted_once() -> None:
 class Headless:
     """Follows a run to its end. The first Ctrl-C stops the step cleanly, a second one leaves at once."""
 
-    def __init__(self, run_dir: Path, as_json: bool) -> None:
+    def __init__(self, run_dir: Path, as_json: bool, after: int = 0) -> None:
+        """`after`: the last event that is known already, of which nothing is told."""
         self.run_dir = run_dir
         self.as_json = as_json
+        self._after = after
         self.state = RunState()
         self.interrupts = 0
         self._began = time.monotonic()
@@ -168,7 +174,7 @@ class Headless:
         self.state.apply(event)
         if self.as_json:
             say_json(raw, indent=None, flush=True)
-        else:
+        elif event.seq > self._after:
             self._tell(event.kind, event.data)
         ended = event.kind == "run.ended" and self._live
         return _CODES[event.data["status"]] if ended else None
@@ -203,8 +209,20 @@ class Headless:
                 )
             case "trial.closed":
                 self._say(_closing(self.state.trials[data["number"]]))
+            case "search.ended":
+                self._say(f"the search is over ({data['reason']}): winner {data['winner']}; it is compared with baselines")
+            case "baseline.recorded":
+                self._say(
+                    f"{data['name']}: {_gain(data['baseline']['gain']['objective'])} over the base; {baselines.told(data['baseline'])}"
+                )
+            case "baseline.missing":
+                self._say(f"no {data['name']}: {data['reason']}")
             case "run.ended":
                 self._say(f"run ended: {data['status']} ({data['reason']}); winner {data['winner'] or 'none'}")
+                if (found := winner_gain(self.state)) and data["winner"]:
+                    self._say(f"{data['winner']}: {_gain(found[1])} over the base on the {found[0]} rows")
+                if words := baselines.standing(self.state):
+                    self._say(words)
 
     def _metric(self, metric: dict[str, Any]) -> None:
         if metric.get("phase") == "evaluate":
@@ -222,10 +240,14 @@ def _describe(action: dict[str, Any]) -> str:
     return f"{action['type']}({inputs})"
 
 
+def _gain(gain: Mapping[str, Any]) -> str:
+    low, high = gain["interval"]
+    return f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def _closing(trial: Trial) -> str:
     if trial.status == "done" and trial.gain:
-        low, high = trial.gain["interval"]
-        told = f"objective {trial.objective:.3f}, {trial.gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}] over the base"
+        told = f"objective {trial.objective:.3f}, {_gain(trial.gain)} over the base"
     else:
         told = (trial.error or {}).get("message", "")
     cached = ", from the store" if trial.cached else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.output import complain, say, say_json
-from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.objects import ModelObject, object_from_json
 from lamdatui.domain.state import RunState
 from lamdatui.store.artifacts import REFERENCE, Store
 from lamdatui.store.journal import read_state
@@ -91,7 +91,8 @@ def _needed(state: RunState) -> Iterator[str]:
     for trial in state.trials.values():
         if trial.action:
             yield trial.action["digest"]
-    for item in state.pool.items.values():
+    made = [object_from_json(one["object"]) for one in state.baselines.values() if "object" in one]
+    for item in [*state.pool.items.values(), *made]:
         names = (item.weights, *item.adapters) if isinstance(item, ModelObject) else (item.path,)
         # Profiles may name a folder of the store by its path.
         for name in names:

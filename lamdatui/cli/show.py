@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lamdatui.base.output import say, say_json
+from lamdatui.domain.baselines import NAMES, board, missing, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.store.journal import read_run, read_state
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
@@ -54,6 +57,9 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "winner": _model(state, state.winner),
         "beats_base": state.beats_base,
         "gain": state.gain,
+        "sealed_looks": len(state.sealed_looks),
+        "baselines": {name: state.baselines.get(name) for name in NAMES},
+        "baselines_missing": missing(state),
         "trials": [_trial(state.trials[number]) for number in sorted(state.trials)],
         "models": [_model(state, model.id) for model in state.pool.models],
         "constraints": list(state.constraints.values()),
@@ -80,7 +86,7 @@ def print_run(run: str, runs_dir: Path, *, planner: bool, as_json: bool) -> None
         say(planner_report(run_dir))
         return
     found = show(run_dir, rundir.is_alive(run_dir))
-    say_json(found) if as_json else say(table(found))
+    say_json(found) if as_json else say(table(found, read_state(run_dir / "run.db")))
 
 
 def show(run_dir: Path, alive: bool) -> dict[str, Any]:
@@ -113,7 +119,23 @@ def _status(state: RunState, alive: bool) -> str:
     return "interrupted" if state.status == "running" and not alive else state.status
 
 
-def table(found: dict[str, Any]) -> str:
+def comparison(state: RunState) -> list[str]:
+    """The winner beside the baselines, a line each; empty where the sealed split was not opened."""
+    rows = board(state)
+    if not rows:
+        return []
+
+    def gain(value: Mapping[str, Any] | None) -> str:
+        return f"{value['mean']:+.3f} [{value['interval'][0]:+.3f}, {value['interval'][1]:+.3f}]" if value else ""
+
+    lines = ["sealed rows, gain of the objective over the base; the winner's over each:"]
+    lines += [
+        f"  {row.name:16} {gain(row.gain) or '-':24} {gain(row.behind):24} {row.missing or row.what}".rstrip() for row in rows
+    ]
+    return [*lines, *filter(None, [standing(state)])]
+
+
+def table(found: dict[str, Any], state: RunState | None = None) -> str:
     """The same for people: a few lines and a row a trial."""
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
     if found["paused"]:
@@ -134,6 +156,7 @@ def table(found: dict[str, Any]) -> str:
         parts = {"objective": report["objective"], **report["tasks"]}
         told = "  ".join(f"{k} {v['mean']:+.3f} [{v['interval'][0]:+.3f}, {v['interval'][1]:+.3f}]" for k, v in parts.items())
         lines.append(f"gain of the winner over the base, {split}: {told}")
+    lines += comparison(state) if state else []
     for trial in found["trials"]:
         action = trial["action"]
         what = f"{action['type']} " + " ".join("+".join(ids) for ids in action["inputs"].values() if ids) if action else "-"

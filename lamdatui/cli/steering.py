@@ -1,4 +1,4 @@
-"""Commands for a run whose engine is at work: stop, suspend, resume, cancel."""
+"""Commands for a run: stop, suspend, resume, cancel what is at work; baselines for one that has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lamdatui.cli.options import DEFAULT_RUNS, Run, RunsDir
+from lamdatui.cli.options import DEFAULT_RUNS, AsJson, Run, RunsDir, Trust
 
 
 def stop(
@@ -46,4 +46,11 @@ def cancel(
     order(run, runs_dir, f"cancelling trial {trial}", "cancel", number=trial)
 
 
-COMMANDS = (stop, suspend, resume, cancel)
+def baselines(run: Run, as_json: AsJson = False, trust: Trust = False, runs_dir: RunsDir = DEFAULT_RUNS) -> None:
+    """What the winner of a run that has ended is compared with: makes what is missing, however long it takes, and prints all."""
+    from lamdatui.cli.comparison import compare
+
+    raise typer.Exit(compare(run, runs_dir, as_json=as_json, trust=trust))
+
+
+COMMANDS = (stop, suspend, resume, cancel, baselines)

@@ -18,7 +18,7 @@ GRACE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`used` and `reserved` (for the final evaluation) of `limit` (None: there is none), in `unit`."""
+    """`used` and `reserved` (for the final evaluation and the baselines) of `limit` (None: there is none), in `unit`."""
 
     name: str
     used: float
@@ -52,6 +52,7 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
     needed = reserve(state)
     budget: dict[str, Any] = state.profile.get("budget") or {}
+    share = 0.0 if state.has_ended or state.searched else float(budget.get("baselines") or 0.0)
 
     def limit(name: str, scale: float) -> float | None:
         return budget[name] * scale if budget.get(name) else None
@@ -59,7 +60,8 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     on_gpu = str(state.device.get("device", "")).startswith("cuda")
     return (
         Ledger("trials", state.counted, 0, state.max_trials, "trials"),
-        Ledger("wall", worked(state, now), needed, state.wall_seconds, "s"),
+        # The search leaves the baselines their share of its own time.
+        Ledger("wall", worked(state, now), needed + (state.wall_seconds or 0.0) * share / (1 + share), state.wall_seconds, "s"),
         Ledger("GPU time" if on_gpu else "step time", step_seconds(state), needed, limit("step_minutes", 60), "s"),
         Ledger("planner tokens", state.planner_tokens, 0, limit("planner_tokens", 1), "tokens"),
         Ledger("disk", written(state), 0, limit("disk_gib", 2**30), "bytes"),
@@ -116,6 +118,11 @@ def evaluation_seconds(state: RunState) -> float:
     """Mean seconds that scoring one model on the search split has taken in this run; 0 before there is one."""
     seen = [seconds for _, seconds in _evaluated(state)]
     return sum(seen) / len(seen) if seen else 0.0
+
+
+def sealed_seconds(state: RunState) -> float:
+    """The same for the sealed split."""
+    return evaluation_seconds(state) * _rows_ratio(state)
 
 
 def _evaluated(state: RunState) -> list[tuple[str | None, float]]:

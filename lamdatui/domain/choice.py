@@ -9,7 +9,7 @@ from typing import Any
 
 from lamdatui.domain.actions import Action, Estimate, Inputs, Value
 from lamdatui.domain.objects import ObjectPool
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 
 
 @dataclass(frozen=True)

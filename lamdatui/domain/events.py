@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from lamdatui.domain.records import (
     ActionRecord,
+    BaselineRecord,
     DecisionRecord,
     Declaration,
     Failure,
@@ -78,6 +79,20 @@ class RunEnded(TypedDict):
     winner: str | None
     beats_base: bool | None
     gain: Json | None
+
+
+class SearchEnded(RunEnded):
+    pass
+
+
+class BaselineRecorded(TypedDict):
+    name: str
+    baseline: BaselineRecord
+
+
+class BaselineMissing(TypedDict):
+    name: str
+    reason: str
 
 
 class ModeChanged(By):
@@ -214,6 +229,12 @@ EVENTS: dict[str, type[Any]] = {
     "run.paused": RunPaused,
     "run.unpaused": By,
     "run.stopping": RunStopping,
+    # The winner is known, and is compared with baselines before the run ends.
+    "search.ended": SearchEnded,
+    "baseline.recorded": BaselineRecorded,
+    "baseline.missing": BaselineMissing,
+    # Somebody wants the baselines of a run that has ended.
+    "baselines.asked": By,
     "run.ended": RunEnded,
     "mode.changed": ModeChanged,
     "policy.changed": PolicyChanged,

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 
 def parents(state: RunState, object_id: str) -> list[str]:

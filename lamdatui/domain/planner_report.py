@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 from lamdatui.base.jsonio import finite
 from lamdatui.domain import scores
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial, details_of
+from lamdatui.domain.state import RunState, details_of
+from lamdatui.domain.trials import Trial
 
 Json = dict[str, Any]
 Outcome = Literal["won", "lost", "even", "agreed", "failed", "unscored", "edited", "undone", "open", "no rival"]

@@ -202,3 +202,33 @@ class Offered(TypedDict):
 
     offered: int
     refused: NotRequired[dict[str, int]]
+
+
+class GainReport(TypedDict):
+    """A gain in the objective and in each task."""
+
+    objective: Gain
+    tasks: dict[str, Gain]
+
+
+class BaselineRecord(TypedDict):
+    """What a winner is compared with; gains are of the sealed rows."""
+
+    model: str
+    digest: str
+    what: str
+    """How it came to be, in words."""
+    scores: Scores
+    gain: GainReport
+    winner_gain: NotRequired[Gain]
+    """The winner's over it."""
+    tried: NotRequired[int]
+    of: NotRequired[int]
+    """Settings that were tried, of how many."""
+    length: NotRequired[float]
+    """For what share of the search's training time it was trained."""
+    examples: NotRequired[dict[str, str]]
+    """Task → the dataset whose rows stand in the prompt."""
+    actions: NotRequired[list[ActionRecord]]
+    object: NotRequired[Json]
+    """A model that is not in the run's pool, and the actions that made it."""

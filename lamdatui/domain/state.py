@@ -8,22 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.domain.objects import ObjectPool, object_from_json
 from lamdatui.domain.schemes import SCHEME
+from lamdatui.domain.trials import StepRecord, Trial
 
 if TYPE_CHECKING:
     from lamdatui.domain import events
     from lamdatui.domain.events import Event
     from lamdatui.domain.records import (
-        ActionRecord,
-        DecisionRecord,
+        BaselineRecord,
         Declaration,
-        Failure,
-        Gain,
         ProblemRecord,
         ProposalRecord,
         Queued,
         Scores,
-        Seconds,
-        Shadow,
         TaskFile,
         Told,
         ToldOf,
@@ -31,57 +27,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
-"""Statuses of a trial that is not over: the engine goes on with it after a restart."""
 PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched"))
 """Of a state: what is not in the JSON of the run itself."""
-
-
-@dataclass(slots=True)
-class Trial:
-    """One turn of the loop. The field names are the contract of `lamdatui show --json`."""
-
-    number: int
-    status: str = "proposing"
-    action: ActionRecord | None = None
-    proposed_by: str = ""
-    reason: str = ""
-    decision: DecisionRecord | None = None
-    model: str | None = None
-    dataset: str | None = None
-    scores: Scores = field(default_factory=dict)
-    objective: float | None = None
-    gain: Gain | None = None
-    cached: bool = False
-    seconds: Seconds = field(default_factory=dict)
-    error: Failure | None = None
-    proposal: ProposalRecord | None = None
-    step: str | None = None
-    shadows: list[Shadow] = field(default_factory=list)
-    stamps: dict[str, float] = field(default_factory=dict)
-    """Monotonic seconds at which it was opened, proposed and decided."""
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the loop still has work to do on it."""
-        return self.status in OPEN_STATUSES
-
-
-@dataclass(slots=True)
-class StepRecord:
-    """One attempt at one step; `key` is its directory below `steps/`."""
-
-    key: str
-    purpose: str
-    trial: int | None
-    digest: str | None
-    status: str = "intended"
-    pid: int | None = None
-    start_time: float | None = None
-    boot_id: str = ""
-    cached: bool = False
-    seconds: Seconds = field(default_factory=dict)
-    error: Failure | None = None
 
 
 @dataclass(slots=True)
@@ -113,6 +60,16 @@ class RunState:
     winner: str | None = None
     beats_base: bool | None = None
     gain: Json | None = None
+    sealed_looks: list[str] = field(default_factory=list)
+    """Models whose sealed scores somebody has seen as the winner's, the oldest first."""
+    searched: Json | None = None
+    """Once the search is over: how it ended (`status`, `reason`), and the `seconds` of work until then. What follows are baselines."""
+    finishing: str = ""
+    """While a run that had ended goes on for its baselines alone, however long they take: why it had ended."""
+    baselines: dict[str, BaselineRecord] = field(default_factory=dict)
+    """What the winner is compared with, by name: see `lamdatui.domain.baselines`."""
+    baselines_missing: dict[str, str] = field(default_factory=dict)
+    """Name → why there is none."""
     memory: str = ""
     memory_by: str = ""
     best: int | None = None
@@ -258,6 +215,11 @@ def _engine_stopped(state: RunState, data: events.Reason, event: Event) -> None:
 
 
 def _run_resumed(state: RunState, data: events.MaxTrials, _: Event) -> None:
+    if state.status == "interrupted" and (state.searched or state.finishing) and data["max_trials"] <= state.max_trials:
+        # The search is over: it goes on with its baselines.
+        state.status, state.reason = "running", ""
+        state.paused, state.paused_by, state.paused_reason = False, "", ""
+        return
     state.max_trials = data["max_trials"]
     if state.status == "done":
         # A person asked a finished search to go on: it has its time budget anew.
@@ -265,15 +227,47 @@ def _run_resumed(state: RunState, data: events.MaxTrials, _: Event) -> None:
     state.reason = ""
     state.status, state.stopping = "running", ""
     state.paused, state.paused_by, state.paused_reason = False, "", ""
-    state.winner = state.beats_base = state.gain = None
+    state.winner = state.beats_base = state.gain = state.searched = None
+    state.finishing, state.baselines, state.baselines_missing = "", {}, {}
+
+
+def _baselines_asked(state: RunState, data: events.By, _: Event) -> None:
+    state.finishing = state.reason or state.finishing or "the search was over"
+    state.status, state.stopping, state.reason, state.searched = "running", "", "", None
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
+    state.baselines_missing = {}
+
+
+def _baseline_recorded(state: RunState, data: events.BaselineRecorded, _: Event) -> None:
+    state.baselines = {**state.baselines, data["name"]: data["baseline"]}
+    state.baselines_missing = {name: why for name, why in state.baselines_missing.items() if name != data["name"]}
+
+
+def _baseline_missing(state: RunState, data: events.BaselineMissing, _: Event) -> None:
+    state.baselines_missing = {**state.baselines_missing, data["name"]: data["reason"]}
+
+
+def _found(state: RunState, data: events.RunEnded) -> None:
+    """The winner, and what was measured of it."""
+    state.winner, state.gain = data["winner"], data["gain"]
+    is_sealed = bool((data["gain"] or {}).get("sealed"))
+    if is_sealed and data["winner"] and data["winner"] not in state.sealed_looks:
+        state.sealed_looks = [*state.sealed_looks, data["winner"]]
+    # Older engines said it of the search split, too, where the sealed one was not opened.
+    state.beats_base = data["beats_base"] if is_sealed else None
+
+
+def _search_ended(state: RunState, data: events.SearchEnded, event: Event) -> None:
+    _found(state, data)
+    since = state.engine_since
+    now = max(0.0, _metered(state, event) - since) if since is not None else 0.0
+    state.searched = {"status": data["status"], "reason": data["reason"], "seconds": state.used_seconds + now}
 
 
 def _run_ended(state: RunState, data: events.RunEnded, event: Event) -> None:
     _stop_meter(state, event)
-    state.status, state.reason = data["status"], data["reason"]
-    state.winner, state.gain = data["winner"], data["gain"]
-    # Older engines said it of the search split, too, where the sealed one was not opened.
-    state.beats_base = data["beats_base"] if (data["gain"] or {}).get("sealed") else None
+    state.status, state.reason, state.finishing = data["status"], data["reason"], ""
+    _found(state, data)
     state.phase, state.phase_detail = "ended", ""
 
 
@@ -450,6 +444,10 @@ _HANDLERS = {
     "engine.started": _engine_started,
     "engine.stopped": _engine_stopped,
     "run.resumed": _run_resumed,
+    "search.ended": _search_ended,
+    "baseline.recorded": _baseline_recorded,
+    "baseline.missing": _baseline_missing,
+    "baselines.asked": _baselines_asked,
     "run.ended": _run_ended,
     "run.paused": _paused,
     "run.unpaused": _unpaused,

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.base.jsonio import finite
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 LEVEL = 0.03
 """Not 0.05: percentile bootstrap intervals of some fifty rows are a little narrow (`python -m bench.nulls`)."""
@@ -80,23 +81,24 @@ def winner_gain(state: RunState) -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
-def beats_base(gain: Mapping[str, Any] | None) -> bool | None:
-    """Whether the winner's gain on the sealed split is above zero; None where that split was not opened."""
+def beats_base(gain: Mapping[str, Any] | None, looks: int = 1) -> bool | None:
+    """Whether the winner's gain on the sealed split is above zero, which was opened for so many winners; None where it was not."""
     report = (gain or {}).get("sealed")
-    try:
-        return bool(report["objective"]["interval"][0] > 0) if report else None
-    except (KeyError, TypeError, IndexError):
+    if not isinstance(report, Mapping) or (found := corrected(report.get("objective"), max(1, looks))) is None:
         return None
+    return found[0] > 0
 
 
 def verdict(state: RunState) -> str:
     """What a finished or stopped run says of its winner, in words."""
-    match winner_gain(state), beats_base(state.gain):
+    seen = len(state.sealed_looks)
+    again = f" (look {seen} at it)" if seen > 1 else ""
+    match winner_gain(state), beats_base(state.gain, seen):
         case None, _:
             return ""
         case _, True:
-            return "it beats the base on the sealed split"
+            return f"it beats the base on the sealed split{again}"
         case _, False:
-            return "the sealed split does not tell it from the base"
+            return f"the sealed split does not tell it from the base{again}"
     count = looks(state)
     return f"the sealed split was not opened; on the rows that picked it from {count} model{'s' if count != 1 else ''}:"

@@ -153,7 +153,9 @@ class Engine:
             started["types"] = types
         device = {"device": machine.device, "dtype": machine.dtype, "generator": machine.generator}
         facts.append(("engine.started", {**started, "device": device}))
-        if state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
+        if self.options.baselines:
+            facts.append(("baselines.asked", {"by": "command line"}))
+        elif state.last_seq and (state.status != "running" or state.paused or state.stopping or trials != state.max_trials):
             facts.append(("run.resumed", {"max_trials": trials}))
         if state.last_seq and self.options.mode and self.options.mode != state.mode:
             facts.append(("mode.changed", {"mode": self.options.mode, "by": "command line"}))
@@ -343,6 +345,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=MODES)
     parser.add_argument("--max-trials", type=int)
     parser.add_argument("--policy")
+    parser.add_argument("--baselines", action="store_true", help="go on with the baselines of a run that has ended")
     parser.add_argument("--fake-gpu", type=Path, help="a recording for the hardware frames")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()

@@ -7,7 +7,9 @@ import math
 import time
 from typing import Protocol
 
+from lamdatui.domain import baselines
 from lamdatui.domain.budget import grace_seconds, seconds_left
+from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.state import RunState
 from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
@@ -61,10 +63,10 @@ class Attempts:
         """Whether a step waits for the run to go on."""
         self._cancelled_by = ""
 
-    async def outcome(self, name: str, request: StepRequest) -> StepOutcome:
-        """Have a step done; its last outcome."""
+    async def outcome(self, name: str, request: StepRequest, pool: ObjectPool | None = None) -> StepOutcome:
+        """Have a step done, on objects of the run's pool if it names no other; its last outcome."""
         run, runner = self._run, self._run.runner
-        layouts = Layouts(run.machine, run.workspace.types, run.state.pool)
+        layouts = Layouts(run.machine, run.workspace.types, pool or run.state.pool)
         again = layouts.lay_out(request, runner.ran_out(name, LAID_OUT))
         request["small"] = runner.ran_out(name) > 0
         patience = Patience(lambda: newest_step(run.store.root, request["digest"]))
@@ -103,11 +105,16 @@ class Attempts:
         self._run.woken.set()
 
     def _until(self, request: StepRequest) -> float:
-        """When a step has to end that begins now: the run's minutes bound its trials, not what their results need."""
-        if request["purpose"] != "trial":
-            return math.inf
+        """When a step has to end that begins now: the run's minutes bound its trials and its baselines, not what results need."""
         state = self._run.state
-        return time.monotonic() + seconds_left(state, self._run.now()) + grace_seconds(state)
+        match request["purpose"]:
+            case "trial":
+                left = seconds_left(state, self._run.now())
+            case baselines.PURPOSE:
+                left = baselines.seconds_left(state, self._run.now())
+            case _:
+                return math.inf
+        return time.monotonic() + left + grace_seconds(state)
 
     async def _resumed(self, request: StepRequest) -> None:
         """Wait until the run goes on whose step was suspended."""

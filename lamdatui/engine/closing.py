@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import beats_base
 from lamdatui.engine.integrity import Lost
 from lamdatui.engine.scoring import Scoring
@@ -61,7 +62,7 @@ async def ending(end: SearchEnded, state: RunState, base: ModelObject, scoring: 
         try:
             model = state.pool.model(winner)
             ended["gain"] = await _report(model, base, scoring, upkeep, sealed=end.status == "done")
-            ended["beats_base"] = beats_base(ended["gain"])
+            ended["beats_base"] = beats_base(ended["gain"], len({*state.sealed_looks, winner}))
         except Lost:
             ended["winner"] = None
             continue

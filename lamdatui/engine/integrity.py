@@ -11,7 +11,8 @@ from typing import Any
 from lamdatui.base.fingerprint import Changed
 from lamdatui.domain.objects import ModelObject, PoolObject, object_to_json, stored
 from lamdatui.domain.schemes import GENERATORS, SCHEMES
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.inputs.workspace import Workspace
 from lamdatui.store.artifacts import Store

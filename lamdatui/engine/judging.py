@@ -12,8 +12,9 @@ from lamdatui.domain.actions import Action, BoundType, Estimate, Inputs, Records
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.records import ToldOf
 from lamdatui.domain.schemes import GENERATORS, SCHEME
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
 from lamdatui.domain.training import in_steps
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.machine import Machine
 
 UNSURE = 3.0

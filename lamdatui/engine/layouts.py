@@ -60,5 +60,6 @@ class Layouts:
         """What a request asks for, as forecasts see it; None for an evaluation."""
         if (action := request["action"]) is None:
             return None
-        bound = self.types[action["type"]]
+        if (bound := self.types.get(action["type"])) is None:
+            return None  # what a baseline needs and the search does not offer
         return bound, self.machine.call(bound, action["inputs"], action["params"], self.pool)

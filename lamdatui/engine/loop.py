@@ -13,13 +13,16 @@ from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
+from lamdatui.domain.baselines import share
 from lamdatui.domain.budget import ledgers, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
-from lamdatui.domain.objects import ModelObject, object_to_json
-from lamdatui.domain.records import ActionRecord, Queued
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.objects import ModelObject, ObjectPool, object_to_json
+from lamdatui.domain.records import Queued
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.attempts import Attempts
+from lamdatui.engine.baselines import Baselines
 from lamdatui.engine.candidates import TOO_LONG, enumerate_all, opening
 from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
@@ -73,6 +76,7 @@ class Loop:
         self.woken = asyncio.Event()
         self.upkeep = Upkeep(self)
         self.attempts = Attempts(self)
+        self.baselines = Baselines(self)
         self._chosen: tuple[int, View, Proposal] | None = None
 
     @property
@@ -105,29 +109,38 @@ class Loop:
         """Search until a budget or a person ends it, then report the winner on the sealed split. May be called again after `resume`."""
         while True:
             try:
-                await self._bases()
-                while True:
+                if self.state.searched is None:
+                    await self._bases()
+                while self.state.searched is None:
                     await self._may_go_on()
                     trial = self.state.open_trial or self._open()
                     await self._turn(trial)
             except SearchEnded as end:
-                if await self._finish(end):
-                    return
+                if not await self._finish(end):
+                    continue
+            if self.state.searched is None or await self._compared(self.state.searched):
+                return
 
     def resume(self, trials: int) -> None:
         """Let an ended run have that many trials more: the search goes on when `run` is called."""
         self.runner.stop_requested = False
         self.record(("run.resumed", {"max_trials": self.state.counted + trials}))
 
-    async def _may_go_on(self) -> None:
-        if self.state.open_trial is None:
-            await self.upkeep.have_room()
+    async def unpaused(self) -> None:
+        """Wait while the run is paused. Raises SearchEnded when it is to stop."""
         while self.state.paused and not self.state.stopping:
             self.phase("paused", self.state.paused_reason)
             self.woken.clear()
             await self.woken.wait()
         if self.state.stopping:
             raise SearchEnded("stopped", "stopped by a person")
+
+    async def _may_go_on(self) -> None:
+        if self.state.open_trial is None:
+            await self.upkeep.have_room()
+        await self.unpaused()
+        if self.state.finishing:
+            raise SearchEnded("done", self.state.finishing)
         if self.state.open_trial is not None:
             return
         await self.upkeep.keep_within()
@@ -152,12 +165,12 @@ class Loop:
         for model in self.workspace.models.values():
             await self.upkeep.evaluate(model, "search", f"base-{model.id}")
 
-    async def step(self, name: str, request: StepRequest) -> StepOutcome:
-        """Have a step done on the next free device; its outcome."""
+    async def step(self, name: str, request: StepRequest, pool: ObjectPool | None = None) -> StepOutcome:
+        """Have a step done on the next free device; its outcome. `pool`: of what it works with, where that is not the run's."""
         async with self.slots.hold() as device:
             self.forecasts.warm()
             request["device"] = device
-            return await self.attempts.outcome(name, request)
+            return await self.attempts.outcome(name, request, pool)
 
     # --- one trial -----------------------------------------------------------------------------------------------
 
@@ -329,7 +342,8 @@ class Loop:
         cached, seconds = True, {"execute": 0.0, "evaluate": 0.0}
         if trial.status == "running" or not await self.upkeep.has_result(action_from_json(trial.action)):
             self.phase("running", f"trial {number}: {trial.action['type']}")
-            await self._make_room(trial.action, bound)
+            call = self.machine.call(bound, trial.action["inputs"], trial.action["params"], self.state.pool)
+            await self.make_room(self.machine.estimate(bound, call).memory_bytes)
             try:
                 await self.upkeep.restore(inputs_of(trial))
             except Lost as reason:
@@ -390,10 +404,8 @@ class Loop:
         if error["class"] == "disk":
             await self.upkeep.out_of_room(f"trial {number}: {error['message']}")
 
-    async def _make_room(self, action: ActionRecord, bound: BoundType) -> None:
-        """Let the planner give memory back where the step would not fit beside it."""
-        call = self.machine.call(bound, action["inputs"], action["params"], self.state.pool)
-        needed = self.machine.estimate(bound, call).memory_bytes
+    async def make_room(self, needed: int | None) -> None:
+        """Let the planner give memory back where a step that needs so many bytes would not fit beside it."""
         try:
             await self.selection.policy.make_room(needed, self.machine.memory_bytes, self.machine.device)
         except LamdatuiError as error:
@@ -432,7 +444,7 @@ class Loop:
     # --- the end -------------------------------------------------------------------------------------------------
 
     async def _finish(self, end: SearchEnded) -> bool:
-        """Choose and report the winner; False when more trials were asked for meanwhile: then the run has not ended."""
+        """Choose and report the winner; False when more trials were asked for meanwhile: then the search has not ended."""
         open_trial = self.state.open_trial
         if open_trial is not None and open_trial.status != "running":
             self._close(open_trial.number, Closing("stopped"))
@@ -440,5 +452,21 @@ class Loop:
         more = end.trials is not None and end.trials < self.state.max_trials
         if more and ended["status"] == "done" and not self.state.stopping:
             return False
-        self.record(("run.ended", ended))
+        compares = ended["status"] == "done" and ended["winner"] and (self.state.finishing or share(self.state))
+        self.record(("search.ended" if compares else "run.ended", ended))
+        return True
+
+    async def _compared(self, searched: Mapping[str, Any]) -> bool:
+        """Make the baselines, and end the run; False when more trials were asked for meanwhile."""
+        trials = self.state.max_trials
+
+        def more() -> bool:
+            return self.state.max_trials > trials and not self.state.stopping
+
+        await self.baselines.make(lambda: not more())
+        if more():
+            self.record(("run.resumed", {"max_trials": self.state.max_trials}))
+            return False
+        found = {name: getattr(self.state, name) for name in ("winner", "beats_base", "gain")}
+        self.record(("run.ended", {"status": searched["status"], "reason": searched["reason"], **found}))
         return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from lamdatui.domain.actions import ActionType
 from lamdatui.domain.objects import ModelObject, ObjectPool, object_to_json
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.records import ActionRecord
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.scoring import Scoring
 from lamdatui.inputs.workspace import Workspace
@@ -23,10 +26,13 @@ class Requests:
     def trial(self, trial: Trial, state: RunState) -> StepRequest:
         """Do a trial's action, and score the model that it makes on the search split."""
         assert trial.action is not None
-        action, pool = trial.action, state.pool
-        kind = self._workspace.types[action["type"]].type
-        request = self._blank(str(trial.number), "trial", action["digest"])
-        request["trial"], request["action"] = trial.number, action
+        kind = self._workspace.types[trial.action["type"]].type
+        return {**self.action(str(trial.number), "trial", kind, trial.action, state.pool), "trial": trial.number}
+
+    def action(self, name: str, purpose: str, kind: ActionType, action: ActionRecord, pool: ObjectPool) -> StepRequest:
+        """Do an action on objects of a pool, and score the model that it makes on the search split."""
+        request = self._blank(name, purpose, action["digest"])
+        request["action"] = action
         for slot in kind.slots:
             ids = action["inputs"].get(slot.name, [])
             if slot.takes_models:
@@ -37,10 +43,13 @@ class Requests:
             request["evaluations"] = self._scoring.requests(action["digest"], "search")
         return request
 
-    def evaluation(self, name: str, model: ModelObject, split: str, pool: ObjectPool) -> StepRequest:
-        """Score a model of the pool on a split."""
-        request = self._blank(name, split, model.digest)
-        request["subject"], request["evaluations"] = reference(model, pool), self._scoring.requests(model.digest, split)
+    def evaluation(
+        self, name: str, model: ModelObject, split: str, pool: ObjectPool, scoring: Scoring | None = None, purpose: str = ""
+    ) -> StepRequest:
+        """Score a model on a split."""
+        request = self._blank(name, purpose or split, model.digest)
+        asked = (scoring or self._scoring).requests(model.digest, split)
+        request["subject"], request["evaluations"] = reference(model, pool), asked
         return request
 
     def remake(self, name: str, trial: Trial, state: RunState) -> StepRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
@@ -62,15 +63,23 @@ class Scoring:
     def facts(self, model: ModelObject, split: str) -> list[tuple[str, dict[str, Any]]]:
         """`evaluation.recorded` facts of a model. Raises LookupError when an evaluation is missing."""
         found = []
-        for task in self.tasks.values():
-            key = self._key(task, model.digest, split)
-            value = self._sound(task, key, split)
-            if value is None:
-                raise LookupError(f"no evaluation of {model.id} on {task.name} ({split})")
-            score = summary([row["score"] for row in value["rows"]]) | counted(value["rows"])
-            data = {"model": model.id, "task": task.name, "split": split, "key": key, "score": score}
+        for task, score in self.scores(model.digest, split).items():
+            key = self._key(self.tasks[task], model.digest, split)
+            data = {"model": model.id, "task": task, "split": split, "key": key, "score": score}
             found.append(("evaluation.recorded", data))
         return found
+
+    def scores(self, digest: str, split: str) -> dict[str, dict[str, Any]]:
+        """Task → score of a model on a split. Raises LookupError when an evaluation is missing."""
+        return {
+            task: summary([row["score"] for row in rows]) | counted(rows)
+            for task, rows in ((task, self._rows(digest, task, split)) for task in self.tasks)
+        }
+
+    def with_examples(self, examples: Mapping[str, tuple[dict[str, Any], ...]]) -> Scoring:
+        """The same where tasks are asked after examples (task → messages)."""
+        tasks = {name: task.with_examples(examples.get(name, ())) for name, task in self.tasks.items()}
+        return Scoring(tasks, self.weights, self.store, self.dtype, self.scheme, self.generator)
 
     def objective(self, state: RunState, model_id: str, split: str = "search") -> float | None:
         """Of a model; None when a task has no score."""
@@ -80,21 +89,26 @@ class Scoring:
         """On the search split, of each model that has all its scores."""
         return objectives(state, self.weights)
 
-    def _rows(self, digest: str, task: str, split: str) -> dict[str, float]:
+    def _rows(self, digest: str, task: str, split: str) -> list[dict[str, Any]]:
         asked = self.tasks[task]
         value = self._sound(asked, self._key(asked, digest, split), split)
         if value is None:
-            raise LookupError(f"no evaluation on {task} ({split})")
-        return {row["id"]: row["score"] for row in value["rows"]}
+            raise LookupError(f"no evaluation of {digest[:12]} on {task} ({split})")
+        return value["rows"]
 
-    def gain(self, digest: str, base: str, split: str, weights: dict[str, float] | None = None) -> dict[str, Any]:
-        """Paired difference to the base over the same rows: mean and 95% interval. Raises LookupError."""
-        weights = weights or self.weights
-        ours = {task: self._rows(digest, task, split) for task in weights}
-        theirs = {task: self._rows(base, task, split) for task in weights}
+    def _points(self, digest: str, task: str, split: str) -> dict[str, float]:
+        return {row["id"]: row["score"] for row in self._rows(digest, task, split)}
+
+    def gain(
+        self, digest: str, base: str, split: str, weights: dict[str, float] | None = None, of_base: Scoring | None = None
+    ) -> dict[str, Any]:
+        """Paired difference to the base over the same rows: mean and 95% interval; `of_base` has the base's scores. Raises LookupError."""
+        weights, other = weights or self.weights, of_base or self
+        ours = {task: self._points(digest, task, split) for task in weights}
+        theirs = {task: other._points(base, task, split) for task in weights}
         return paired_gain(ours, theirs, weights)
 
-    def report(self, digest: str, base: str, split: str) -> dict[str, Any]:
+    def report(self, digest: str, base: str, split: str, of_base: Scoring | None = None) -> dict[str, Any]:
         """The gain in the objective and in each task."""
-        tasks = {task: self.gain(digest, base, split, {task: 1.0}) for task in self.weights}
-        return {"objective": self.gain(digest, base, split), "tasks": tasks}
+        tasks = {task: self.gain(digest, base, split, {task: 1.0}, of_base) for task in self.weights}
+        return {"objective": self.gain(digest, base, split, None, of_base), "tasks": tasks}

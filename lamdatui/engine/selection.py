@@ -9,7 +9,7 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.choice import Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.policy import CHEAP
 
 FALLBACKS = ("surrogate", "random")

@@ -17,7 +17,7 @@ import psutil
 
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import Damaged
-from lamdatui.domain.state import StepRecord
+from lamdatui.domain.trials import StepRecord
 from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
 from lamdatui.inputs.profile import StepsSpec

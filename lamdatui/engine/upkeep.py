@@ -11,7 +11,8 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import Action
 from lamdatui.domain.budget import droppable, written
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.engine.integrity import SPARE_BYTES, Fact, Lost, check_promises, damaged, free_bytes, inputs_of, maker, promised
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring

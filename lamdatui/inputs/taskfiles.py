@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -50,6 +50,8 @@ class Task:
     path: Path
     digest: str = ""
     asking: Asking = Asking()
+    examples: tuple[dict[str, Any], ...] = ()
+    """Messages that stand before each question (`lamdatui.inputs.fewshot`)."""
 
     def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME, generator: str = GENERATORS[0]) -> str:
         """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
@@ -68,7 +70,13 @@ class Task:
             body |= asdict(self.asking)
         if generator != GENERATORS[0]:
             body["generator"] = generator
+        if self.examples:
+            body["examples"] = self.examples
         return digest(numbered(body, scheme))
+
+    def with_examples(self, examples: tuple[dict[str, Any], ...]) -> Task:
+        """The same task, asked after examples."""
+        return replace(self, examples=examples)
 
     def rows_digest(self, split: str) -> str:
         """Digest of a split's rows: what a step that reads the file again has to find in it."""
@@ -113,6 +121,7 @@ class Task:
             "max_new_tokens": self.max_new_tokens,
             **asdict(self.asking if scheme >= ASKED else BEFORE),
             "older": scheme < ASKED,
+            **({"examples": list(self.examples)} if self.examples else {}),
         }
 
 

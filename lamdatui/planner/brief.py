@@ -11,7 +11,7 @@ from statistics import fmean
 from lamdatui.domain.actions import Value
 from lamdatui.domain.choice import Candidate, View, datasets_of, parents_of
 from lamdatui.domain.objects import DatasetObject
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner.answers import plain
 from lamdatui.planner.grammar import MEMORY_CHARS
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.base.jsonio import digest
 from lamdatui.domain.choice import Candidate, PlannerCall, PolicyError, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner import answers, brief, grammar
 from lamdatui.planner.choose import Chooser, Picked, Style, parameters_in, style_for
 from lamdatui.planner.client import Answer, PlannerClient, PlannerError, probe_grammar

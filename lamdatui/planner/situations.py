@@ -18,7 +18,7 @@ from lamdatui.base.jsonio import digest
 from lamdatui.domain.actions import Estimate, action_from_json
 from lamdatui.domain.choice import Candidate, PolicyError, View
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner import brief
 
 if TYPE_CHECKING:

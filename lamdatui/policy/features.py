@@ -16,7 +16,7 @@ import numpy as np
 
 from lamdatui.domain.actions import Value
 from lamdatui.domain.choice import Candidate, View, datasets_of, parents_of
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.policy.merges import FAIR
 
 LOG_RATIO = 8.0

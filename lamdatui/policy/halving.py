@@ -11,7 +11,7 @@ from typing import Any
 
 from lamdatui.base.jsonio import canonical
 from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner.session import draw
 from lamdatui.policy.features import scored
 from lamdatui.policy.merges import draw_type

@@ -17,7 +17,8 @@ from typing import Any
 
 from lamdatui.base.jsonio import digest
 from lamdatui.domain.choice import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
-from lamdatui.domain.state import Trial, details_of
+from lamdatui.domain.state import details_of
+from lamdatui.domain.trials import Trial
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
 from lamdatui.planner.session import PlannerSession

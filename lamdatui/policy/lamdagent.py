@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lamdatui.domain.choice import Candidate, Outcome, PlannerCall, Policy, PolicyError, Proposal, View
 from lamdatui.domain.decisions import by_person
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.planner import brief
 from lamdatui.planner.prompts import Load
 from lamdatui.planner.session import PlannerSession, draw, weighed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.jsonio import digest
 from lamdatui.domain.choice import Candidate, Policy, PolicyError, Proposal, View
-from lamdatui.domain.state import Trial
+from lamdatui.domain.trials import Trial
 from lamdatui.policy.features import Features, Parts, parts, parts_of
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import Any
 from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
 from lamdatui.inputs.datafiles import asked, read_task_rows
+from lamdatui.inputs.fewshot import after
 from lamdatui.step.encoding import Encoder
 from lamdatui.step.generate import Sampling
 from lamdatui.step.generators import Generator
@@ -17,8 +18,10 @@ from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
 
-def _question(row: dict[str, Any], thinking: bool | None) -> dict[str, Any]:
+def _question(row: dict[str, Any], thinking: bool | None, examples: list[dict[str, Any]]) -> dict[str, Any]:
     found = asked(row)
+    if examples:
+        found["prompt"] = after(examples, found["prompt"])
     if thinking is not None:
         found["chat_template_kwargs"] = {"enable_thinking": thinking, **found.get("chat_template_kwargs", {})}
     return found
@@ -33,7 +36,10 @@ def questions(request: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[
     if digest(rows) != request["rows_digest"]:
         raise Changed(f"the {request['split']} rows of the task {request['task']} have changed", where=request["path"])
     thinking = request.get("thinking")
-    return rows, [{"prompt": row["messages"]} if request.get("older") else _question(row, thinking) for row in rows]
+    examples = request.get("examples") or []
+    if request.get("older") and not examples:
+        return rows, [{"prompt": row["messages"]} for row in rows]
+    return rows, [_question(row, thinking, examples) for row in rows]
 
 
 def evaluate(

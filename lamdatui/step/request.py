@@ -115,11 +115,19 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
     """What trial `number` put into the pool: the model `m<number>` or the dataset `d<number>`."""
     action = state.trials[number].action
     assert action is not None
+    name = f"{'d' if kind.output == 'dataset' else 'm'}{number}"
+    return made(name, number, action, kind, manifest, state.pool)
+
+
+def made(
+    name: str, number: int, action: ActionRecord, kind: ActionType, manifest: Mapping[str, Any], pool: ObjectPool
+) -> PoolObject:
+    """The object that an action on objects of the pool has made; `number` is its trial's."""
     digest = action["digest"]
     size = sum(entry["size"] for entry in manifest["files"].values())
     if kind.output == "dataset":
         return DatasetObject(
-            id=f"d{number}",
+            id=name,
             digest=digest,
             format=manifest["format"],
             rows=manifest["rows"],
@@ -130,18 +138,18 @@ def result_object(state: RunState, number: int, kind: ActionType, manifest: Mapp
             bytes=size,
         )
     first = next(slot.name for slot in kind.slots if slot.takes_models and not slot.base_only)
-    parent = state.pool.model(action["inputs"][first][0])
-    made = produced(digest, manifest, reference(parent, state.pool))
+    parent = pool.model(action["inputs"][first][0])
+    place = produced(digest, manifest, reference(parent, pool))
     return ModelObject(
-        id=f"m{number}",
+        id=name,
         digest=digest,
         architecture=parent.architecture,
         layout=parent.layout,
-        weights=made["weights"],
-        adapters=tuple(made["adapters"]),
+        weights=place["weights"],
+        adapters=tuple(place["adapters"]),
         parameters=manifest.get("parameters", parent.parameters),
-        template=made.get("template", ""),
-        own=made.get("own", 0),
+        template=place.get("template", ""),
+        own=place.get("own", 0),
         chat=parent.chat,
         trial=number,
         tokenizer=manifest.get("tokenizer", parent.tokenizer),

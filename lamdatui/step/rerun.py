@@ -17,7 +17,8 @@ from lamdatui.base.jsonio import Damaged, read_json, read_record
 from lamdatui.base.paths import private
 from lamdatui.domain.actions import make_action
 from lamdatui.domain.schemes import GENERATORS
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.inputs import trust
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types

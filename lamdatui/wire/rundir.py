@@ -41,11 +41,13 @@ class StartOptions:
     max_trials: int | None = None
     policy: str | None = None
     fake_gpu: Path | None = None
+    baselines: bool = False
 
     def arguments(self) -> list[str]:
         """As the engine's own command line takes them."""
         found = ["--headless"] if self.headless else []
         found += ["--view"] if self.view else []
+        found += ["--baselines"] if self.baselines else []
         found += ["--mode", self.mode] if self.mode else []
         found += ["--policy", self.policy] if self.policy else []
         found += ["--fake-gpu", str(self.fake_gpu.resolve())] if self.fake_gpu else []

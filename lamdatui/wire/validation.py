@@ -16,7 +16,8 @@ from lamdatui.domain import records
 from lamdatui.domain.events import EVENTS
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.records import Declaration, Json, ProposalRecord, Scores
-from lamdatui.domain.state import PARTS, RunState, StepRecord, Trial
+from lamdatui.domain.state import PARTS, RunState
+from lamdatui.domain.trials import StepRecord, Trial
 
 Moment = Annotated[float, Meta(ge=0, lt=253_402_300_800.0)]
 """Seconds since the epoch up to the end of the year 9999: no calendar has what comes later."""

@@ -303,7 +303,7 @@ async def test_who_was_faster_is_told_when_both_decide(waiting: FakeEngine) -> N
 
 def test_a_rules_decision_names_the_rule() -> None:
     state = RunState()
-    from lamdatui.domain.state import Trial
+    from lamdatui.domain.trials import Trial
 
     trial = Trial(3, decision={"verdict": "approve", "by": "rule r2", "reason": ""})
     assert decided_text(trial) == "Trial 3 was approved by rule r2"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.lineage.forest import ORDERS, Forest, TreeRow
 from lamdatui.ui.lineage.pane import FilterInput, LineageTree
 from lamdatui.ui.lineage.rows import brief_seconds, columns, header, row_line

@@ -17,7 +17,8 @@ from lamdatui.domain.budget import Ledger
 from lamdatui.domain.events import Event
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.card.card import ApprovalCard
 from lamdatui.ui.progress.chart import ChartPanel
 from lamdatui.ui.progress.charts import (

@@ -15,7 +15,8 @@ from textual.message import Message
 from textual.widgets import Input, Static
 
 from lamdatui.base.text import one_line
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.card.grace import GRACE_SECONDS, Grace
 from lamdatui.ui.card.legend import question, rows_of
 from lamdatui.ui.card.text import facts, grounds, queue_lines, title

@@ -11,7 +11,8 @@ from lamdatui.domain.budget import seconds_left
 from lamdatui.domain.decisions import by_person
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import DatasetObject, ModelObject, unlike
-from lamdatui.domain.state import RunState, Trial, details_of
+from lamdatui.domain.state import RunState, details_of
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.view.format import Line, Span, call_text, count, duration, inputs_text, labelled, number
 from lamdatui.ui.view.proposals import alternatives, by_text, forecast, params_of, rivals, weighed_text
 

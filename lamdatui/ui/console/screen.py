@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -35,6 +35,7 @@ from lamdatui.ui.view.state import ALL_PARTS, Part, ViewState
 if TYPE_CHECKING:
     from lamdatui.ui.card.card import ApprovalCard
     from lamdatui.ui.card.controller import Deciding
+    from lamdatui.ui.console.result import ResultPanel
     from lamdatui.ui.logs.view import LogView
     from lamdatui.ui.planner.screen import PlannerScreen
     from lamdatui.ui.view.format import Line
@@ -102,7 +103,10 @@ class ConsoleScreen(Screen[None]):
         """What the first paint does without: it comes a third sooner so. Nothing where the console was left already."""
         if not self.is_attached:
             return
-        await self.mount(self._deciding, KeyFooter())
+        # Imported after the first paint, like the card.
+        from lamdatui.ui.console.result import ResultPanel
+
+        await self.mount(ResultPanel(self._view), self._deciding, KeyFooter())
         await self.query_one(LogsPane).fill()
         # A footer that comes late has missed the signal that fills it.
         self.refresh_bindings()
@@ -160,6 +164,8 @@ class ConsoleScreen(Screen[None]):
                 attempt(self, "node", screen.update_view)
 
     def _update_status(self) -> None:
+        for panel in self.query("#result"):
+            cast("ResultPanel", panel).update_view()
         for screen in self.app.screen_stack:
             for row in screen.query(StatusRow):
                 row.refresh()

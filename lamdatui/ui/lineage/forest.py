@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from lamdatui.base.text import one_line
 from lamdatui.domain.lineage import _inputs, model_inputs
 from lamdatui.domain.objects import ModelObject
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.view.format import Mark, cost_of, mark
 from lamdatui.ui.view.state import ViewState
 

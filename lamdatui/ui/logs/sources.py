@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamdatui.base.text import one_line
-from lamdatui.domain.state import RunState, StepRecord
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import StepRecord
 from lamdatui.ui.view.format import Line, Mark, duration, mark
 from lamdatui.ui.view.state import ViewState
 from lamdatui.ui.view.stepfiles import step_folder

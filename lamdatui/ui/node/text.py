@@ -11,7 +11,8 @@ from rich.cells import cell_len
 from lamdatui.domain.lineage import ancestry, model_inputs
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.scores import remarks
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import corrected, direction, looks, verdict, winner_gain
 from lamdatui.ui.view.format import (
     Line,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from lamdatui.base.jsonio import finite
 from lamdatui.base.text import one_line
 from lamdatui.domain.planner_report import Worth, details, told
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.ui.view.format import Line, Tone, call_text, count, duration, labelled
 from lamdatui.ui.view.proposals import alternatives, by_text, expected_text
 from lamdatui.ui.view.state import Exchange, ViewState

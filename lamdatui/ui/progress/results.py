@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from lamdatui.base.jsonio import finite
 from lamdatui.domain.lineage import parents
 from lamdatui.domain.scores import objective, weights_of
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)

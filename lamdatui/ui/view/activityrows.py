@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.text import one_line
+from lamdatui.domain.baselines import told
 from lamdatui.domain.events import Event
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
@@ -67,15 +68,35 @@ def _engine_stopped(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("■", "engine stopped", data["reason"], "dim")]
 
 
-def _ended(data: Json, _: RunState) -> list[ActivityRow]:
+def _search_ended(data: Json, before: RunState) -> list[ActivityRow]:
+    return [_row("·", "search", "over: its winner is compared with baselines", "dim"), *_found(data, before)]
+
+
+def _baseline(data: Json, _: RunState) -> list[ActivityRow]:
+    one = data["baseline"]
+    gain = (one.get("gain") or {}).get("objective") or {}
+    text = f"{data['name']}: {signed(gain.get('mean'))} {interval(gain.get('interval'), True)} over the base, {told(one)}"
+    return [_row("·", "baseline", text)]
+
+
+def _no_baseline(data: Json, _: RunState) -> list[ActivityRow]:
+    return [_row("·", "baseline", f"no {data['name']}: {data['reason']}", "dim")]
+
+
+def _ended(data: Json, before: RunState) -> list[ActivityRow]:
     reason = f" ({data['reason']})" if data["reason"] else ""
-    beats = {True: "beats the base on the sealed split", False: "the sealed split does not tell it from the base", None: ""}[
-        beats_base(data["gain"])
-    ]
     found = [_row("■", "run ended", f"{data['status']}{reason}", "strong")]
+    # Told already where the winner was compared with baselines.
+    return found if before.searched else [*found, *_found(data, before)]
+
+
+def _found(data: Json, before: RunState) -> list[ActivityRow]:
+    beats = {True: "beats the base on the sealed split", False: "the sealed split does not tell it from the base", None: ""}[
+        beats_base(data["gain"], len({*before.sealed_looks, data["winner"]}))
+    ]
     if not data["winner"]:
-        return [*found, _row("", "", "no winner", "dim")]
-    found.append(_row("★", "winner", f"{data['winner']}: {beats}".rstrip(": "), "strong"))
+        return [_row("", "", "no winner", "dim")]
+    found = [_row("★", "winner", f"{data['winner']}: {beats}".rstrip(": "), "strong")]
     for split, report in (data["gain"] or {}).items():
         gain = report.get("objective") if isinstance(report, dict) else None
         if isinstance(gain, dict) and "mean" in gain:
@@ -234,6 +255,9 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "object.restored": _said("·", "restored", "{id} was made again", "dim"),
     "run.unpaused": _said("▶", "goes on", "by {by}", "run"),
     "run.stopping": _said("■", "stopping", "{when}, by {by}", "wait"),
+    "search.ended": _search_ended,
+    "baseline.recorded": _baseline,
+    "baseline.missing": _no_baseline,
     "run.ended": _ended,
     "mode.changed": _said("·", "mode", "{mode}, by {by}", "strong"),
     "policy.changed": _said("·", "policy", "{name} proposes from the next trial on, by {by}", "strong"),

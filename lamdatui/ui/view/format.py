@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from rich.cells import cell_len, chop_cells, set_cell_size
 
 from lamdatui.base.jsonio import finite
-from lamdatui.domain.state import RunState, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 if TYPE_CHECKING:
     pass

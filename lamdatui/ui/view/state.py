@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lamdatui.domain.state import RunState, StepRecord, Trial
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import StepRecord, Trial
 from lamdatui.ui.view.history import History
 from lamdatui.ui.view.training import Progress
 

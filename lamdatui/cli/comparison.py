@@ -1,0 +1,54 @@
+"""`lamdatui baselines RUN`: make the baselines that a run which has ended does not have, and print all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
+from lamdatui.base.output import say, say_json
+from lamdatui.cli.commands import release
+from lamdatui.cli.headless import Headless, interrupted_once
+from lamdatui.cli.show import comparison
+from lamdatui.domain.baselines import NAMES, is_partial, missing
+from lamdatui.domain.state import RunState
+from lamdatui.domain.verdicts import winner_gain
+from lamdatui.inputs.profile import load_profile
+from lamdatui.inputs.trust import ask
+from lamdatui.store.journal import read_state
+from lamdatui.wire import rundir
+
+
+def compare(run: str, runs_dir: Path, *, as_json: bool, trust: bool) -> int:
+    """The command; its exit code. Raises LamdatuiError where the run is at work, or has nothing to compare."""
+    run_dir = rundir.find_run(run, runs_dir)
+    state = read_state(run_dir / "run.db")
+    code = EXIT_DONE
+    if not _is_whole(state):
+        if not state.has_ended and not state.finishing:
+            fix = (
+                "it makes what fits into its time when its search is over"
+                if rundir.is_alive(run_dir)
+                else f"lamdatui attach {run}"
+            )
+            raise LamdatuiError("the run has not ended", where=str(run_dir), fix=fix, exit_code=EXIT_FAILED)
+        if not any(trial.status == "done" and trial.model for trial in state.trials.values()):
+            raise LamdatuiError("no trial of the run made a model", where=str(run_dir), exit_code=EXIT_FAILED)
+        ask(load_profile(rundir.profile_of(run_dir)), str(run_dir), trust=trust, can_ask=True)
+        interrupted_once()
+        release(run_dir)
+        with rundir.held_engine(run_dir, rundir.StartOptions(headless=True, baselines=not state.finishing)):
+            code = asyncio.run(Headless(run_dir, as_json=False, after=state.last_seq).follow())
+        state = read_state(run_dir / "run.db")
+    if as_json:
+        say_json({"baselines": {name: state.baselines.get(name) for name in NAMES}, "baselines_missing": missing(state)})
+    else:
+        say("\n".join(comparison(state)))
+    return code
+
+
+def _is_whole(state: RunState) -> bool:
+    """Whether there is no baseline left to make."""
+    split = (winner_gain(state) or ("",))[0]
+    made = state.baselines
+    return state.has_ended and split == "sealed" and made.keys() >= set(NAMES) and not any(map(is_partial, made.values()))

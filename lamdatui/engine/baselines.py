@@ -1,0 +1,310 @@
+"""Baselines: after a search, what its winner is compared with on the sealed rows (`lamdatui.domain.baselines` says which)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.config.resources import load_registry
+from lamdatui.domain import baselines
+from lamdatui.domain.actions import BoundType
+from lamdatui.domain.baselines import ALL_ROWS, SFT_ALL
+from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
+from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, object_to_json
+from lamdatui.domain.records import Value
+from lamdatui.domain.state import RunState
+from lamdatui.domain.training import in_steps
+from lamdatui.engine.integrity import Lost
+from lamdatui.engine.judging import Known
+from lamdatui.engine.layouts import Layouts
+from lamdatui.engine.machine import Machine
+from lamdatui.engine.scoring import Scoring
+from lamdatui.engine.steps import StepOutcome
+from lamdatui.engine.upkeep import Run as Kept
+from lamdatui.engine.upkeep import SearchEnded, Upkeep
+from lamdatui.inputs.datafiles import read_noted
+from lamdatui.inputs.fewshot import examples
+from lamdatui.step.request import StepRequest, made
+
+LEAST = 0.5
+"""Where there is no time to train for as long as the search has, it may be so much of that; it is told then."""
+LONGER = 2.0
+"""A question with examples before it is expected to take so many times as long to answer."""
+SHOWN = 3
+"""As many datasets, the first ones, are tried as a source of examples."""
+SFT, CONCAT = "sft", "concat"
+
+
+class Missing(Exception):
+    """There will be no such baseline; says why."""
+
+
+class Run(Kept, Protocol):
+    """What baselines need of a run: the engine's loop has it."""
+
+    machine: Machine
+    upkeep: Upkeep
+
+    @property
+    def base(self) -> ModelObject:
+        """What gains are measured against."""
+        ...
+
+    def now(self) -> float:
+        """On the clock that work is counted on."""
+        ...
+
+    async def unpaused(self) -> None:
+        """Wait while the run is paused."""
+
+    async def make_room(self, needed: int | None) -> None:
+        """Let the planner give memory back."""
+
+    async def step(self, name: str, request: StepRequest, pool: ObjectPool | None = None) -> StepOutcome:
+        """Have a step done; its outcome."""
+        ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that a baseline is, what scored it, and what is told of it."""
+
+    model: ModelObject
+    what: str
+    scoring: Scoring
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Baselines:
+    """Of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def _state(self) -> RunState:
+        return self._run.state
+
+    async def make(self, goes_on: Callable[[], bool]) -> None:
+        """Make those that the run does not have and that fit into its time, the most telling one first; each, or why it is missing, is put
+        on record. `goes_on` is asked before each."""
+        makers: dict[str, Callable[[], Awaitable[Found]]] = {
+            "sft_all": self._sft_all,
+            "few_shot": self._few_shot,
+            "best_single_step": lambda: self._of_run(baselines.best_single_step, "no trial trained the base itself"),
+            "best_merge": lambda: self._of_run(baselines.best_merge, "no trial merged models"),
+        }
+        for name, maker in makers.items():
+            known = self._state.baselines.get(name)
+            if (known and not (self._state.finishing and baselines.is_partial(known))) or not goes_on():
+                continue
+            try:
+                self._run.phase("comparing", f"{self._state.winner} with {name}")
+                found = await maker()
+                self._run.record(("baseline.recorded", {"name": name, "baseline": self._told(found)}))
+            except (Missing, Lost, SearchEnded, LamdatuiError) as error:
+                self._run.record(("baseline.missing", {"name": name, "reason": str(error).splitlines()[0]}))
+
+    # --- the models ----------------------------------------------------------------------------------------------
+
+    async def _of_run(self, pick: Callable[[RunState, Mapping[str, float]], str | None], none: str) -> Found:
+        """A model that the search has made."""
+        run = self._run
+        name = pick(self._state, run.scoring.objectives(self._state))
+        if name is None:
+            raise Missing(none)
+        model = self._state.pool.model(name)
+        if not run.scoring.complete(model.digest, "sealed"):
+            self._fits(sealed_seconds(self._state))
+            await run.unpaused()
+        await run.upkeep.evaluate(model, "sealed", f"sealed-{name}")
+        return Found(model, f"{name} of this run", run.scoring)
+
+    async def _few_shot(self) -> Found:
+        """The base, asked after examples of the dataset that helps most on the search rows, for each task."""
+        run, base = self._run, self._run.base
+        sources = self._datasets()[:SHOWN]
+        self._fits(self._few_shot_seconds(sources))
+        shown = {data.id: await asyncio.to_thread(self._examples, data) for data in sources}
+        if not any(shown.values()):
+            raise Missing("the rows of the datasets are too long to stand in a prompt")
+        best: dict[str, tuple[float, str]] = {}
+        for data in filter(shown.get, shown):
+            scoring = run.scoring.with_examples(dict.fromkeys(run.workspace.tasks, shown[data]))
+            await self._scored(base, "search", scoring, f"few-shot-{data}")
+            for task, score in scoring.scores(base.digest, "search").items():
+                if task not in best or score["mean"] > best[task][0]:
+                    best[task] = score["mean"], data
+        chosen = {task: data for task, (_, data) in best.items()}
+        scoring = run.scoring.with_examples({task: shown[data] for task, data in chosen.items()})
+        await self._scored(base, "sealed", scoring, "few-shot-sealed")
+        return Found(
+            base, f"{base.id} after examples of {' and '.join(dict.fromkeys(chosen.values()))}", scoring, {"examples": chosen}
+        )
+
+    async def _sft_all(self) -> Found:
+        """One fine-tuning of the base that trains for as long as the search has: the best, by the search rows, of what there is time for."""
+        run, state = self._run, self._state
+        bound = run.workspace.types.get(SFT)
+        if bound is None or not {"minutes", "max_steps", "learning_rate"} <= bound.defaults().keys():
+            raise Missing("the profile does not offer the action sft")
+        spent = baselines.training_seconds(state)
+        if not spent:
+            raise Missing("the search has trained nothing")
+        datasets = self._datasets()
+        # What the other baselines need is left to them.
+        scoring = evaluation_seconds(state) + 3 * sealed_seconds(state) + self._few_shot_seconds(datasets[:SHOWN])
+        seconds = min(spent, self._left() - scoring)
+        if seconds < spent * LEAST:
+            self._fits(spent + scoring)
+        pool = ObjectPool(dict(state.pool.items))
+        sources = list(dict.fromkeys([await self._all_rows(datasets, pool), datasets[0].id]))
+        tries = [(data, rate) for rate in learning_rates(bound) for data in sources]
+        found: list[tuple[float, Found]] = []
+        why = ""
+        for number, (data, rate) in enumerate(tries, start=1):
+            if found and self._left() < spent + scoring:
+                break
+            try:
+                self._run.phase("comparing", f"{state.winner} with {SFT_ALL}: {number} of {len(tries)}, {data} at {rate:g}")
+                found.append(await self._trained(bound, data, rate, seconds, pool))
+            except Missing as error:
+                why = why or str(error)
+        if not found:
+            raise Missing(why)
+        best = max(found, key=lambda one: one[0])[1]
+        await self._scored(best.model, "sealed", run.scoring, f"{SFT_ALL}-sealed")
+        for _, other in found:
+            if other.model.digest != best.model.digest:
+                await asyncio.to_thread(run.store.drop, other.model.digest)
+        part = round(min(1.0, seconds / spent), 2)
+        more = {**best.more, "tried": len(found), "of": len(tries), "length": part, "object": object_to_json(best.model)}
+        return Found(best.model, best.what, run.scoring, more)
+
+    async def _all_rows(self, datasets: Sequence[DatasetObject], pool: ObjectPool) -> str:
+        """The id of a dataset in `pool` that has the rows of all of these."""
+        if len(datasets) == 1:
+            return datasets[0].id
+        bound = load_registry().get(CONCAT)
+        inputs = {"datasets": tuple(data.id for data in datasets)}
+        if problems := bound.problems(inputs, {}, pool, self._run.machine.device):
+            raise Missing(problems[0])
+        item = await self._done(bound, inputs, {}, pool, ALL_ROWS)
+        pool.add(item)
+        return item.id
+
+    async def _trained(self, bound: BoundType, data: str, rate: float, seconds: float, pool: ObjectPool) -> tuple[float, Found]:
+        """The base fine-tuned for so many seconds, with its objective on the search rows. Raises Missing."""
+        run = self._run
+        inputs = {"model": (run.base.id,), "dataset": (data,)}
+        params: dict[str, Value] = {**bound.defaults(), "learning_rate": rate, "minutes": seconds / 60}
+        if problems := bound.problems(inputs, params, pool, run.machine.device):
+            raise Missing(problems[0])
+        try:
+            call = run.machine.call(bound, inputs, params, pool)
+            params = in_steps(bound, call, lambda each: run.machine.estimate(bound, each).seconds)
+        except ValueError as error:
+            raise Missing(str(error)) from error
+        model = await self._done(bound, inputs, params, pool, SFT_ALL)
+        assert isinstance(model, ModelObject)
+        what = f"sft of {run.base.id} on {data}, {params['max_steps']} steps, learning rate {rate:g}"
+        made_of = [pool.dataset(data)] if data == ALL_ROWS else []
+        actions = [run.store.manifest(item.digest)["action"] for item in (*made_of, model)]
+        means = {task: score["mean"] for task, score in run.scoring.scores(model.digest, "search").items()}
+        value = sum(weight * means[task] for task, weight in run.scoring.weights.items())
+        return value, Found(model, what, run.scoring, {"actions": actions})
+
+    # --- steps ---------------------------------------------------------------------------------------------------
+
+    async def _done(
+        self, bound: BoundType, inputs: dict[str, tuple[str, ...]], params: dict[str, Value], pool: ObjectPool, name: str
+    ) -> Any:
+        """The object that an action makes, under the id `name`. Raises Missing."""
+        run, state = self._run, self._state
+        plan, estimate = run.machine.plan(bound, run.machine.call(bound, inputs, params, pool))
+        if lacking := run.machine.lacks(estimate, plan):
+            raise Missing(lacking)
+        known = Known.of(state, run.machine)
+        action = known.action(bound, inputs, params, pool, seed=state.seed, dtype=run.machine.dtype).to_json()
+        await run.upkeep.keep_within(estimate.disk_bytes or 0)
+        await run.make_room(estimate.memory_bytes)
+        step = f"{name}-{action['digest'][:8]}"
+        request = run.requests.action(step, baselines.PURPOSE, bound.type, action, pool)
+        outcome = await self._step(step, request, pool)
+        Layouts(run.machine, run.workspace.types, pool).measured(request, outcome)
+        return made(name, 0, action, bound.type, run.store.manifest(action["digest"]), pool)
+
+    async def _scored(self, model: ModelObject, split: str, scoring: Scoring, step: str) -> None:
+        """Have a model's scores in the store. Raises Missing."""
+        if not scoring.complete(model.digest, split):
+            request = self._run.requests.evaluation(step, model, split, self._state.pool, scoring, baselines.PURPOSE)
+            await self._step(step, request, self._state.pool)
+
+    async def _step(self, name: str, request: StepRequest, pool: ObjectPool) -> StepOutcome:
+        await self._run.upkeep.have_room()
+        await self._run.unpaused()
+        outcome = await self._run.step(name, request, pool)
+        if outcome["status"] != "ok":
+            raise Missing(str(outcome["error"]["message"]))
+        return outcome
+
+    # --- what there is -------------------------------------------------------------------------------------------
+
+    def _datasets(self) -> list[DatasetObject]:
+        """The profile's datasets of questions with answers. Raises Missing."""
+        found = [data for data in self._state.pool.datasets if data.trial is None and data.format == SFT]
+        if not found:
+            raise Missing("the profile has no dataset of questions with answers")
+        return found
+
+    def _examples(self, data: DatasetObject) -> tuple[dict[str, Any], ...]:
+        rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
+        return examples(rows, self._state.seed)
+
+    def _few_shot_seconds(self, sources: Sequence[DatasetObject]) -> float:
+        return LONGER * (len(sources) * evaluation_seconds(self._state) + sealed_seconds(self._state))
+
+    def _left(self) -> float:
+        return baselines.seconds_left(self._state, self._run.now())
+
+    def _fits(self, seconds: float) -> None:
+        """Raises Missing where there is not as much time left."""
+        left = self._left()
+        if seconds > left:
+            raise Missing(f"it takes about {seconds / 60:.1f} minutes, and {left / 60:.1f} are left for baselines")
+
+    def _told(self, found: Found) -> dict[str, Any]:
+        """The record of a baseline: its scores, its gain over the base, and the winner's over it, on the sealed rows."""
+        run, base = self._run, self._run.base
+        digest = found.model.digest
+        splits = [split for split in ("search", "sealed") if found.scoring.complete(digest, split)]
+        scores: dict[str, dict[str, Any]] = {}
+        for split in splits:
+            for task, score in found.scoring.scores(digest, split).items():
+                scores.setdefault(task, {})[split] = score
+        told = {
+            "model": found.model.id,
+            "digest": digest,
+            "scores": scores,
+            "what": found.what,
+            "gain": found.scoring.report(digest, base.digest, "sealed", run.scoring),
+            **found.more,
+        }
+        winner = self._state.winner
+        if winner in self._state.pool.items:
+            ours = self._state.pool.model(winner).digest
+            told["winner_gain"] = run.scoring.gain(ours, digest, "sealed", None, found.scoring)
+        return told
+
+
+def learning_rates(bound: BoundType) -> list[float]:
+    """Two of them: the default, and the next larger of the grid, or the next smaller where there is none."""
+    param = bound.param("learning_rate")
+    usual = float(param.default)
+    others = sorted(float(value) for value in param.choices if float(value) != usual)
+    near = next((value for value in others if value > usual), others[-1] if others else None)
+    return [usual] if near is None else [usual, near]
