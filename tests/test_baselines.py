@@ -112,6 +112,7 @@ def test_the_comparison_says_what_the_winner_is_better_and_worse_than(state: Run
             "digest": "d",
             "what": "w",
             "scores": {},
+            "keys": {},
             "gain": report,
             "winner_gain": gain(over),
         }  # type: ignore[typeddict-item]
@@ -235,6 +236,23 @@ def test_a_run_makes_its_baselines_and_an_extended_one_counts_its_looks(profile:
     assert out.returncode == 0, out.stderr
     assert (cli.folder / "out" / "model.safetensors").exists()
     assert "sft_all" in (cli.folder / "out" / "recipe.yaml").read_text()
+
+    # Each row behind the scores, beside another model's.
+    told = cli("rows", "r", "winner", "--against", "few_shot", "--split", "sealed", "--json")
+    assert told.returncode == 0, told.stderr
+    for one in json.loads(told.stdout):
+        score = shown["winner"]["scores"][one["task"]]["sealed"]
+        assert one["mean"] == pytest.approx(score["mean"]) and one["n"] == len(one["rows"]) == 40
+        assert one["won"] + one["lost"] + one["alike"] == 40 and 0 <= one["p"] <= 1
+        assert one["won"] == sum("won" in row["kinds"] for row in one["rows"])
+        assert all(row["asked"] and row["wanted"] and "answer" in row["other"] for row in one["rows"])
+    lost = cli("rows", "r", "m1", "--against", "base", "--only", "lost", "--task", "copy", "--limit", "1")
+    assert lost.returncode == 0 and "exact sign test" in lost.stdout and lost.stdout.count("wanted:") <= 1
+    for wrong in (["m9"], ["m1", "--task", "cpy"], ["m1", "--only", "won"], ["m1", "--only", "good"], ["m1", "--split", "x"]):
+        refused = cli("rows", "r", *wrong)
+        assert (
+            (refused.returncode, refused.stdout) == (2, "") and "fix:" in refused.stderr
+        ) or "--only takes" in refused.stderr
 
     again = cli(*words(profile, 3))
     assert again.returncode == 0, again.stderr

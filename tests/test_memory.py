@@ -86,3 +86,33 @@ def test_what_never_fits_fails_with_its_class_after_two_attempts(cli: Commands, 
     (trial,) = cli.show("r")["trials"]
     assert trial["status"] == "failed"
     assert trial["error"]["class"] == "oom-merge"
+
+
+HEAP = """
+import ctypes, sys, torch
+from lamdatui.step.heap import give_back
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()]
+libc = ctypes.CDLL(None)
+libc.mallinfo2.restype = Info
+if sys.argv[1] == "back":
+    assert give_back()
+torch.empty(30 * 2**20, dtype=torch.uint8)  # freed at once: from now on glibc by itself keeps smaller ones
+before = libc.mallinfo2().hblks
+held = [torch.empty(8 * 2**20, dtype=torch.uint8) for _ in range(5)]
+print(libc.mallinfo2().hblks - before)
+"""
+
+
+def test_a_step_that_is_short_of_memory_gives_freed_blocks_back() -> None:
+    import ctypes
+    import subprocess
+    import sys
+
+    if not hasattr(ctypes.CDLL(None), "mallinfo2"):
+        pytest.skip("not glibc 2.33 or later")
+    mapped = {
+        how: int(subprocess.run([sys.executable, "-c", HEAP, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "back")
+    }
+    assert mapped == {"keep": 0, "back": 5}

@@ -94,9 +94,9 @@ def test_what_is_missing_is_asked_for_and_never_guessed(scoring: Scoring) -> Non
     record(scoring, "d", {"easy": BETTER["easy"]})
     assert scoring.complete("base", "search")
     assert not scoring.complete("d", "search") and not scoring.complete("base", "sealed")
-    with pytest.raises(LookupError, match=r"no evaluation of m1 on hard \(search\)"):
+    with pytest.raises(LookupError, match=r"no evaluation of d on hard \(search\)"):
         scoring.facts(ModelObject("m1", "d", "llama", "l", "/w"), "search")
-    with pytest.raises(LookupError, match=r"no evaluation on hard \(search\)"):
+    with pytest.raises(LookupError, match=r"no evaluation of d on hard \(search\)"):
         scoring.gain("d", "base", "search")
     assert [request["key"] for request in scoring.requests("d", "search")] == [
         each.key("d", "search", "float32") for each in scoring.tasks.values()

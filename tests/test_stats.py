@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lamdatui.tasks.stats import interval, paired_gain, summary
+from lamdatui.tasks.stats import interval, paired_gain, sign_test, summary
 
 
 def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
@@ -20,7 +20,7 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says() -> None:
 def test_the_same_rows_give_the_same_interval() -> None:
     values = [0.0, 1.0, 1.0, 0.5] * 10
     assert summary(values) == summary(values) == {"mean": 0.625, "n": 40, "interval": [0.4875, 0.75]}
-    assert summary([1.0, 1.0]) == {"mean": 1.0, "n": 2, "interval": [1.0, 1.0]}
+    assert summary([1.0, 1.0]) == {"mean": 1.0, "n": 2, "interval": [0.34238, 1.0]}
 
 
 def test_pairing_makes_the_interval_of_a_constant_difference_narrow() -> None:
@@ -58,6 +58,38 @@ def test_an_interval_is_as_wide_as_the_confidence_says() -> None:
     assert summary(values)["interval"] == pytest.approx(interval(values), abs=1e-6)
     gain = paired_gain({"t": dict(enumerate(values))}, {"t": dict.fromkeys(range(400), 0.0)}, {"t": 1.0})["interval"]
     assert gain == pytest.approx(interval(values), abs=0.1 * error)
+
+
+def test_no_score_is_certain_because_all_rows_agree() -> None:
+    assert summary([0.0] * 120)["interval"] == [0.0, pytest.approx(0.031, abs=0.001)]
+    rng = np.random.default_rng(3)
+    for share, n in ((0.01, 32), (0.02, 120), (0.97, 48), (0.5, 40)):
+        draws = [summary((rng.random(n) < share).astype(float).tolist())["interval"] for _ in range(300)]
+        covered = np.mean([low - 1e-9 <= share <= high + 1e-9 for low, high in draws])
+        assert covered >= 0.9, (share, n, covered)
+    # Graded scores keep the bootstrap.
+    assert summary([0.5] * 9)["interval"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(("wins", "losses", "p"), [(4, 0, 0.125), (6, 0, 0.03125), (5, 1, 0.21875), (3, 3, 1.0), (0, 0, 1.0)])
+def test_the_sign_test_is_exact(wins: int, losses: int, p: float) -> None:
+    assert sign_test(wins, losses) == sign_test(losses, wins) == pytest.approx(p)
+
+
+def test_few_rows_are_no_gain_before_the_exact_test_says_so() -> None:
+    def gained(wins: int, losses: int, n: int = 120) -> tuple[float, float]:
+        base = {str(row): 1.0 if row >= n - losses else 0.0 for row in range(n)}
+        ours = {str(row): 1.0 if row < wins else 0.0 for row in range(n)}
+        low, high = paired_gain({"t": ours}, {"t": base}, {"t": 1.0})["interval"]
+        return low, high
+
+    assert gained(4, 0)[0] == 0.0 and gained(5, 0)[0] == 0.0, "p = 0.125 and 0.0625"
+    assert gained(6, 0)[0] > 0.0, "p = 0.031"
+    assert gained(0, 4)[1] == 0.0 and gained(0, 6)[1] < 0.0
+    # Never above the nominal level where both are as likely.
+    rng = np.random.default_rng(5)
+    false = sum(gained(wins, 9 - wins)[0] > 0 for wins in rng.binomial(9, 0.5, size=400))
+    assert false / 400 <= 0.04
 
 
 def test_rows_that_differ_are_refused() -> None:

@@ -66,4 +66,4 @@ def test_where_nothing_works_little_is_green(k: int) -> None:
     found = rates(120, k, rows=48, sealed=120, keep=0.5, better=0.0, seed=3)
     # 5% of 120, and what chance adds to it in 1 of 1,000 such tests.
     assert found["green, widened"] <= 0.13 and found["beats_base"] <= 0.13
-    assert found["green, plain"] > 2 * found["green, widened"]
+    assert found["green, plain"] > found["green, widened"]

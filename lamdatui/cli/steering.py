@@ -1,4 +1,4 @@
-"""Commands for a run: stop, suspend, resume, cancel what is at work; baselines for one that has ended."""
+"""Commands for a run: stop, suspend, resume, cancel what is at work; baselines and rows of what it found."""
 
 from __future__ import annotations
 
@@ -53,4 +53,21 @@ def baselines(run: Run, as_json: AsJson = False, trust: Trust = False, runs_dir:
     raise typer.Exit(compare(run, runs_dir, as_json=as_json, trust=trust))
 
 
-COMMANDS = (stop, suspend, resume, cancel, baselines)
+def rows(
+    run: Run,
+    model: Annotated[str, typer.Argument(help="A model's id, winner, base, or a baseline: few_shot, sft_all, …")],
+    against: Annotated[str, typer.Option(metavar="MODEL", help="Another model, whose answers stand beside.")] = "",
+    task: Annotated[str, typer.Option(help="One of the run's tasks; all when not given.")] = "",
+    split: Annotated[str, typer.Option(help="search, or sealed where that was opened for the model.")] = "search",
+    only: Annotated[str, typer.Option(help="right, wrong, unfinished, empty; with --against: won, lost.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="How many rows are printed.")] = 10,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """What a model answered, row by row, and how its rows differ from another's."""
+    from lamdatui.cli.answers import print_rows
+
+    print_rows(run, runs_dir, model, against, task, split, only, limit, as_json=as_json)
+
+
+COMMANDS = (stop, suspend, resume, cancel, baselines, rows)

@@ -220,6 +220,8 @@ class BaselineRecord(TypedDict):
     """How it came to be, in words."""
     scores: Scores
     gain: GainReport
+    keys: dict[str, dict[str, str]]
+    """Task → split → key of the evaluation in the store."""
     winner_gain: NotRequired[Gain]
     """The winner's over it."""
     tried: NotRequired[int]

@@ -282,14 +282,17 @@ class Baselines:
         run, base = self._run, self._run.base
         digest = found.model.digest
         splits = [split for split in ("search", "sealed") if found.scoring.complete(digest, split)]
-        scores: dict[str, dict[str, Any]] = {}
+        scores: dict[str, dict[str, Any]] = {task: {} for task in found.scoring.tasks}
+        keys: dict[str, dict[str, str]] = {task: {} for task in found.scoring.tasks}
         for split in splits:
             for task, score in found.scoring.scores(digest, split).items():
-                scores.setdefault(task, {})[split] = score
+                scores[task][split] = score
+                keys[task][split] = found.scoring.keys(digest, split)[task]
         told = {
             "model": found.model.id,
             "digest": digest,
             "scores": scores,
+            "keys": keys,
             "what": found.what,
             "gain": found.scoring.report(digest, base.digest, "sealed", run.scoring),
             **found.more,

@@ -76,6 +76,10 @@ class Scoring:
             for task, rows in ((task, self._rows(digest, task, split)) for task in self.tasks)
         }
 
+    def keys(self, digest: str, split: str) -> dict[str, str]:
+        """Task → key of a model's evaluation on a split."""
+        return {task: self._key(self.tasks[task], digest, split) for task in self.tasks}
+
     def with_examples(self, examples: Mapping[str, tuple[dict[str, Any], ...]]) -> Scoring:
         """The same where tasks are asked after examples (task → messages)."""
         tasks = {name: task.with_examples(examples.get(name, ())) for name, task in self.tasks.items()}

@@ -30,6 +30,7 @@ from lamdatui.step.errors import DryRun, StepError, Stopped
 from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.step.generators import VLLM, TransformersGenerator
+from lamdatui.step.heap import give_back
 from lamdatui.step.models import check_inputs, load_model, load_tokenizer
 from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
 from lamdatui.store import checkpoints
@@ -74,7 +75,9 @@ def run_step(
         request = read_record(directory / REQUEST)
         _choose_gpu(request)
         torch.set_num_threads(request["threads"])
-        outcome["plan"] = request.get("plan")
+        outcome["plan"] = plan = request.get("plan")
+        if plan and plan["checkpointing"] and request["device"] == "cpu":
+            give_back()  # memory is short
         outcome |= _work(directory, request, registry, dry_run)
         outcome["status"] = "ok"
     except DryRun:

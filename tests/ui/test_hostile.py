@@ -179,7 +179,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "task.added": {"name": text(), "path": text(), "digest": text()},
         "search.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": True, "gain": {"sealed": {"objective": gain(0.1)}}},
         "baseline.recorded": {"name": text(), "baseline": {
-            "model": text(), "digest": text(), "what": text(), "scores": {}, "gain": {"objective": gain(0.1), "tasks": {}},
+            "model": text(), "digest": text(), "what": text(), "scores": {}, "keys": {}, "gain": {"objective": gain(0.1), "tasks": {}},
             "winner_gain": gain(-0.1), "tried": 1, "of": 4, "length": 0.5}},
         "baseline.missing": {"name": text(), "reason": text()},
         "baselines.asked": {"by": text()},
