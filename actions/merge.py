@@ -269,7 +269,7 @@ class Merge(ActionType):
             "out_dtype": step.request["dtype"],
             "tokenizer_source": "union" if aligned else None,
         }
-        step.configured(f"mergekit {self.method.name}", config)
+        step.configured(f"mergekit {self.method.name}, --random-seed {step.seed}", config)
         merging.run(step, config)
         merging.finish(step, inputs, next(iter(folders)), aligned)
 

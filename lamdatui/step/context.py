@@ -29,7 +29,7 @@ from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, na
 from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import BUSY, CONFIG, DATA, METRICS, PROVENANCE
+from lamdatui.step.files import BUSY, CONFIG, DATA, METRICS, PROVENANCE, ROWS
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, Sampling, neutral
 from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
 from lamdatui.step.models import (
@@ -380,6 +380,8 @@ class StepContext:
         config = {"arguments": trainer_configuration(trainer.args), "rows": len(trainer.train_dataset)}
         if peft := getattr(trainer.model, "peft_config", None):
             config["adapter"] = next(iter(peft.values())).to_dict()
+        if self.dry_run:
+            trainer.train_dataset.to_json(self.directory / ROWS)
         self.configured(type(trainer).__name__, config)
         self.phase = "train"
         if self.device.type == "cpu":

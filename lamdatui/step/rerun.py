@@ -22,7 +22,7 @@ from lamdatui.domain.trials import Trial
 from lamdatui.inputs import trust
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
-from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, read_outcome, write_request
+from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, ROWS, read_outcome, write_request
 from lamdatui.step.request import generator_of, reference
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import read_state
@@ -179,7 +179,8 @@ def _told(scratch: Path, digest: str) -> str:
     if outcome["error"]:
         return f"{outcome['status']}: {outcome['error']['class']}: {outcome['error']['message']}"
     if outcome["status"] == "dry-run":
-        return "dry run: nothing was trained or stored"
+        rows = f"; the rows that the trainer would get: {scratch / ROWS}" if (scratch / ROWS).exists() else ""
+        return f"dry run: nothing was trained or stored{rows}"
     spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome["seconds"].items())
     lines = [f"{outcome['status']}: {spent}; metrics in {scratch / METRICS}"]
     made = scratch / "store" / "objects" / digest

@@ -298,6 +298,24 @@ def emit_proposal(engine: FakeEngine, number: int, act: Json, **extra: Any) -> J
     return offered
 
 
+def add_end(engine: FakeEngine) -> None:
+    """The search is over: m6 is better than two baselines, worse than one, and there was no time for the fourth."""
+    gains = {split: {"objective": gain(mean), "tasks": {}} for split, mean in (("search", 0.135), ("sealed", 0.1))}
+    found = {"status": "done", "reason": "6 trials", "winner": "m6", "beats_base": True, "gain": gains}
+    engine.add("search.ended", **found)
+    for name, mean, over, more in (
+        ("sft_all", 0.25, -0.15, {"tried": 1, "of": 4, "length": 0.6}),
+        ("few_shot", -0.2, 0.3, {}),
+        ("best_single_step", 0.08, 0.02, {}),
+    ):
+        report = {"objective": gain(mean), "tasks": {}}
+        told = {"model": "base", "digest": "0" * 64, "what": "how it was made", "scores": {}, "keys": {}, "gain": report}
+        engine.add("baseline.recorded", name=name, baseline={**told, "winner_gain": gain(over), **more})
+    engine.add("baseline.missing", name="best_merge", reason="no trial merged models")
+    engine.add("run.ended", **found)
+    engine.add("phase.changed", phase="ended", detail="")
+
+
 def add_running(engine: FakeEngine, run_dir: Path, number: int = 7) -> None:
     """A step that trains, with its files and its metrics."""
     act = sft("m6", learning_rate=0.0003, rank=16)

@@ -82,6 +82,16 @@ def test_waiting(snap_compare, engine: FakeEngine, size: tuple[int, int]) -> Non
         assert snap_compare(app, terminal_size=size, run_before=prepare)
 
 
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+def test_over(snap_compare, engine: FakeEngine, size: tuple[int, int]) -> None:
+    script.add_history(engine)
+    script.add_end(engine)
+    engine.extra.append(script.hardware(1))
+    with in_thread(engine):
+        app, prepare = picture(engine, Clock(), [])
+        assert snap_compare(app, terminal_size=size, run_before=prepare)
+
+
 @pytest.mark.parametrize("keys", [["f2"], ["f2", "A"], ["f2", "e"]], ids=["answering", "rule", "edit"])
 def test_card(snap_compare, engine: FakeEngine, keys: list[str]) -> None:
     script.add_history(engine)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lamdatui.ui.console.result import result_lines
 from lamdatui.ui.view.format import bar, duration, hang, size, sparkline
 from lamdatui.ui.view.reduce import reduce
 from lamdatui.ui.view.state import ViewState
@@ -136,6 +137,30 @@ def test_the_end_names_the_winner_and_both_gains(history: FakeEngine) -> None:
     assert "gain +0.14 [+0.07, +0.20] on search (the rows that picked it)" in text
     assert "gain +0.10 [+0.04, +0.16] on sealed" in text
     assert view.waiting is None
+
+
+def test_the_result_names_winner_and_baselines_and_what_is_missing(history: FakeEngine) -> None:
+    assert result_lines(play(history).run) == []
+    script.add_end(history)
+    view = play(history)
+    text = script.text_of(result_lines(view.run))
+    assert "★ m6 +0.10 [+0.04, +0.16] it beats the base on the sealed split" in text
+    assert "sft_all          +0.25 [+0.19, +0.31]   winner -0.15 [-0.21, -0.09]" in text
+    assert "1 of 4 settings tried; trained for 60% of the search's training time" in text
+    assert "best_merge       – no trial merged models" in text
+    assert "the winner is worse than sft_all; not told from best_single_step; better than few_shot" in text
+    tones = {line[0][0].split()[0]: line[3][1] for line in result_lines(view.run)[1:-1] if len(line) > 2}
+    assert tones == {"few_shot": "good", "sft_all": "bad", "best_single_step": "plain"}
+    rows = [f"{row.head} {row.text}" for row in view.activity]
+    assert sum(row.startswith("winner m6") for row in rows) == 1, "told once, when the search ends"
+    assert any("baseline no best_merge: no trial merged models" in row for row in rows)
+
+
+def test_a_second_winner_on_the_sealed_rows_is_a_second_look(history: FakeEngine) -> None:
+    gains = {split: {"objective": script.gain(0.07), "tasks": {}} for split in ("search", "sealed")}
+    for winner in ("m4", "m6"):
+        history.add("run.ended", status="done", reason="", winner=winner, beats_base=True, gain=gains)
+    assert "(look 2 at it)" in script.text_of(result_lines(play(history).run))
 
 
 def test_every_row_is_one_line(history: FakeEngine) -> None:
