@@ -29,6 +29,7 @@ from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.inputs.datafiles import read_noted
 from lamdatui.inputs.fewshot import examples
 from lamdatui.step.request import StepRequest, made
+from lamdatui.store.journal import JournalFailed
 
 LEAST = 0.5
 """Where there is no time to train for as long as the search has, it may be so much of that; it is told then."""
@@ -102,12 +103,18 @@ class Baselines:
             known = self._state.baselines.get(name)
             if (known and not (self._state.finishing and baselines.is_partial(known))) or not goes_on():
                 continue
+            self._run.phase("comparing", f"{self._state.winner} with {name}")
             try:
-                self._run.phase("comparing", f"{self._state.winner} with {name}")
-                found = await maker()
-                self._run.record(("baseline.recorded", {"name": name, "baseline": self._told(found)}))
-            except (Missing, Lost, SearchEnded, LamdatuiError) as error:
-                self._run.record(("baseline.missing", {"name": name, "reason": str(error).splitlines()[0]}))
+                told = self._told(await maker())
+            except JournalFailed:
+                raise
+            except Exception as error:  # noqa: BLE001 (the search is done: whatever is wrong with a baseline, its winner is to be reported)
+                known_kind = isinstance(error, (Missing, Lost, SearchEnded, LamdatuiError))
+                words = str(error).splitlines()[0] if str(error) else ""
+                reason = words if known_kind else f"{type(error).__name__}: {words}"
+                self._run.record(("baseline.missing", {"name": name, "reason": reason[:500]}))
+            else:
+                self._run.record(("baseline.recorded", {"name": name, "baseline": told}))
 
     # --- the models ----------------------------------------------------------------------------------------------
 
