@@ -80,7 +80,7 @@ def profile(folder: Path, steps: int, vllm: str, device: str) -> dict[str, Any]:
         "objective": {"weights": {"tool_use": 1.0}},
         "actions": dict.fromkeys(("sft", "dpo", "grpo", "merge_linear")),
         "policy": {"name": "scripted", "opening": False, "script": script},
-        "budget": {"trials": len(script)},
+        "budget": {"trials": len(script), "baselines": 0},
         "generation": {"backend": "vllm", "executable": vllm} if vllm else {"backend": "transformers"},
         "device": device,
         "mode": "auto",

@@ -116,6 +116,7 @@ def run_profile(profile: str, trials: int, dtype: str, runs_dir: Path) -> Smoke:
     name = f"smoke-{Path(profile).stem}"
     place = ["--runs-dir", str(runs_dir)]
     command = [*PROGRAM, "run", profile, "--name", name, "--headless", "--mode", "auto", "--max-trials", str(trials)]
+    command += ["--set", "budget.baselines=0"]
     sampler = Sampler()
     sampler.start()
     began = time.monotonic()

@@ -43,6 +43,7 @@ LAB = (
     "actions.dpo.max_steps.choices=[25]",
     "actions.dpo.loss.choices=[sigmoid]",
     "budget.wall_minutes=120",
+    "budget.baselines=0",
 )
 ROWS = {"rows": ("call_replay", 40 * 32), "pairs": ("prefer", 25 * 16)}
 """Name → lab dataset and how many of its rows: what the steps see. Of more, an action takes a random choice before it trains."""

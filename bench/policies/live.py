@@ -59,7 +59,16 @@ def main() -> None:
                 "--policy",
                 policy,
             ]
-            command += ["--set", f"seed={seed}", "--set", "budget.wall_minutes=60", "--max-trials", str(options.trials)]
+            command += [
+                "--set",
+                f"seed={seed}",
+                "--set",
+                "budget.wall_minutes=60",
+                "--set",
+                "budget.baselines=0",
+                "--max-trials",
+                str(options.trials),
+            ]
             subprocess.run([*command, "--runs-dir", str(runs)], check=True, stderr=subprocess.DEVNULL)
             value, gain = sealed(runs, name)
             found[policy].append(value)
