@@ -4,7 +4,7 @@
 
 Each size gets LoRA, QLoRA and DoRA fine-tuning, full fine-tuning with 8-bit AdamW, DPO, GRPO (with vLLM's rollouts where it is in this
 environment), a merge, and the evaluation of each result (with --vllm: by vLLM). What does not fit is told, not run. Random weights learn
-nothing worth: seconds and bytes are what counts. It needs `quickstart-data` and `smollm2-135m` of the catalogue, and disk for the weights.
+nothing worth: seconds and bytes are what counts (GRPO ends as failed, because no answer earns a reward; what it took is told all the same). It needs `quickstart-data` and `smollm2-135m` of the catalogue, and disk for the weights.
 """
 
 from __future__ import annotations
