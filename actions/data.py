@@ -58,10 +58,9 @@ class Mix(ActionType):
     )
 
     def check(self, call: Call) -> list[str]:
+        if problems := _of_one_format(call):
+            return problems
         datasets = call.datasets["datasets"]
-        formats = {dataset.format for dataset in datasets}
-        if len(formats) > 1:
-            return ["only one format can be mixed: " + ", ".join(f"{data.id} is {data.format}" for data in datasets)]
         counts, share, rows = [data.rows for data in datasets], float(call.params["share"]), int(call.params["rows"])
         most = _most(counts, share)
         if not all(_sizes(counts, share, rows or most)):
@@ -95,6 +94,13 @@ class Mix(ActionType):
         step.finish_dataset(rows, dataset_format(rows[0]), provenance)
 
 
+def _of_one_format(call: Call) -> list[str]:
+    datasets = call.datasets["datasets"]
+    if len({dataset.format for dataset in datasets}) > 1:
+        return ["only one format can be mixed: " + ", ".join(f"{data.id} is {data.format}" for data in datasets)]
+    return []
+
+
 def _shares(first: float, count: int) -> list[float]:
     return [first] + [(1.0 - first) / (count - 1)] * (count - 1)
 
@@ -122,6 +128,9 @@ class Concat(ActionType):
     output = "dataset"
     slots = (Slot("datasets", "datasets", "datasets of one format", FORMATS, least=2, most=16),)
     params = ()
+
+    def check(self, call: Call) -> list[str]:
+        return _of_one_format(call)
 
     def estimate(self, call: Call) -> Estimate:
         size = sum(data.rows for data in call.datasets["datasets"])

@@ -16,6 +16,7 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain import baselines
 from lamdatui.domain.baselines import NAMES, board, missing, seconds_left, standing, training_seconds
 from lamdatui.domain.budget import ledgers
+from lamdatui.domain.events import Event, check_fields
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
@@ -88,13 +89,68 @@ def test_the_search_leaves_baselines_their_share_of_its_time(state: RunState) ->
     assert reserved == pytest.approx(300.0)
     assert seconds_left(state, 0.0) == 0.0, "the search is not over"
     state.used_seconds = 400.0
-    state.searched = {"status": "done", "reason": "3 trials", "seconds": 400.0}
+    state.searched = {"status": "done", "reason": "3 trials", "trials": 3, "seconds": 400.0}
     assert next(one.reserved for one in ledgers(state) if one.name == "wall") == 0.0
     assert seconds_left(state) == pytest.approx(200.0), "half of what the search took"
     state.searched["seconds"], state.used_seconds = 800.0, 850.0
     assert seconds_left(state) == pytest.approx(50.0), "the run's own limit"
-    state.finishing = "3 trials"
+    state.searched["seconds"], state.used_seconds, state.earlier_seconds = 100.0, 100.0, 400.0
+    assert seconds_left(state) == pytest.approx(250.0), "of all that was searched before it was extended, too"
+    state.profile = {"budget": {"baselines": 0.5, "step_minutes": 1.0}}
+    assert seconds_left(state) == pytest.approx(60.0), "minutes of steps"
+    state.finishing = {"reason": "3 trials"}
     assert seconds_left(state) == math.inf
+
+
+def events(*facts: tuple[str, dict[str, Any]]) -> RunState:
+    made = RunState()
+    created = {"name": "r", "profile": {"budget": {"baselines": 0.5}}, "profile_digest": "", "seed": 1, "mode": "auto"}
+    created |= {"policy": "random", "max_trials": 3, "wall_seconds": 600.0, "scheme": 3}
+    started = {"pid": 1, "epoch": 1, "boot_id": "", "version": "", "device": {}, "clock": "mono"}
+    known: list[tuple[str, dict[str, Any]]] = [("run.created", created), ("engine.started", started), *facts]
+    for number, (kind, data) in enumerate(known, start=1):
+        check_fields(kind, data)
+        made.apply(Event(number, kind, float(number), float(number), data))
+    return made
+
+
+FOUND = {
+    "status": "done",
+    "reason": "3 trials",
+    "winner": "m2",
+    "beats_base": True,
+    "gain": {"sealed": {"objective": gain(0.3), "tasks": {}}},
+}
+PLAN = ("baseline.planned", {"name": "sft_all", "plan": {"actions": [], "length": 1.0}})
+AGAIN = ("engine.started", {"pid": 2, "epoch": 2, "boot_id": "", "version": "", "device": {}, "clock": "mono"})
+
+
+@pytest.mark.parametrize("way", ["stopped", "killed", "paused"])
+def test_an_engine_that_comes_back_goes_on_with_the_baselines(way: str) -> None:
+    between: dict[str, list[tuple[str, dict[str, Any]]]] = {
+        "stopped": [("engine.stopped", {"reason": "asked to stop"})],
+        "killed": [],
+        "paused": [("run.paused", {"by": "person"})],
+    }
+    state = events(("search.ended", FOUND), PLAN, *between[way], AGAIN, ("run.resumed", {"max_trials": 3}))
+    assert state.searched and state.winner == "m2" and state.planned and not state.paused and state.status == "running"
+    more = events(("search.ended", FOUND), PLAN, *between[way], AGAIN, ("run.resumed", {"max_trials": 5}))
+    assert more.searched is None and more.winner is None and not more.planned and more.max_trials == 5
+    assert more.used_seconds == 0.0 and more.earlier_seconds > 0, "its time anew"
+
+
+def test_a_run_that_is_compared_on_demand_remembers_how_it_had_ended() -> None:
+    told = {**FOUND, "status": "stopped", "reason": "stopped by a person", "gain": None, "beats_base": None}
+    state = events(("run.ended", told), ("engine.stopped", {"reason": ""}), AGAIN, ("baselines.asked", {"by": "x"}))
+    assert state.finishing == told and state.status == "running"
+    state = events(
+        ("run.ended", told),
+        ("baselines.asked", {"by": "x"}),
+        ("engine.stopped", {"reason": ""}),
+        AGAIN,
+        ("run.resumed", {"max_trials": 3}),
+    )
+    assert state.finishing == told, "an engine that was stopped meanwhile starts no trial"
 
 
 def test_a_run_without_baselines_keeps_all_its_time(state: RunState) -> None:
@@ -298,12 +354,14 @@ def test_a_stopped_run_is_compared_on_demand(profile: Path, cli: Commands) -> No
     made = cli("baselines", "r", "--json")
     assert made.returncode == 0, made.stderr
     after = cli.show("r")
-    assert (after["status"], after["sealed_looks"]) == ("done", 1)
+    assert (after["status"], after["sealed_looks"]) == ("stopped", 1), "the search itself is not over"
     assert after["beats_base"] is not None and after["baselines"]["sft_all"]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_an_engine_that_is_killed_goes_on_with_its_baselines(profile: Path, cli: Commands, asked: bool) -> None:
+@pytest.mark.parametrize(("asked", "number"), [(False, signal.SIGKILL), (True, signal.SIGKILL), (True, signal.SIGTERM)])
+def test_an_engine_that_is_killed_goes_on_with_its_baselines(
+    profile: Path, cli: Commands, asked: bool, number: signal.Signals
+) -> None:
     command = words(profile)
     if asked:
         done = cli(*command, "--set", "budget.baselines=0")
@@ -312,13 +370,19 @@ def test_an_engine_that_is_killed_goes_on_with_its_baselines(profile: Path, cli:
     process = cli.popen(*command)
     state = wait_for(cli, "r", lambda state: any(step.purpose == "baseline" for step in state.steps.values()))
     assert state.engine_pid
-    os.kill(state.engine_pid, signal.SIGKILL)
+    os.kill(state.engine_pid, number)
     process.communicate(timeout=60)
     psutil.wait_procs([psutil.Process(state.engine_pid)] if psutil.pid_exists(state.engine_pid) else [], timeout=10)
     again = cli(*command)
     assert again.returncode == 0, again.stderr
     shown = cli.show("r")
     assert shown["baselines_missing"] == {} and shown["status"] == "done" and len(shown["trials"]) == 2
+    after = wait_for(cli, "r", lambda state: state.has_ended)
+    assert not [step.key for step in after.steps.values() if step.status in ("intended", "running")], "no step is left alone"
+    trained = {
+        step.digest for step in after.steps.values() if step.key.startswith("sft_all-") and not step.key.startswith("sft_all-s")
+    }
+    assert trained == {action["digest"] for action in after.planned["sft_all"]["actions"]}, "as it was planned at first"
 
 
 def test_a_stop_leaves_the_winner_and_says_what_is_missing(profile: Path, cli: Commands) -> None:

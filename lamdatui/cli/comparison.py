@@ -10,7 +10,8 @@ from lamdatui.base.output import say, say_json
 from lamdatui.cli.commands import release
 from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.cli.show import comparison
-from lamdatui.domain.baselines import NAMES, is_partial, missing
+from lamdatui.domain.baselines import NAMES, best_merge, best_single_step, is_partial, missing
+from lamdatui.domain.scores import objectives, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import winner_gain
 from lamdatui.inputs.profile import load_profile
@@ -50,5 +51,9 @@ def compare(run: str, runs_dir: Path, *, as_json: bool, trust: bool) -> int:
 def _is_whole(state: RunState) -> bool:
     """Whether there is no baseline left to make."""
     split = (winner_gain(state) or ("",))[0]
-    made = state.baselines
-    return state.has_ended and split == "sealed" and made.keys() >= set(NAMES) and not any(map(is_partial, made.values()))
+    made, best = state.baselines, objectives(state, weights_of(state.profile))
+    # Of what the search did not do there can be none.
+    never = {"best_single_step"} if best_single_step(state, best) is None else set()
+    never |= {"best_merge"} if best_merge(state, best) is None else set()
+    whole = made.keys() >= set(NAMES) - never and not any(map(is_partial, made.values()))
+    return state.has_ended and split == "sealed" and whole

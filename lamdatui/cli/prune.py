@@ -45,6 +45,8 @@ def spare(runs_dir: Path) -> list[Spare]:
             )
         state = read_state(run_dir / "run.db")
         needed |= set(_needed(state))
+        if not state.has_ended:
+            open_works |= {action["digest"] for plan in state.planned.values() for action in plan["actions"]}
         open_works |= {t.action["digest"] for t in state.trials.values() if t.action and t.status not in ("done", "failed")}
     found = [_spare(path, "no run names it") for path in _folders(store.root / "objects") if path.name not in needed]
     for path in _folders(store.root / "checkpoints"):

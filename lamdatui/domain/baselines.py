@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.domain.budget import worked
-from lamdatui.domain.objects import ObjectPool
+from lamdatui.domain.budget import GRACE, ledgers, worked
+from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import direction, winner_gain
@@ -44,7 +44,7 @@ def family(state: RunState, action: Mapping[str, Any]) -> str:
 
 
 def best_single_step(state: RunState, objectives: Mapping[str, float]) -> str | None:
-    """The best model that one training action made of what the profile names."""
+    """The best model that one training action made of the base."""
     return _best(state, objectives, lambda action: family(state, action) in TRAINS and _is_first(action, state.pool))
 
 
@@ -55,7 +55,8 @@ def best_merge(state: RunState, objectives: Mapping[str, float]) -> str | None:
 
 def _is_first(action: Mapping[str, Any], pool: ObjectPool) -> bool:
     used = [pool.items.get(name) for ids in action["inputs"].values() for name in ids]
-    return all(item is not None and item.trial is None for item in used)
+    models = [item.id for item in used if isinstance(item, ModelObject)]
+    return pool.base in models and all(item is not None and item.trial is None for item in used)
 
 
 def _best(state: RunState, objectives: Mapping[str, float], fits: Any) -> str | None:
@@ -79,14 +80,24 @@ def seconds_left(state: RunState, now: float | None = None) -> float:
         return math.inf
     if state.searched is None:
         return 0.0
-    searched = state.searched["seconds"]
-    limit = min(state.wall_seconds or math.inf, searched * (1 + share(state)))
-    return max(0.0, limit - worked(state, now))
+    spent = worked(state, now) - state.searched["seconds"]
+    limits = [one.limit - one.used for one in ledgers(state, now) if one.unit == "s" and one.limit is not None]
+    return max(0.0, min([allowed(state) - spent, *limits]))
+
+
+def allowed(state: RunState) -> float:
+    """Seconds that baselines may take in all: the share of the whole search, also of what it did before it was extended."""
+    return share(state) * ((state.searched or {}).get("seconds", 0.0) + state.earlier_seconds)
 
 
 def is_partial(baseline: Mapping[str, Any]) -> bool:
     """Whether there was no time for all of a baseline: not each setting was tried, or it trained for less long than the search."""
     return baseline.get("tried", 0) < baseline.get("of", 0) or baseline.get("length", 1.0) < 1.0
+
+
+def until(state: RunState, now: float | None = None) -> float:
+    """Seconds after which a baseline's training that begins now is ended: a little more than it may take."""
+    return seconds_left(state, now) + GRACE * (allowed(state) + ((state.searched or {}).get("seconds", 0.0)))
 
 
 def told(baseline: Mapping[str, Any]) -> str:
@@ -109,6 +120,8 @@ class Row:
     """Over the base."""
     behind: Mapping[str, Any] | None = None
     """The winner's over it."""
+    sign: int = 0
+    """1 where the winner is better than it, -1 where it is worse, after as many comparisons as there are."""
     missing: str = ""
 
 
@@ -118,13 +131,17 @@ def board(state: RunState) -> list[Row]:
     if state.winner is None or found is None or found[0] != "sealed":
         return []
     why = missing(state)
+    others = [one for one in state.baselines.values() if one["model"] != state.winner]
     rows = []
     for name in NAMES:
         one = state.baselines.get(name)
         if one is None:
             rows.append(Row(name, "", missing=why[name]))
+        elif one["model"] == state.winner:
+            rows.append(Row(name, "the winner itself", one["gain"]["objective"]))
         else:
-            rows.append(Row(name, told(one), (one.get("gain") or {}).get("objective"), one.get("winner_gain")))
+            behind = one.get("winner_gain")
+            rows.append(Row(name, told(one), one["gain"]["objective"], behind, direction(behind, len(others))))
     return [*rows, Row("winner", state.winner, found[1])]
 
 
@@ -133,7 +150,7 @@ def standing(state: RunState) -> str:
     names: dict[int, list[str]] = {-1: [], 0: [], 1: []}
     for row in board(state):
         if row.behind:
-            names[direction(row.behind, 1)].append(row.name)
+            names[row.sign].append(row.name)
     words = {-1: "worse than", 0: "not told from", 1: "better than"}
     parts = [f"{text} {', '.join(names[sign])}" for sign, text in words.items() if names[sign]]
     return f"the winner is {'; '.join(parts)}" if parts else ""
@@ -143,12 +160,10 @@ def missing(state: RunState) -> dict[str, str]:
     """Name → why there is no such baseline."""
     if state.searched is None and not state.has_ended:
         usual = "the search is not over"
-    elif state.status in ("new", "running", "interrupted"):
+    elif not state.has_ended:
         usual = "it is not made yet"
     elif state.winner is None:
         usual = "there is no winner"
-    elif not share(state) or not state.searched:
-        usual = f"this run made none; lamdatui baselines {state.name} does"
     else:
-        usual = "it is not made yet"
+        usual = f"this run made none; lamdatui baselines {state.name} does"
     return {name: state.baselines_missing.get(name, usual) for name in NAMES if name not in state.baselines}

@@ -54,15 +54,24 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     budget: dict[str, Any] = state.profile.get("budget") or {}
     share = 0.0 if state.has_ended or state.searched else float(budget.get("baselines") or 0.0)
 
+    def kept(limit: float | None) -> float:
+        # The search leaves the baselines their share of its own time.
+        return needed + (limit or 0.0) * share / (1 + share)
+
     def limit(name: str, scale: float) -> float | None:
         return budget[name] * scale if budget.get(name) else None
 
     on_gpu = str(state.device.get("device", "")).startswith("cuda")
     return (
         Ledger("trials", state.counted, 0, state.max_trials, "trials"),
-        # The search leaves the baselines their share of its own time.
-        Ledger("wall", worked(state, now), needed + (state.wall_seconds or 0.0) * share / (1 + share), state.wall_seconds, "s"),
-        Ledger("GPU time" if on_gpu else "step time", step_seconds(state), needed, limit("step_minutes", 60), "s"),
+        Ledger("wall", worked(state, now), kept(state.wall_seconds), state.wall_seconds, "s"),
+        Ledger(
+            "GPU time" if on_gpu else "step time",
+            step_seconds(state),
+            kept(limit("step_minutes", 60)),
+            limit("step_minutes", 60),
+            "s",
+        ),
         Ledger("planner tokens", state.planner_tokens, 0, limit("planner_tokens", 1), "tokens"),
         Ledger("disk", written(state), 0, limit("disk_gib", 2**30), "bytes"),
     )

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from lamdatui.domain.records import (
     ActionRecord,
+    BaselinePlan,
     BaselineRecord,
     DecisionRecord,
     Declaration,
@@ -83,6 +84,11 @@ class RunEnded(TypedDict):
 
 class SearchEnded(RunEnded):
     pass
+
+
+class BaselinePlanned(TypedDict):
+    name: str
+    plan: BaselinePlan
 
 
 class BaselineRecorded(TypedDict):
@@ -231,6 +237,7 @@ EVENTS: dict[str, type[Any]] = {
     "run.stopping": RunStopping,
     # The winner is known, and is compared with baselines before the run ends.
     "search.ended": SearchEnded,
+    "baseline.planned": BaselinePlanned,
     "baseline.recorded": BaselineRecorded,
     "baseline.missing": BaselineMissing,
     # Somebody wants the baselines of a run that has ended.

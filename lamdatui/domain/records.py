@@ -211,6 +211,13 @@ class GainReport(TypedDict):
     tasks: dict[str, Gain]
 
 
+class BaselinePlan(TypedDict):
+    """What is trained for a baseline, one after the other, and for what share of the search's training time."""
+
+    actions: list[ActionRecord]
+    length: float
+
+
 class BaselineRecord(TypedDict):
     """What a winner is compared with; gains are of the sealed rows."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lamdatui.domain import events
     from lamdatui.domain.events import Event
     from lamdatui.domain.records import (
+        BaselinePlan,
         BaselineRecord,
         Declaration,
         ProblemRecord,
@@ -61,13 +62,17 @@ class RunState:
     beats_base: bool | None = None
     gain: Json | None = None
     sealed_looks: list[str] = field(default_factory=list)
-    """Models whose sealed scores somebody has seen as the winner's, the oldest first."""
+    """Models whose sealed scores were told as the winner's."""
     searched: Json | None = None
-    """Once the search is over: how it ended (`status`, `reason`), and the `seconds` of work until then. What follows are baselines."""
-    finishing: str = ""
-    """While a run that had ended goes on for its baselines alone, however long they take: why it had ended."""
+    """Once the search is over: how (`status`, `reason`), its limit of `trials`, the `seconds` of work until then."""
+    finishing: Json | None = None
+    """While a run goes on for its baselines alone, however long they take: how it had ended (the fields of `run.ended`)."""
+    earlier_seconds: float = 0.0
+    """Of searches that ended before the run was extended."""
+    planned: dict[str, BaselinePlan] = field(default_factory=dict)
+    """What a baseline is going to train, by its name."""
     baselines: dict[str, BaselineRecord] = field(default_factory=dict)
-    """What the winner is compared with, by name: see `lamdatui.domain.baselines`."""
+    """By name: see `lamdatui.domain.baselines`."""
     baselines_missing: dict[str, str] = field(default_factory=dict)
     """Name → why there is none."""
     memory: str = ""
@@ -214,28 +219,38 @@ def _engine_stopped(state: RunState, data: events.Reason, event: Event) -> None:
         state.status, state.reason = "interrupted", data["reason"]
 
 
-def _run_resumed(state: RunState, data: events.MaxTrials, _: Event) -> None:
-    if state.status == "interrupted" and (state.searched or state.finishing) and data["max_trials"] <= state.max_trials:
+def _run_resumed(state: RunState, data: events.MaxTrials, event: Event) -> None:
+    until = state.searched["trials"] if state.searched else state.max_trials
+    if not state.has_ended and (state.searched or state.finishing) and data["max_trials"] <= until:
         # The search is over: it goes on with its baselines.
-        state.status, state.reason = "running", ""
+        state.status, state.reason, state.stopping = "running", "", ""
         state.paused, state.paused_by, state.paused_reason = False, "", ""
         return
     state.max_trials = data["max_trials"]
-    if state.status == "done":
+    if state.status == "done" or state.searched:
         # A person asked a finished search to go on: it has its time budget anew.
         state.used_seconds = 0.0
+        state.engine_since = _metered(state, event) if state.engine_since is not None else None
+        state.earlier_seconds += state.searched["seconds"] if state.searched else 0.0
     state.reason = ""
     state.status, state.stopping = "running", ""
     state.paused, state.paused_by, state.paused_reason = False, "", ""
     state.winner = state.beats_base = state.gain = state.searched = None
-    state.finishing, state.baselines, state.baselines_missing = "", {}, {}
+    state.finishing, state.baselines, state.baselines_missing, state.planned = None, {}, {}, {}
 
 
 def _baselines_asked(state: RunState, data: events.By, _: Event) -> None:
-    state.finishing = state.reason or state.finishing or "the search was over"
+    names = ("status", "reason", "winner", "beats_base", "gain")
+    state.finishing = {name: getattr(state, name) for name in names}
     state.status, state.stopping, state.reason, state.searched = "running", "", "", None
     state.paused, state.paused_by, state.paused_reason = False, "", ""
     state.baselines_missing = {}
+    # What had no time for its whole length is planned anew.
+    state.planned = {name: plan for name, plan in state.planned.items() if plan["length"] >= 1}
+
+
+def _baseline_planned(state: RunState, data: events.BaselinePlanned, _: Event) -> None:
+    state.planned = {**state.planned, data["name"]: data["plan"]}
 
 
 def _baseline_recorded(state: RunState, data: events.BaselineRecorded, _: Event) -> None:
@@ -259,14 +274,14 @@ def _found(state: RunState, data: events.RunEnded) -> None:
 
 def _search_ended(state: RunState, data: events.SearchEnded, event: Event) -> None:
     _found(state, data)
-    since = state.engine_since
-    now = max(0.0, _metered(state, event) - since) if since is not None else 0.0
-    state.searched = {"status": data["status"], "reason": data["reason"], "seconds": state.used_seconds + now}
+    now = max(0.0, _metered(state, event) - state.engine_since) if state.engine_since is not None else 0.0
+    how = {"status": data["status"], "reason": data["reason"], "trials": state.max_trials}
+    state.searched = {**how, "seconds": state.used_seconds + now}
 
 
 def _run_ended(state: RunState, data: events.RunEnded, event: Event) -> None:
     _stop_meter(state, event)
-    state.status, state.reason, state.finishing = data["status"], data["reason"], ""
+    state.status, state.reason, state.finishing = data["status"], data["reason"], None
     _found(state, data)
     state.phase, state.phase_detail = "ended", ""
 
@@ -445,6 +460,7 @@ _HANDLERS = {
     "engine.stopped": _engine_stopped,
     "run.resumed": _run_resumed,
     "search.ended": _search_ended,
+    "baseline.planned": _baseline_planned,
     "baseline.recorded": _baseline_recorded,
     "baseline.missing": _baseline_missing,
     "baselines.asked": _baselines_asked,

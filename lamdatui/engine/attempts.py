@@ -109,12 +109,10 @@ class Attempts:
         state = self._run.state
         match request["purpose"]:
             case "trial":
-                left = seconds_left(state, self._run.now())
+                return time.monotonic() + seconds_left(state, self._run.now()) + grace_seconds(state)
             case baselines.PURPOSE:
-                left = baselines.seconds_left(state, self._run.now())
-            case _:
-                return math.inf
-        return time.monotonic() + left + grace_seconds(state)
+                return time.monotonic() + baselines.until(state, self._run.now())
+        return math.inf
 
     async def _resumed(self, request: StepRequest) -> None:
         """Wait until the run goes on whose step was suspended."""

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.config.resources import load_registry
 from lamdatui.domain import baselines
-from lamdatui.domain.actions import BoundType
+from lamdatui.domain.actions import BoundType, Call
 from lamdatui.domain.baselines import ALL_ROWS, SFT_ALL
 from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, object_to_json
-from lamdatui.domain.records import Value
+from lamdatui.domain.records import ActionRecord, BaselinePlan, Value
 from lamdatui.domain.state import RunState
 from lamdatui.domain.training import in_steps
 from lamdatui.engine.integrity import Lost
@@ -31,8 +31,12 @@ from lamdatui.inputs.fewshot import examples
 from lamdatui.step.request import StepRequest, made
 from lamdatui.store.journal import JournalFailed
 
-LEAST = 0.5
+LEAST = 0.25
 """Where there is no time to train for as long as the search has, it may be so much of that; it is told then."""
+NEARLY = 0.95
+"""Steps are whole, and rounded."""
+WHOLE: dict[str, Value] = {"epochs": 0.0, "replay_fraction": 0.0, "data_fraction": 1.0, "holdout": 0.0}
+"""What a profile may say of `sft` that a plain one does not do."""
 LONGER = 2.0
 """A question with examples before it is expected to take so many times as long to answer."""
 SHOWN = 3
@@ -85,6 +89,8 @@ class Baselines:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._made: set[str] = set()
+        """Digests of what this engine made, and was not in the store before."""
 
     @property
     def _state(self) -> RunState:
@@ -105,6 +111,7 @@ class Baselines:
                 continue
             self._run.phase("comparing", f"{self._state.winner} with {name}")
             try:
+                await self._sealed()
                 told = self._told(await maker())
             except JournalFailed:
                 raise
@@ -115,6 +122,12 @@ class Baselines:
                 self._run.record(("baseline.missing", {"name": name, "reason": reason[:500]}))
             else:
                 self._run.record(("baseline.recorded", {"name": name, "baseline": told}))
+
+    async def _sealed(self) -> None:
+        """See to it that the base and the winner have their sealed scores: they had them when the search ended."""
+        winner = self._state.winner
+        for model in (self._run.base, *([self._state.pool.model(winner)] if winner else [])):
+            await self._run.upkeep.evaluate(model, "sealed", f"sealed-{model.id}")
 
     # --- the models ----------------------------------------------------------------------------------------------
 
@@ -134,121 +147,168 @@ class Baselines:
     async def _few_shot(self) -> Found:
         """The base, asked after examples of the dataset that helps most on the search rows, for each task."""
         run, base = self._run, self._run.base
-        sources = self._datasets()[:SHOWN]
-        self._fits(self._few_shot_seconds(sources))
-        shown = {data.id: await asyncio.to_thread(self._examples, data) for data in sources}
-        if not any(shown.values()):
-            raise Missing("the rows of the datasets are too long to stand in a prompt")
         best: dict[str, tuple[float, str]] = {}
-        for data in filter(shown.get, shown):
-            scoring = run.scoring.with_examples(dict.fromkeys(run.workspace.tasks, shown[data]))
-            await self._scored(base, "search", scoring, f"few-shot-{data}")
+        shown: dict[str, tuple[dict[str, Any], ...]] = {}
+        why = "the rows of the datasets are too long to stand in a prompt"
+        for data in self._datasets()[:SHOWN]:
+            try:
+                messages = await asyncio.to_thread(self._examples, data)
+                if not messages:
+                    continue
+                scoring = run.scoring.with_examples(dict.fromkeys(run.workspace.tasks, messages))
+                if not scoring.complete(base.digest, "search"):
+                    self._fits(self._few_shot_seconds())
+                await self._scored(base, "search", scoring, f"few-shot-{data.id}")
+            except (Missing, LamdatuiError) as error:
+                why = str(error)
+                continue
+            shown[data.id] = messages
             for task, score in scoring.scores(base.digest, "search").items():
                 if task not in best or score["mean"] > best[task][0]:
-                    best[task] = score["mean"], data
+                    best[task] = score["mean"], data.id
+        if not best:
+            raise Missing(why)
         chosen = {task: data for task, (_, data) in best.items()}
         scoring = run.scoring.with_examples({task: shown[data] for task, data in chosen.items()})
         await self._scored(base, "sealed", scoring, "few-shot-sealed")
-        return Found(
-            base, f"{base.id} after examples of {' and '.join(dict.fromkeys(chosen.values()))}", scoring, {"examples": chosen}
-        )
+        what = f"{base.id} after examples of {' and '.join(dict.fromkeys(chosen.values()))}"
+        return Found(base, what, scoring, {"examples": chosen})
 
     async def _sft_all(self) -> Found:
         """One fine-tuning of the base that trains for as long as the search has: the best, by the search rows, of what there is time for."""
         run, state = self._run, self._state
         bound = run.workspace.types.get(SFT)
-        if bound is None or not {"minutes", "max_steps", "learning_rate"} <= bound.defaults().keys():
+        if (
+            bound is None
+            or bound.type.output != "model"
+            or not {"minutes", "max_steps", "learning_rate"} <= bound.defaults().keys()
+        ):
             raise Missing("the profile does not offer the action sft")
-        spent = baselines.training_seconds(state)
-        if not spent:
-            raise Missing("the search has trained nothing")
         datasets = self._datasets()
-        # What the other baselines need is left to them.
-        scoring = evaluation_seconds(state) + 3 * sealed_seconds(state) + self._few_shot_seconds(datasets[:SHOWN])
-        seconds = min(spent, self._left() - scoring)
-        if seconds < spent * LEAST:
-            self._fits(spent + scoring)
         pool = ObjectPool(dict(state.pool.items))
-        sources = list(dict.fromkeys([await self._all_rows(datasets, pool), datasets[0].id]))
-        tries = [(data, rate) for rate in learning_rates(bound) for data in sources]
+        try:
+            every = await self._all_rows(datasets, pool)
+        except (Missing, LamdatuiError) as error:
+            run.problem("baselines", f"the rows of all datasets can't be one: {error}")
+            every = datasets[0].id
+        if SFT_ALL not in state.planned:
+            plan = self._planned(bound, list(dict.fromkeys([every, datasets[0].id])), pool)
+            run.record(("baseline.planned", {"name": SFT_ALL, "plan": plan}))
+        plan = state.planned[SFT_ALL]
         found: list[tuple[float, Found]] = []
-        why = ""
-        for number, (data, rate) in enumerate(tries, start=1):
-            if found and self._left() < spent + scoring:
+        why, known = "", 0
+        for number, action in enumerate(plan["actions"], start=1):
+            told = f"{action['inputs']['dataset'][0]} at {action['params']['learning_rate']:g}"
+            is_scored, is_kept = run.scoring.complete(action["digest"], "search"), run.store.find(action["digest"]) is not None
+            is_there = is_scored and is_kept
+            if is_scored and not is_kept and SFT_ALL in state.baselines:
+                known += 1  # worse than the one that was kept
+                continue
+            if found and not is_there and self._left() < self._training_seconds() + self._rest():
                 break
+            run.phase("comparing", f"{state.winner} with {SFT_ALL}: {number} of {len(plan['actions'])}, {told}")
             try:
-                self._run.phase("comparing", f"{state.winner} with {SFT_ALL}: {number} of {len(tries)}, {data} at {rate:g}")
-                found.append(await self._trained(bound, data, rate, seconds, pool))
+                found.append(await self._trained(bound, action, pool))
             except Missing as error:
                 why = why or str(error)
         if not found:
             raise Missing(why)
         best = max(found, key=lambda one: one[0])[1]
         await self._scored(best.model, "sealed", run.scoring, f"{SFT_ALL}-sealed")
+        named = {item.digest for item in state.pool.items.values()}
         for _, other in found:
-            if other.model.digest != best.model.digest:
+            if other.model.digest != best.model.digest and other.model.digest in self._made - named:
                 await asyncio.to_thread(run.store.drop, other.model.digest)
-        part = round(min(1.0, seconds / spent), 2)
-        more = {**best.more, "tried": len(found), "of": len(tries), "length": part, "object": object_to_json(best.model)}
-        return Found(best.model, best.what, run.scoring, more)
+        more = {
+            "tried": len(found) + known,
+            "of": len(plan["actions"]),
+            "length": plan["length"],
+            "object": object_to_json(best.model),
+        }
+        return Found(best.model, best.what, run.scoring, {**best.more, **more})
 
     async def _all_rows(self, datasets: Sequence[DatasetObject], pool: ObjectPool) -> str:
-        """The id of a dataset in `pool` that has the rows of all of these."""
+        """The id of a dataset in `pool` that has the rows of all of these. Raises Missing, LamdatuiError."""
         if len(datasets) == 1:
             return datasets[0].id
         bound = load_registry().get(CONCAT)
         inputs = {"datasets": tuple(data.id for data in datasets)}
         if problems := bound.problems(inputs, {}, pool, self._run.machine.device):
             raise Missing(problems[0])
-        item = await self._done(bound, inputs, {}, pool, ALL_ROWS)
-        pool.add(item)
-        return item.id
+        known = Known.of(self._state, self._run.machine)
+        action = known.action(bound, inputs, {}, pool, seed=self._state.seed, dtype=self._run.machine.dtype).to_json()
+        pool.add(await self._done(bound, action, pool, ALL_ROWS))
+        return ALL_ROWS
 
-    async def _trained(self, bound: BoundType, data: str, rate: float, seconds: float, pool: ObjectPool) -> tuple[float, Found]:
-        """The base fine-tuned for so many seconds, with its objective on the search rows. Raises Missing."""
+    def _planned(self, bound: BoundType, sources: Sequence[str], pool: ObjectPool) -> BaselinePlan:
+        """What is to be trained, each for as many seconds as the search has, or as there are left. Raises Missing."""
+        run, state = self._run, self._state
+        spent = self._training_seconds()
+        if not spent:
+            raise Missing("the search has trained nothing")
+        seconds = min(spent, self._left() - self._rest())
+        if seconds < spent * LEAST:
+            self._fits(spent + self._rest())
+        known, actions, lengths = Known.of(state, run.machine), [], []
+        whole = {name: value for name, value in WHOLE.items() if name in bound.defaults()}
+        for rate in learning_rates(bound):
+            for data in sources:
+                inputs = {"model": (run.base.id,), "dataset": (data,)}
+                params: dict[str, Value] = {**bound.defaults(), **whole, "learning_rate": rate, "minutes": seconds / 60}
+                if problems := bound.problems(inputs, params, pool, run.machine.device):
+                    raise Missing(problems[0])
+
+                def expected(call: Call) -> float | None:
+                    return run.machine.estimate(bound, call).seconds
+
+                try:
+                    params = in_steps(bound, run.machine.call(bound, inputs, params, pool), expected)
+                except ValueError as error:
+                    raise Missing(str(error)) from error
+                # The limits of max_steps may have cut it.
+                lengths.append((expected(run.machine.call(bound, inputs, params, pool)) or 0.0) / spent)
+                made = known.action(bound, inputs, params, pool, seed=state.seed, dtype=run.machine.dtype)
+                actions.append(made.to_json())
+        length = min(lengths)
+        return {"actions": actions, "length": 1.0 if length > NEARLY else round(length, 2)}
+
+    async def _trained(self, bound: BoundType, action: ActionRecord, pool: ObjectPool) -> tuple[float, Found]:
+        """The base fine-tuned as planned, with its objective on the search rows. Raises Missing."""
         run = self._run
-        inputs = {"model": (run.base.id,), "dataset": (data,)}
-        params: dict[str, Value] = {**bound.defaults(), "learning_rate": rate, "minutes": seconds / 60}
-        if problems := bound.problems(inputs, params, pool, run.machine.device):
-            raise Missing(problems[0])
-        try:
-            call = run.machine.call(bound, inputs, params, pool)
-            params = in_steps(bound, call, lambda each: run.machine.estimate(bound, each).seconds)
-        except ValueError as error:
-            raise Missing(str(error)) from error
-        model = await self._done(bound, inputs, params, pool, SFT_ALL)
-        assert isinstance(model, ModelObject)
-        what = f"sft of {run.base.id} on {data}, {params['max_steps']} steps, learning rate {rate:g}"
+        model = await self._done(bound, action, pool, SFT_ALL)
+        data, params = action["inputs"]["dataset"][0], action["params"]
+        what = f"sft of {run.base.id} on {data}, {params['max_steps']} steps, learning rate {params['learning_rate']:g}"
         made_of = [pool.dataset(data)] if data == ALL_ROWS else []
-        actions = [run.store.manifest(item.digest)["action"] for item in (*made_of, model)]
-        means = {task: score["mean"] for task, score in run.scoring.scores(model.digest, "search").items()}
+        actions = [*(run.store.manifest(item.digest)["action"] for item in made_of), action]
+        means = {task: score["mean"] for task, score in run.scoring.scores(action["digest"], "search").items()}
         value = sum(weight * means[task] for task, weight in run.scoring.weights.items())
         return value, Found(model, what, run.scoring, {"actions": actions})
 
     # --- steps ---------------------------------------------------------------------------------------------------
 
-    async def _done(
-        self, bound: BoundType, inputs: dict[str, tuple[str, ...]], params: dict[str, Value], pool: ObjectPool, name: str
-    ) -> Any:
+    async def _done(self, bound: BoundType, action: ActionRecord, pool: ObjectPool, name: str) -> Any:
         """The object that an action makes, under the id `name`. Raises Missing."""
-        run, state = self._run, self._state
-        plan, estimate = run.machine.plan(bound, run.machine.call(bound, inputs, params, pool))
+        run = self._run
+        plan, estimate = run.machine.plan(bound, run.machine.call(bound, action["inputs"], action["params"], pool))
         if lacking := run.machine.lacks(estimate, plan):
             raise Missing(lacking)
-        known = Known.of(state, run.machine)
-        action = known.action(bound, inputs, params, pool, seed=state.seed, dtype=run.machine.dtype).to_json()
-        await run.upkeep.keep_within(estimate.disk_bytes or 0)
+        best = baselines.best_merge(self._state, run.scoring.objectives(self._state))
+        await run.upkeep.keep_within(estimate.disk_bytes or 0, [best] if best else [])
         await run.make_room(estimate.memory_bytes)
         step = f"{name}-{action['digest'][:8]}"
         request = run.requests.action(step, baselines.PURPOSE, bound.type, action, pool)
         outcome = await self._step(step, request, pool)
+        if not outcome["cached"]:
+            self._made.add(action["digest"])
         Layouts(run.machine, run.workspace.types, pool).measured(request, outcome)
         return made(name, 0, action, bound.type, run.store.manifest(action["digest"]), pool)
 
     async def _scored(self, model: ModelObject, split: str, scoring: Scoring, step: str) -> None:
         """Have a model's scores in the store. Raises Missing."""
         if not scoring.complete(model.digest, split):
-            request = self._run.requests.evaluation(step, model, split, self._state.pool, scoring, baselines.PURPOSE)
+            # Its time is reserved: what was trained is scored, however late it is.
+            purpose = split if split == "sealed" else baselines.PURPOSE
+            request = self._run.requests.evaluation(step, model, split, self._state.pool, scoring, purpose)
             await self._step(step, request, self._state.pool)
 
     async def _step(self, name: str, request: StepRequest, pool: ObjectPool) -> StepOutcome:
@@ -272,8 +332,16 @@ class Baselines:
         rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
         return examples(rows, self._state.seed)
 
-    def _few_shot_seconds(self, sources: Sequence[DatasetObject]) -> float:
-        return LONGER * (len(sources) * evaluation_seconds(self._state) + sealed_seconds(self._state))
+    def _few_shot_seconds(self) -> float:
+        """Of asking after the examples of one dataset."""
+        return LONGER * (evaluation_seconds(self._state) + sealed_seconds(self._state))
+
+    def _rest(self) -> float:
+        """Seconds for scoring what was trained, and for the other baselines."""
+        return evaluation_seconds(self._state) + 3 * sealed_seconds(self._state) + self._few_shot_seconds()
+
+    def _training_seconds(self) -> float:
+        return baselines.training_seconds(self._state)
 
     def _left(self) -> float:
         return baselines.seconds_left(self._state, self._run.now())
@@ -292,9 +360,9 @@ class Baselines:
         scores: dict[str, dict[str, Any]] = {task: {} for task in found.scoring.tasks}
         keys: dict[str, dict[str, str]] = {task: {} for task in found.scoring.tasks}
         for split in splits:
+            named = found.scoring.keys(digest, split)
             for task, score in found.scoring.scores(digest, split).items():
-                scores[task][split] = score
-                keys[task][split] = found.scoring.keys(digest, split)[task]
+                scores[task][split], keys[task][split] = score, named[task]
         told = {
             "model": found.model.id,
             "digest": digest,

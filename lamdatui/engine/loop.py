@@ -138,9 +138,9 @@ class Loop:
     async def _may_go_on(self) -> None:
         if self.state.open_trial is None:
             await self.upkeep.have_room()
-        await self.unpaused()
         if self.state.finishing:
-            raise SearchEnded("done", self.state.finishing)
+            raise SearchEnded("done", self.state.finishing["reason"])
+        await self.unpaused()
         if self.state.open_trial is not None:
             return
         await self.upkeep.keep_within()
@@ -452,21 +452,26 @@ class Loop:
         more = end.trials is not None and end.trials < self.state.max_trials
         if more and ended["status"] == "done" and not self.state.stopping:
             return False
-        compares = ended["status"] == "done" and ended["winner"] and (self.state.finishing or share(self.state))
+        is_found = ended["status"] == "done" and ended["winner"]
+        if self.state.finishing and not is_found:
+            # What it had found stands.
+            self.record(("run.ended", self.state.finishing))
+            return True
+        compares = is_found and (self.state.finishing or share(self.state))
         self.record(("search.ended" if compares else "run.ended", ended))
         return True
 
     async def _compared(self, searched: Mapping[str, Any]) -> bool:
         """Make the baselines, and end the run; False when more trials were asked for meanwhile."""
-        trials = self.state.max_trials
 
         def more() -> bool:
-            return self.state.max_trials > trials and not self.state.stopping
+            return self.state.max_trials > searched["trials"] and not self.state.stopping
 
         await self.baselines.make(lambda: not more())
         if more():
             self.record(("run.resumed", {"max_trials": self.state.max_trials}))
             return False
+        how = self.state.finishing or searched
         found = {name: getattr(self.state, name) for name in ("winner", "beats_base", "gain")}
-        self.record(("run.ended", {"status": searched["status"], "reason": searched["reason"], **found}))
+        self.record(("run.ended", {"status": how["status"], "reason": how["reason"], **found}))
         return True

@@ -41,8 +41,11 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 def sign_test(wins: int, losses: int) -> float:
     """Exact two-sided p of so many wins and losses if both were as likely: McNemar's test, where a row is won or lost."""
     n = wins + losses
-    tail = sum(math.comb(n, count) for count in range(min(wins, losses) + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    logs = (
+        math.lgamma(n + 1) - math.lgamma(count + 1) - math.lgamma(n - count + 1) - n * math.log(2)
+        for count in range(min(wins, losses) + 1)
+    )
+    return min(1.0, 2 * math.fsum(map(math.exp, logs)))
 
 
 def _flipped(parts: np.ndarray) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
 from lamdatui.domain.state import RunState
-from lamdatui.inputs.datafiles import read_task_rows
+from lamdatui.inputs.datafiles import asked, read_task_rows
 from lamdatui.inputs.workspace import locate
 from lamdatui.store.artifacts import Store
 from lamdatui.tasks.stats import sign_test
@@ -82,13 +82,13 @@ def answers(run_dir: Path, state: RunState, name: str, task: str, split: str) ->
         raise LamdatuiError(
             f"the store has lost the answers of {model} to {task} ({split})", where=str(run_dir.parent / "store")
         )
-    asked = {row["id"]: row for row in _asked(state, task) if row["split"] == split}
+    questions = {row["id"]: {**row, **asked(row)} for row in _asked(state, task) if row["split"] == split}
     try:
         return [
             Answer(
                 row["id"],
-                asked[row["id"]]["messages"],
-                asked[row["id"]]["reference"],
+                questions[row["id"]]["prompt"],
+                questions[row["id"]]["reference"],
                 row["completion"],
                 row["score"],
                 row.get("ended"),

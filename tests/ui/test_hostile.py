@@ -181,6 +181,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "baseline.recorded": {"name": text(), "baseline": {
             "model": text(), "digest": text(), "what": text(), "scores": {}, "keys": {}, "gain": {"objective": gain(0.1), "tasks": {}},
             "winner_gain": gain(-0.1), "tried": 1, "of": 4, "length": 0.5}},
+        "baseline.planned": {"name": text(), "plan": {"actions": [act], "length": 0.5}},
         "baseline.missing": {"name": text(), "reason": text()},
         "baselines.asked": {"by": text()},
         "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},

@@ -44,7 +44,7 @@ def result_lines(state: RunState) -> list[Line]:
         if row.missing:
             lines.append(((f"  {row.name:{NAME}} ", "dim"), (f"– {row.missing}", "dim")))
             continue
-        behind: tuple[str, Tone] = (_gain(row.behind), TONES[direction(row.behind, 1)])
+        behind: tuple[str, Tone] = (_gain(row.behind), TONES[row.sign])
         lines.append(
             (
                 (f"  {row.name:{NAME}} ", "plain"),
@@ -69,10 +69,13 @@ class ResultPanel(Static):
     def __init__(self, view: ViewState) -> None:
         super().__init__(id="result")
         self._view = view
+        self._lines: list[Line] = []
         self.display = False
 
     def update_view(self) -> None:
         """Show the view's result."""
         lines = result_lines(self._view.run)
-        self.display = bool(lines)
-        self.update(paint_lines(lines))
+        if lines != self._lines:
+            self._lines = lines
+            self.display = bool(lines)
+            self.update(paint_lines(lines))
