@@ -18,7 +18,7 @@ from lamdatui.planner.settings import PlannerSettings
 from tests.conftest import REAL_CATALOGUE, Commands
 from tests.vllmenv import vllm_python
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PROFILE = """
 name: q
@@ -34,7 +34,7 @@ tasks:
 objective: {{ weights: {{ instruction_following: 1.0 }} }}
 actions: {{ sft: {{ max_steps: {{ default: 2, choices: [2] }}, batch_size: {{ default: 2 }} }} }}
 policy: {{ name: random }}
-budget: {{ trials: 1 }}
+budget: {{ trials: 1, baselines: 0 }}
 dtype: float32
 generation: {{ backend: {backend}, executable: {python} }}
 mode: auto

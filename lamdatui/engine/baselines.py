@@ -89,6 +89,7 @@ class Baselines:
 
     def __init__(self, run: Run) -> None:
         self._run = run
+        self._goes_on: Callable[[], bool] = lambda: True
         self._made: set[str] = set()
         """Digests of what this engine made, and was not in the store before."""
 
@@ -98,7 +99,8 @@ class Baselines:
 
     async def make(self, goes_on: Callable[[], bool]) -> None:
         """Make those that the run does not have and that fit into its time, the most telling one first; each, or why it is missing, is put
-        on record. `goes_on` is asked before each."""
+        on record. `goes_on` is asked before each, and before each training."""
+        self._goes_on = goes_on
         makers: dict[str, Callable[[], Awaitable[Found]]] = {
             "sft_all": self._sft_all,
             "few_shot": self._few_shot,
@@ -206,6 +208,8 @@ class Baselines:
                 continue
             if found and not is_there and self._left() < self._training_seconds() + self._rest():
                 break
+            if not self._goes_on():
+                raise Missing("the search goes on first")
             run.phase("comparing", f"{state.winner} with {SFT_ALL}: {number} of {len(plan['actions'])}, {told}")
             try:
                 found.append(await self._trained(bound, action, pool))

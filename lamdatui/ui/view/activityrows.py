@@ -79,6 +79,10 @@ def _baseline(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "baseline", text)]
 
 
+def _asked(data: Json, _: RunState) -> list[ActivityRow]:
+    return [_row("·", "baselines", f"wanted by {data['by']}, however long they take", "dim")]
+
+
 def _no_baseline(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "baseline", f"no {data['name']}: {data['reason']}", "dim")]
 
@@ -258,6 +262,7 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "search.ended": _search_ended,
     "baseline.recorded": _baseline,
     "baseline.missing": _no_baseline,
+    "baselines.asked": _asked,
     "run.ended": _ended,
     "mode.changed": _said("·", "mode", "{mode}, by {by}", "strong"),
     "policy.changed": _said("·", "policy", "{name} proposes from the next trial on, by {by}", "strong"),
