@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from lamdatui.base.jsonio import digest
 from lamdatui.config.resources import load_registry
 from lamdatui.domain import baselines
 from lamdatui.domain.baselines import NAMES, board, missing, seconds_left, standing, training_seconds
@@ -21,8 +22,10 @@ from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.engine.baselines import learning_rates
-from lamdatui.inputs.fewshot import CHARS, SHOTS, after, examples
+from lamdatui.inputs.fewshot import CHARS, SHOTS, after, examples, fewer
 from lamdatui.inputs.taskfiles import load_task
+from lamdatui.step.errors import StepError
+from lamdatui.step.evaluate import questions
 from tests.conftest import Commands
 from tests.steps import Lab
 from tests.test_recovery import wait_for
@@ -401,3 +404,23 @@ def test_nothing_is_compared_where_nothing_was_made(lab_profile: Any, cli: Comma
     assert process.returncode == 0, process.stderr
     refused = cli("baselines", "r")
     assert refused.returncode == 1 and "no trial of the run made a model" in refused.stderr
+
+
+def test_as_many_examples_as_fit_into_the_models_positions(tmp_path: Path) -> None:
+    rows = [{"id": n, "split": "search", "messages": [{"role": "user", "content": f"q{n}"}], "reference": "x"} for n in (1, 2)]
+    path = tmp_path / "t.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    shown = list(examples([row(number) for number in range(20)], 1))
+    request = {"path": str(path), "split": "search", "rows": 2, "rows_digest": digest(rows), "task": "t", "examples": shown}
+
+    def asked(most: int) -> list[int]:
+        return [len(one["prompt"]) for one in questions(request, lambda found: len(found[0]["prompt"]) <= most)[1]]
+
+    assert asked(99) == [2 * SHOTS + 1] * 2 and asked(5) == [5, 5]
+    with pytest.raises(StepError, match="no example fits"):
+        asked(1)
+    turns = [
+        {"role": role, "content": str(n)}
+        for n, role in enumerate(("user", "assistant", "tool", "assistant", "user", "assistant"))
+    ]
+    assert [message["content"] for message in fewer(turns)] == ["4", "5"]

@@ -3,6 +3,7 @@ arXiv 2005.14165)."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +37,12 @@ def _chars(row: dict[str, Any]) -> int:
 def after(shown: Sequence[dict[str, Any]], question: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A question's messages after the examples, written as these are."""
     return [*shown, *_folded(question)]
+
+
+def fewer(shown: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same without the first question and its answer."""
+    first = next((place for place, message in enumerate(shown) if message["role"] == "assistant"), len(shown))
+    return list(itertools.dropwhile(lambda message: message["role"] != "user", shown[first + 1 :]))
 
 
 def _folded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -31,7 +31,7 @@ from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.step.generators import VLLM, TransformersGenerator
 from lamdatui.step.heap import give_back
-from lamdatui.step.models import check_inputs, load_model, load_tokenizer
+from lamdatui.step.models import check_inputs, load_model, load_tokenizer, positions
 from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
 from lamdatui.store import checkpoints
 from lamdatui.store.artifacts import REFERENCE
@@ -246,11 +246,12 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
         step.model = None
         gc.collect()
         torch.cuda.empty_cache()
+    held = positions(step.store, reference) if any(request.get("examples") for request in wanted) else 2**31
     with closing(step.generator(reference, tokenizer, step.model)) as generator:
         # The longest answers first: vLLM is started for their length.
         for request in sorted(wanted, key=lambda one: -one["max_new_tokens"]) if by_vllm else wanted:
             fault("step.before-evaluate")
-            value = evaluate(generator, tokenizer, request, step.metric)
+            value = evaluate(generator, tokenizer, request, step.metric, positions=held)
             if request["key"] in both:
                 step.say(f"{request['task']}: {differences(both[request['key']], value['rows'])}")
             mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])

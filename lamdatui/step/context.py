@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForCausalLM, PrinterCallback
+from transformers import AutoModelForCausalLM, PrinterCallback
 
 from lamdatui.actionkit.costs import CHECKPOINT_SECONDS, HELD_OUT_LOOKS
 from lamdatui.base.faults import fault
@@ -40,6 +40,7 @@ from lamdatui.step.models import (
     load_model,
     load_tokenizer,
     naming,
+    positions,
     save_tokenizer,
     weights_directory,
 )
@@ -109,9 +110,7 @@ class StepContext:
 
     def positions(self, slot: str) -> int:
         """Tokens that the slot's (first) model has positions for; very many where it does not say."""
-        folder = weights_directory(self.store, self.request["models"][slot][0])
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        return getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
+        return positions(self.store, self.request["models"][slot][0])
 
     def load_model(self, slot: str = "model", *, full: bool = False) -> Model:
         """The slot's (first) model on the step's device, its adapters merged in: plain weights, ready to train.

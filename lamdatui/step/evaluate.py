@@ -10,8 +10,9 @@ from typing import Any
 from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
 from lamdatui.inputs.datafiles import asked, read_task_rows
-from lamdatui.inputs.fewshot import after
+from lamdatui.inputs.fewshot import after, fewer
 from lamdatui.step.encoding import Encoder
+from lamdatui.step.errors import StepError
 from lamdatui.step.generate import Sampling
 from lamdatui.step.generators import Generator
 from lamdatui.tasks.scorers import score
@@ -27,30 +28,49 @@ def _question(row: dict[str, Any], thinking: bool | None, examples: list[dict[st
     return found
 
 
-def questions(request: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of a task's split, and what a model is asked for each.
+def questions(
+    request: dict[str, Any], fits: Callable[[list[dict[str, Any]]], bool] = lambda _: True
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of a task's split, and what a model is asked for each: after as many of the request's examples as fit, the last ones.
 
-    Raises Changed when the rows of the task's file are not those that the request's key was made from.
+    Raises Changed when the rows of the task's file are not those that the request's key was made from, StepError(data) when no example fits.
     """
     rows = [row for row in read_task_rows(Path(request["path"])) if row["split"] == request["split"]][: request["rows"]]
     if digest(rows) != request["rows_digest"]:
         raise Changed(f"the {request['split']} rows of the task {request['task']} have changed", where=request["path"])
     thinking = request.get("thinking")
     examples = request.get("examples") or []
-    if request.get("older") and not examples:
-        return rows, [{"prompt": row["messages"]} for row in rows]
-    return rows, [_question(row, thinking, examples) for row in rows]
+    if not examples:
+        return rows, [{"prompt": row["messages"]} if request.get("older") else _question(row, thinking, []) for row in rows]
+    while examples:
+        found = [_question(row, thinking, examples) for row in rows]
+        if fits(found):
+            return rows, found
+        examples = fewer(examples)
+    raise StepError("data", f"no example fits into the model's positions before a question of {request['task']}")
 
 
 def evaluate(
-    generator: Generator, tokenizer: Any, request: dict[str, Any], report: Callable[..., None], *, most: int | None = None
+    generator: Generator,
+    tokenizer: Any,
+    request: dict[str, Any],
+    report: Callable[..., None],
+    *,
+    most: int | None = None,
+    positions: int = 2**31,
 ) -> dict[str, Any]:
     """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion", "ended"}], "seconds"}`.
 
-    `most`: only so many of the first rows. Raises Changed as `questions` does.
+    `most`: only so many of the first rows; `positions` of the model bound the examples in the prompt. Raises Changed, StepError as `questions` does.
     """
     began = time.monotonic()
-    rows, asked_for = (found[:most] for found in questions(request))
+    encoder = Encoder(tokenizer)
+
+    def fits(asked: list[dict[str, Any]]) -> bool:
+        longest = max(len(encoder.ids(encoder.ask(row))) for row in asked)
+        return longest + request["max_new_tokens"] <= positions
+
+    rows, asked_for = (found[:most] for found in questions(request, fits))
 
     def progress(done: int) -> None:
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))
@@ -60,7 +80,6 @@ def evaluate(
         asked_for, Sampling(request["max_new_tokens"]), progress=progress, own=request.get("generation") == "own"
     )
     keeps = request.get("think") == "keep"
-    encoder = Encoder(tokenizer)
     scored = []
     for row, question, ((text, ended),) in zip(rows, asked_for, given, strict=True):
         said = text if keeps else without_thinking(text, encoder.ask(question))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lamdatui.base.fingerprint import Changed
 from lamdatui.inputs.datafiles import is_promised
@@ -75,6 +75,12 @@ def naming(what: str) -> Iterator[None]:
         yield
     except Changed as error:
         raise Changed(f"{what} has changed: {error.what}", where=error.where, fix=error.fix) from error
+
+
+def positions(store: Store, reference: ModelReference) -> int:
+    """Tokens that a model has positions for; very many where it does not say."""
+    config = AutoConfig.from_pretrained(weights_directory(store, reference), local_files_only=True, trust_remote_code=False)
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or 2**31
 
 
 def load_tokenizer(store: Store, reference: ModelReference) -> Tokenizer:
