@@ -63,7 +63,7 @@ def lab_profile(lab: Path, tmp_path: Path) -> Callable[..., Path]:
         for old, new in changes:
             assert old in text, f"{old!r} is not in lab.yaml"
             text = text.replace(old, new)
-        if "baselines" not in text:
+        if not any("baselines" in new for _, new in changes):
             # They have tests of their own, and take half of a run's time.
             text = text.replace("budget: {", "budget: { baselines: 0,", 1)
         path = tmp_path / "lab.yaml"

@@ -121,3 +121,16 @@ def test_what_the_version_before_wrote_gets_its_seals_when_it_goes_on(landed: La
     assert done.returncode == 0, done.stderr
     used = [file for file in files if file.exists() and SEAL in read_json(file)]
     assert len(used) >= 8
+
+
+def test_a_run_of_the_version_before_is_compared_on_demand(landed: Landed) -> None:
+    name = "finished"
+    before = landed.show(name)
+    assert before["sealed_looks"] == 1 and not any(before["baselines"].values())
+    made = landed.cli("baselines", name, "--json")
+    assert made.returncode == 0, made.stderr
+    told = json.loads(made.stdout)["baselines"]
+    assert told["sft_all"] and told["few_shot"] and told["best_single_step"]
+    after = landed.show(name)
+    names = ("status", "reason", "winner", "beats_base", "gain", "trials", "sealed_looks")
+    assert {key: after[key] for key in names} == {key: before[key] for key in names}
