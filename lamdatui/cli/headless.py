@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,7 +18,7 @@ from lamdatui.domain.events import event_from_json
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import winner_gain
+from lamdatui.domain.verdicts import gain_text, winner_gain
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
 from lamdatui.wire.rundir import is_alive, is_stopped, stopped_error
@@ -213,14 +212,14 @@ class Headless:
                 self._say(f"the search is over ({data['reason']}): winner {data['winner']}; it is compared with baselines")
             case "baseline.recorded":
                 self._say(
-                    f"{data['name']}: {_gain(data['baseline']['gain']['objective'])} over the base; {baselines.told(data['baseline'])}"
+                    f"{data['name']}: {gain_text(data['baseline']['gain']['objective'])} over the base; {baselines.told(data['baseline'])}"
                 )
             case "baseline.missing":
                 self._say(f"no {data['name']}: {data['reason']}")
             case "run.ended":
                 self._say(f"run ended: {data['status']} ({data['reason']}); winner {data['winner'] or 'none'}")
                 if (found := winner_gain(self.state)) and data["winner"]:
-                    self._say(f"{data['winner']}: {_gain(found[1])} over the base on the {found[0]} rows")
+                    self._say(f"{data['winner']}: {gain_text(found[1])} over the base on the {found[0]} rows")
                 if words := baselines.standing(self.state):
                     self._say(words)
 
@@ -240,14 +239,9 @@ def _describe(action: dict[str, Any]) -> str:
     return f"{action['type']}({inputs})"
 
 
-def _gain(gain: Mapping[str, Any]) -> str:
-    low, high = gain["interval"]
-    return f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def _closing(trial: Trial) -> str:
     if trial.status == "done" and trial.gain:
-        told = f"objective {trial.objective:.3f}, {_gain(trial.gain)} over the base"
+        told = f"objective {trial.objective:.3f}, {gain_text(trial.gain)} over the base"
     else:
         told = (trial.error or {}).get("message", "")
     cached = ", from the store" if trial.cached else ""

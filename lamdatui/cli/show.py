@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
+from lamdatui.domain.verdicts import gain_text
 from lamdatui.store.journal import read_run, read_state
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
@@ -125,12 +125,10 @@ def comparison(state: RunState) -> list[str]:
     if not rows:
         return []
 
-    def gain(value: Mapping[str, Any] | None) -> str:
-        return f"{value['mean']:+.3f} [{value['interval'][0]:+.3f}, {value['interval'][1]:+.3f}]" if value else ""
-
     lines = ["sealed rows, gain of the objective over the base; the winner's over each:"]
     lines += [
-        f"  {row.name:16} {gain(row.gain) or '-':24} {gain(row.behind):24} {row.missing or row.what}".rstrip() for row in rows
+        f"  {row.name:16} {gain_text(row.gain) if row.gain else '-':24} {gain_text(row.behind) if row.behind else '':24} {row.missing or row.what}".rstrip()
+        for row in rows
     ]
     return [*lines, *filter(None, [standing(state)])]
 
@@ -154,7 +152,7 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
             lines.append(f"{label:7} {model['model']}: {scores}")
     for split, report in (found["gain"] or {}).items():
         parts = {"objective": report["objective"], **report["tasks"]}
-        told = "  ".join(f"{k} {v['mean']:+.3f} [{v['interval'][0]:+.3f}, {v['interval'][1]:+.3f}]" for k, v in parts.items())
+        told = "  ".join(f"{k} {gain_text(v)}" for k, v in parts.items())
         lines.append(f"gain of the winner over the base, {split}: {told}")
     lines += comparison(state) if state else []
     for trial in found["trials"]:

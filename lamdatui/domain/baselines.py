@@ -8,14 +8,13 @@ that the method is from compares with the last three (arXiv 2505.21963).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.domain.budget import GRACE, ledgers, worked
+from lamdatui.domain.budget import GRACE, baselines_share, ledgers, worked
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
-from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import direction, winner_gain
 
 NAMES = ("few_shot", "sft_all", "best_single_step", "best_merge")
@@ -45,12 +44,12 @@ def family(state: RunState, action: Mapping[str, Any]) -> str:
 
 def best_single_step(state: RunState, objectives: Mapping[str, float]) -> str | None:
     """The best model that one training action made of the base."""
-    return _best(state, objectives, lambda action: family(state, action) in TRAINS and _is_first(action, state.pool))
+    return best_model(state, objectives, lambda action: family(state, action) in TRAINS and _is_first(action, state.pool))
 
 
 def best_merge(state: RunState, objectives: Mapping[str, float]) -> str | None:
     """The best model that a merge made."""
-    return _best(state, objectives, lambda action: family(state, action) == "merge")
+    return best_model(state, objectives, lambda action: family(state, action) == "merge")
 
 
 def _is_first(action: Mapping[str, Any], pool: ObjectPool) -> bool:
@@ -59,19 +58,17 @@ def _is_first(action: Mapping[str, Any], pool: ObjectPool) -> bool:
     return pool.base in models and all(item is not None and item.trial is None for item in used)
 
 
-def _best(state: RunState, objectives: Mapping[str, float], fits: Any) -> str | None:
-    made: list[Trial] = [
+def best_model(
+    state: RunState, objectives: Mapping[str, float], fits: Callable[[Mapping[str, Any]], bool] = lambda _: True
+) -> str | None:
+    """The model with the best objective, the older one of equals, of those whose action fits; not one that is lost."""
+    made = [
         trial
         for trial in state.trials.values()
-        if trial.status == "done" and trial.model in objectives and trial.model not in state.lost and fits(trial.action)
+        if trial.status == "done" and trial.model in objectives and trial.model not in state.lost and fits(trial.action or {})
     ]
     best = max(made, key=lambda trial: (objectives[trial.model or ""], -trial.number), default=None)
     return best.model if best else None
-
-
-def share(state: RunState) -> float:
-    """Of the search's time, what baselines may take after it; 0 in runs that began before there were any."""
-    return float((state.profile.get("budget") or {}).get("baselines") or 0.0)
 
 
 def seconds_left(state: RunState, now: float | None = None) -> float:
@@ -87,7 +84,7 @@ def seconds_left(state: RunState, now: float | None = None) -> float:
 
 def allowed(state: RunState) -> float:
     """Seconds that baselines may take in all: the share of the whole search, also of what it did before it was extended."""
-    return share(state) * ((state.searched or {}).get("seconds", 0.0) + state.earlier_seconds)
+    return baselines_share(state) * ((state.searched or {}).get("seconds", 0.0) + state.earlier_seconds)
 
 
 def is_partial(baseline: Mapping[str, Any]) -> bool:

@@ -52,7 +52,7 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
     needed = reserve(state)
     budget: dict[str, Any] = state.profile.get("budget") or {}
-    share = 0.0 if state.has_ended or state.searched else float(budget.get("baselines") or 0.0)
+    share = 0.0 if state.has_ended or state.searched else baselines_share(state)
 
     def kept(limit: float | None) -> float:
         # The search leaves the baselines their share of its own time.
@@ -75,6 +75,11 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
         Ledger("planner tokens", state.planner_tokens, 0, limit("planner_tokens", 1), "tokens"),
         Ledger("disk", written(state), 0, limit("disk_gib", 2**30), "bytes"),
     )
+
+
+def baselines_share(state: RunState) -> float:
+    """Of the search's time, what baselines may take after it; 0 in runs that began before there were any."""
+    return float((state.profile.get("budget") or {}).get("baselines") or 0.0)
 
 
 def seconds_left(state: RunState, now: float | None = None) -> float:

@@ -81,6 +81,12 @@ def winner_gain(state: RunState) -> tuple[str, Mapping[str, Any]] | None:
     return None
 
 
+def gain_text(gain: Mapping[str, Any]) -> str:
+    """`+0.120 [+0.040, +0.200]`, for plain output."""
+    low, high = gain["interval"]
+    return f"{gain['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def beats_base(gain: Mapping[str, Any] | None, looks: int = 1) -> bool | None:
     """Whether the winner's gain on the sealed split is above zero, which was opened for so many winners; None where it was not."""
     report = (gain or {}).get("sealed")

@@ -98,14 +98,14 @@ class Baselines:
         return self._run.state
 
     async def make(self, goes_on: Callable[[], bool]) -> None:
-        """Make those that the run does not have and that fit into its time, the most telling one first; each, or why it is missing, is put
+        """Make those that the run does not have and that fit into its time, those of the search first, which are only scored; each, or why it is missing, is put
         on record. `goes_on` is asked before each, and before each training."""
         self._goes_on = goes_on
         makers: dict[str, Callable[[], Awaitable[Found]]] = {
-            "sft_all": self._sft_all,
-            "few_shot": self._few_shot,
             "best_single_step": lambda: self._of_run(baselines.best_single_step, "no trial trained the base itself"),
             "best_merge": lambda: self._of_run(baselines.best_merge, "no trial merged models"),
+            "sft_all": self._sft_all,
+            "few_shot": self._few_shot,
         }
         for name, maker in makers.items():
             known = self._state.baselines.get(name)
@@ -341,8 +341,8 @@ class Baselines:
         return LONGER * (evaluation_seconds(self._state) + sealed_seconds(self._state))
 
     def _rest(self) -> float:
-        """Seconds for scoring what was trained, and for the other baselines."""
-        return evaluation_seconds(self._state) + 3 * sealed_seconds(self._state) + self._few_shot_seconds()
+        """Seconds for scoring what was trained, and for asking after examples."""
+        return evaluation_seconds(self._state) + sealed_seconds(self._state) + self._few_shot_seconds()
 
     def _training_seconds(self) -> float:
         return baselines.training_seconds(self._state)
@@ -354,7 +354,7 @@ class Baselines:
         """Raises Missing where there is not as much time left."""
         left = self._left()
         if seconds > left:
-            raise Missing(f"it takes about {seconds / 60:.1f} minutes, and {left / 60:.1f} are left for baselines")
+            raise Missing(f"it takes about {seconds:.0f} s, and {left:.0f} s are left for baselines")
 
     def _told(self, found: Found) -> dict[str, Any]:
         """The record of a baseline: its scores, its gain over the base, and the winner's over it, on the sealed rows."""

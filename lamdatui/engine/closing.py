@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lamdatui.domain.baselines import best_model
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
@@ -70,13 +71,6 @@ async def ending(end: SearchEnded, state: RunState, base: ModelObject, scoring: 
             ended["status"], ended["reason"] = failure.status, failure.reason
         break
     return ended
-
-
-def best_model(state: RunState, objectives: Mapping[str, float]) -> str | None:
-    """The model with the best objective, the older one of equals; not one that is lost."""
-    trials = [t for t in state.trials.values() if t.status == "done" and t.model in objectives and t.model not in state.lost]
-    best = max(trials, key=lambda t: (objectives[t.model or ""], -t.number), default=None)
-    return best.model if best else None
 
 
 async def _report(winner: ModelObject, base: ModelObject, scoring: Scoring, upkeep: Upkeep, *, sealed: bool) -> dict[str, Any]:

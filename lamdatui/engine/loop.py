@@ -13,8 +13,7 @@ from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
-from lamdatui.domain.baselines import share
-from lamdatui.domain.budget import ledgers, seconds_left
+from lamdatui.domain.budget import baselines_share, ledgers, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, ObjectPool, object_to_json
 from lamdatui.domain.records import Queued
@@ -457,7 +456,7 @@ class Loop:
             # What it had found stands.
             self.record(("run.ended", self.state.finishing))
             return True
-        compares = is_found and (self.state.finishing or share(self.state))
+        compares = is_found and (self.state.finishing or baselines_share(self.state))
         self.record(("search.ended" if compares else "run.ended", ended))
         return True
 
