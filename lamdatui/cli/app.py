@@ -12,7 +12,7 @@ import typer
 from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
-from lamdatui.cli import steering
+from lamdatui.cli import results, steering
 from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust
 
 app = typer.Typer(
@@ -138,7 +138,7 @@ def serve(
     raise typer.Exit(serve_run(run, runs_dir, host, port, allow_remote=allow_remote, token_file=token_file))
 
 
-for _command in steering.COMMANDS:
+for _command in (*steering.COMMANDS, *results.COMMANDS):
     app.command()(_command)
 
 
@@ -278,21 +278,6 @@ def doctor(as_json: AsJson = False) -> None:
     say_findings(finding.to_json() for finding in findings) if as_json else say("\n".join(map(str, findings)))
     if any(finding.status == "bad" for finding in findings):
         raise typer.Exit(EXIT_FAILED)
-
-
-@app.command()
-def export(
-    run: Run,
-    to: Annotated[Path, typer.Option("--to", help="A directory that does not exist yet.")],
-    model: Annotated[str | None, typer.Option(help="A model's id; the winner when not given.")] = None,
-    runs_dir: RunsDir = DEFAULT_RUNS,
-) -> None:
-    """Write a model as a plain Hugging Face directory with its recipe."""
-    from lamdatui.cli.export import export_model
-    from lamdatui.wire import rundir
-
-    export_model(rundir.find_run(run, runs_dir), to, model, complain)
-    say(to)
 
 
 @app.command()

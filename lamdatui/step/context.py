@@ -29,7 +29,7 @@ from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, na
 from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import BUSY, CONFIG, DATA, METRICS, PROVENANCE, ROWS
+from lamdatui.step.files import BUSY, CONFIG, DATA, FOLDERS, METRICS, PROVENANCE, ROWS
 from lamdatui.step.generate import BATCH_TOKENS, Conversation, Sampling, neutral
 from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
 from lamdatui.step.models import (
@@ -75,6 +75,7 @@ class StepContext:
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
         self._generators: dict[str, Generator] = {}
+        self._folders: dict[str, str] = {}
         self._began = time.monotonic()
 
     # --- reporting -----------------------------------------------------------------------------------------------
@@ -95,6 +96,7 @@ class StepContext:
         found = {"runs": title, **to_plain(config)}
         write_json(self.directory / CONFIG, found)
         if self.dry_run:
+            write_json(self.directory / FOLDERS, self._folders)
             print(yaml.safe_dump(found, sort_keys=False, allow_unicode=True, width=100), flush=True)
             raise DryRun(title)
 
@@ -125,14 +127,14 @@ class StepContext:
         """A Hugging Face directory of full weights for each model of a slot, as merges need them (absolute paths)."""
         found = []
         for index, reference in enumerate(self.request["models"][slot]):
-            if not reference["adapters"] and not reference.get("template"):
-                found.append(weights_directory(self.store, reference).absolute())
-                continue
-            target = self.staged.parent / f"{self.staged.name}-{slot}-{index}"
-            self.say(f"writing the full weights of {reference['id']}")
-            load_model(self.store, reference, self.dtype, torch.device("cpu")).save_pretrained(str(target))
-            save_tokenizer(load_tokenizer(self.store, reference), target)
+            target = weights_directory(self.store, reference)
+            if reference["adapters"] or reference.get("template"):
+                target = self.staged.parent / f"{self.staged.name}-{slot}-{index}"
+                self.say(f"writing the full weights of {reference['id']}")
+                load_model(self.store, reference, self.dtype, torch.device("cpu")).save_pretrained(str(target))
+                save_tokenizer(load_tokenizer(self.store, reference), target)
             found.append(target.absolute())
+            self._folders[str(found[-1])] = reference["id"]
         return found
 
     def load_for_training(self, slot: str, method: str) -> Model:
@@ -381,10 +383,10 @@ class StepContext:
             config["adapter"] = next(iter(peft.values())).to_dict()
         if self.dry_run:
             trainer.train_dataset.to_json(self.directory / ROWS)
-        self.configured(type(trainer).__name__, config)
         self.phase = "train"
         if self.device.type == "cpu":
-            bound_tiles(trainer.model.config.get_text_config().vocab_size)
+            config["tile_tokens"] = bound_tiles(trainer.model.config.get_text_config().vocab_size)
+        self.configured(type(trainer).__name__, config)
         trainer.remove_callback(PrinterCallback)
         checkpoints, newest = self.checkpoints, self.newest_checkpoint
         early = None

@@ -69,10 +69,10 @@ def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequen
     problems = bound.problems(made.inputs, made.params, state.pool, request["device"])
     if problems:
         raise LamdatuiError("; ".join(problems), where=f"action {action['type']}")
-    return {**_promised(request, state), "action": made.to_json(), "digest": made.digest}
+    return {**promised(request, state), "action": made.to_json(), "digest": made.digest}
 
 
-def _promised(request: dict[str, Any], state: RunState) -> dict[str, Any]:
+def promised(request: dict[str, Any], state: RunState) -> dict[str, Any]:
     """A request with what its inputs have to be; those of the first version did not say it."""
     models = {
         slot: [reference(state.pool.model(each["id"]), state.pool) for each in found]

@@ -58,11 +58,12 @@ def to_plain(value: Any) -> Any:
     return str(value)
 
 
-def bound_tiles(vocabulary: int) -> None:
-    """Let TRL compute the output layer for fewer tokens at once where no kernel does it in place; for the rest of this process."""
+def bound_tiles(vocabulary: int) -> int:
+    """Let TRL compute the output layer for fewer tokens at once where no kernel does it in place, for the rest of this process; how many."""
     from trl.kernels import chunked_logprob
 
-    chunked_logprob.TOKEN_CHUNK_SIZE = tile_tokens(vocabulary)
+    chunked_logprob.TOKEN_CHUNK_SIZE = found = tile_tokens(vocabulary)
+    return found
 
 
 class Reports(Protocol):
