@@ -311,3 +311,9 @@ def test_what_a_run_makes_by_itself_and_what_is_optional_is_no_fault(cli: Comman
     profile.write_text(resources.files("profiles")["lab"][1].read_text().replace("catalogue:lab-bases/llama", "/nowhere/llama"))
     broken = cli("check", str(profile), LAMDATUI_HOME=str(tmp_path / "new"))
     assert broken.returncode != 0 and "/nowhere/llama" in broken.stdout
+
+
+def test_a_newer_version_of_built_data_leaves_the_older_one_to_the_runs_that_began_with_it() -> None:
+    assert entries.entry("lab-bases").folder == "lab-bases"
+    assert entries.entry("quickstart-data").folder == "quickstart-data@3"
+    assert fetch.place("quickstart-data").name == "quickstart-data@3"

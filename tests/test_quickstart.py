@@ -12,7 +12,7 @@ from tests.test_run import executions
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_quickstart_adds_tool_use_and_keeps_instruction_following(cli: Commands) -> None:
+def test_the_quickstart_adds_tool_use_and_keeps_format_constraints(cli: Commands) -> None:
     done = cli("run", "quickstart", "--name", "q", "--headless", "--mode", "auto", "--json", timeout=3500)
     assert done.returncode == 0, done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
@@ -27,11 +27,11 @@ def test_the_quickstart_adds_tool_use_and_keeps_instruction_following(cli: Comma
     for model in (found["base"], found["winner"]):
         assert model["scores"]["tool_use"]["search"]["n"] >= 40
         assert model["scores"]["tool_use"]["sealed"]["n"] >= 100
-        assert model["scores"]["instruction_following"]["search"]["n"] >= 24
-        assert model["scores"]["instruction_following"]["sealed"]["n"] >= 64
+        assert model["scores"]["format_constraints"]["search"]["n"] >= 24
+        assert model["scores"]["format_constraints"]["sealed"]["n"] >= 64
     sealed = found["gain"]["sealed"]["tasks"]
     assert sealed["tool_use"]["interval"][0] > 0.20
-    assert sealed["instruction_following"]["interval"][0] > -0.10
+    assert sealed["format_constraints"]["interval"][0] > -0.10
     assert found["beats_base"] is True
     assert {trial["proposed_by"] for trial in found["trials"][3:]} == {"hybrid"}
     assert len(set(executions(cli.runs))) == len(executions(cli.runs))

@@ -19,6 +19,8 @@ from lamdatui.base.jsonio import read_jsonl
 from lamdatui.catalogue import fetch, quickstart
 from lamdatui.catalogue import quickstart_calls as calls
 from lamdatui.catalogue import quickstart_instructions as instructions
+from lamdatui.inputs.datafiles import normalise
+from lamdatui.inputs.overlap import shared_rows
 from lamdatui.tasks.scorers import problem, score
 
 REAL = fetch.local("bfcl")
@@ -88,7 +90,7 @@ def test_tool_use_splits_and_training_share_no_function_and_no_question(data: Pa
     held: dict[str, tuple[set[str], set[str]]] = {"search": (set(), set()), "sealed": (set(), set())}
     for row in rows_of(data, "tool_use"):
         functions, questions = held[row["split"]]
-        functions.update(row["reference"]["answer"])
+        functions.update(name.casefold() for name in row["reference"]["answer"])
         questions.add(calls.normal_text(row["messages"][-1]["content"]))
     assert not held["search"][0] & held["sealed"][0]
     assert not held["search"][1] & held["sealed"][1]
@@ -97,12 +99,30 @@ def test_tool_use_splits_and_training_share_no_function_and_no_question(data: Pa
         for row in rows_of(data, name):
             prompt = prompt_of(row)
             assert calls.normal_text(prompt[-1]["content"]) not in questions
-            offered = set(re.findall(r'\{"name": "([^"]+)", "arguments"', prompt[0]["content"]))
-            assert not offered & functions
+            assert not offered(prompt) & functions
+
+
+def offered(prompt: list[dict[str, str]]) -> set[str]:
+    """Names of the functions that a prompt offers, in one case."""
+    return {name.casefold() for name in re.findall(r'\{"name": "([^"]+)", "arguments"', prompt[0]["content"])}
+
+
+def test_training_calls_no_function_that_a_task_offers(data: Path) -> None:
+    held = {name for row in rows_of(data, "tool_use") for name in offered(row["messages"])}
+    called = {json.loads(row["messages"][-1]["content"])["name"].casefold() for row in rows_of(data, "function_calls")}
+    assert held and called and not held & called
+
+
+def test_no_training_row_shares_thirteen_words_with_a_task(data: Path) -> None:
+    for task in ("tool_use", "format_constraints"):
+        held = rows_of(data, task)
+        for name in DATASETS:
+            shared = shared_rows([normalise(row) for row in rows_of(data, name)], held)
+            assert not shared, (task, name, shared)
 
 
 def test_no_evaluation_prompt_is_in_any_training_file(data: Path) -> None:
-    tasks = rows_of(data, "tool_use") + rows_of(data, "instruction_following")
+    tasks = rows_of(data, "tool_use") + rows_of(data, "format_constraints")
     prompts = [json.dumps(row["messages"]) for row in tasks]
     assert len(set(prompts)) == len(prompts)
     trained = {json.dumps(prompt_of(row)) for name in DATASETS for row in rows_of(data, name)}
@@ -122,7 +142,7 @@ def test_instruction_splits_and_training_share_no_topic(data: Path) -> None:
 def test_tasks_have_enough_rows_with_references_that_their_scorer_takes(data: Path) -> None:
     for name, scorer, least in (
         ("tool_use", "function_call", {"search": 48, "sealed": 110}),
-        ("instruction_following", "constraints", {"search": 32, "sealed": 72}),
+        ("format_constraints", "constraints", {"search": 32, "sealed": 72}),
     ):
         rows = rows_of(data, name)
         assert len({row["id"] for row in rows}) == len(rows)
@@ -135,7 +155,7 @@ def test_every_kind_of_instruction_is_in_both_splits(data: Path) -> None:
     for split in ("search", "sealed"):
         kinds = {
             constraint["kind"]
-            for row in rows_of(data, "instruction_following")
+            for row in rows_of(data, "format_constraints")
             if row["split"] == split
             for constraint in row["reference"]["constraints"]
         }

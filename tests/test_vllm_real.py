@@ -26,12 +26,12 @@ seed: 1
 models: {{ base: {{ path: "catalogue:smollm2-135m" }} }}
 datasets: {{ mix: {{ path: "catalogue:quickstart-data/mix.jsonl" }} }}
 tasks:
-  instruction_following:
-    path: "catalogue:quickstart-data/instruction_following.jsonl"
+  format_constraints:
+    path: "catalogue:quickstart-data/format_constraints.jsonl"
     scorer: constraints
     max_new_tokens: 24
     rows: {{ search: 12, sealed: 4 }}
-objective: {{ weights: {{ instruction_following: 1.0 }} }}
+objective: {{ weights: {{ format_constraints: 1.0 }} }}
 actions: {{ sft: {{ max_steps: {{ default: 2, choices: [2] }}, batch_size: {{ default: 2 }} }} }}
 policy: {{ name: random }}
 budget: {{ trials: 1, baselines: 0 }}
@@ -105,7 +105,7 @@ def test_a_real_vllm_scores_as_transformers_does(python: Path, cli: Commands) ->
     assert "vLLM and transformers answer" in log and "did not take the adapter" not in log
     assert (cli.runs / "vllm/steps/1/1/generator.log").read_text().count("--lora-modules") >= 1
     scores = {
-        backend: [model["scores"]["instruction_following"]["search"]["mean"] for model in models[:2]]
+        backend: [model["scores"]["format_constraints"]["search"]["mean"] for model in models[:2]]
         for backend, models in found.items()
     }
     # Rounding may turn a token, and so a row of twelve with two constraints.

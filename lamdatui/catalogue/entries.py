@@ -51,6 +51,15 @@ class Entry:
     members: tuple[Member, ...] = ()
     builder: str = ""
 
+    @property
+    def folder(self) -> str:
+        """Where it is kept. From its third version on, what is built has a folder a version: runs that began with an older one go on with that."""
+        return (
+            f"{self.name}@{self.version}"
+            if self.kind == "built" and self.version.isdecimal() and int(self.version) > 2
+            else self.name
+        )
+
 
 _BFCL = "bfcl_eval/data"
 
@@ -126,7 +135,7 @@ ENTRIES: dict[str, Entry] = {
             summary="Tasks and datasets of the quickstart profile, made from bfcl and smollm2-135m (2 MB)",
             licence="Apache-2.0",
             kind="built",
-            version="2",
+            version="3",
             needs=("bfcl", "smollm2-135m"),
             builder="lamdatui.catalogue.quickstart:build",
         ),

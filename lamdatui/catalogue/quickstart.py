@@ -108,7 +108,7 @@ def tool_use_rows(splits: dict[str, list[calls.CallRow]]) -> list[Row]:
 
 
 def instruction_task_rows(pairs: dict[str, list[tuple[str, str]]]) -> list[Row]:
-    """The instruction-following task: the rows of both evaluation splits."""
+    """The task of asked forms: the rows of both evaluation splits."""
     return [
         {"id": prompt.id, "split": split, "messages": prompt.messages, "reference": prompt.reference}
         for split in INSTRUCTION_SIZES
@@ -185,7 +185,7 @@ def build_from(bfcl: Path, answer: Answer, target: Path, say: Say) -> None:
 
     (target / "SOURCES.md").write_text(SOURCES, encoding="utf-8")
     _write(target / "tool_use.jsonl", tool_use_rows(splits), say)
-    _write(target / "instruction_following.jsonl", instruction_task_rows(pairs), say)
+    _write(target / "format_constraints.jsonl", instruction_task_rows(pairs), say)
     _write(target / "function_calls.jsonl", right_calls, say)
     _write(target / "call_rewards.jsonl", reward_rows(train), say)
     _write(target / "instructions.jsonl", instruction_rows, say)

@@ -62,7 +62,7 @@ def normal_text(text: str) -> str:
 
 
 def group_rows(rows: Iterable[CallRow]) -> list[list[CallRow]]:
-    """Classes of rows connected by the called function's name or by the question's text, in order of appearance."""
+    """Classes of rows connected by the called function's name, in whatever case, or by the question's text, in order of appearance."""
     parent: dict[Hashable, Hashable] = {}
 
     def find(node: Hashable) -> Hashable:
@@ -74,10 +74,10 @@ def group_rows(rows: Iterable[CallRow]) -> list[list[CallRow]]:
 
     rows = list(rows)
     for row in rows:
-        parent[find(("function", row.called))] = find(("question", normal_text(row.question)))
+        parent[find(("function", row.called.casefold()))] = find(("question", normal_text(row.question)))
     groups: dict[Hashable, list[CallRow]] = {}
     for row in rows:
-        groups.setdefault(find(("function", row.called)), []).append(row)
+        groups.setdefault(find(("function", row.called.casefold())), []).append(row)
     return list(groups.values())
 
 
@@ -85,7 +85,8 @@ def split_rows(rows: list[CallRow], sizes: dict[str, int], seed: int) -> dict[st
     """Whole groups dealt to the splits of `sizes` (at least that many rows each), the rest to "train".
 
     A held-out split asks each question once, so that its rows are independent. A training row that merely offers a
-    function which a held-out row calls is dropped. Raises IndexError when there are too few rows.
+    function which a held-out row calls is dropped, and one that calls what a held-out row merely offers. Raises IndexError when there are
+    too few rows.
     """
     groups = group_rows(rows)
     random.Random(seed).shuffle(groups)
@@ -96,11 +97,16 @@ def split_rows(rows: list[CallRow], sizes: dict[str, int], seed: int) -> dict[st
             for row in groups.pop():
                 chosen.setdefault(normal_text(row.question), row)
         splits[name] = list(chosen.values())
-    held_out = {row.called for part in splits.values() for row in part}
+    held = [row for part in splits.values() for row in part]
+    called, offered = {row.called.casefold() for row in held}, {name for row in held for name in _offered(row)}
     splits["train"] = [
-        row for group in groups for row in group if not held_out & {function["name"] for function in row.functions}
+        row for group in groups for row in group if not called & _offered(row) and row.called.casefold() not in offered
     ]
     return splits
+
+
+def _offered(row: CallRow) -> set[str]:
+    return {function["name"].casefold() for function in row.functions}
 
 
 def _type_text(schema: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""The instruction-following half of the quickstart data: prompts with verifiable constraints, answers that meet them.
+"""The half of the quickstart data that asks for a form: prompts with verifiable constraints, answers that meet them.
 
-Every topic belongs to one split. A training answer is the base model's own answer to the prompt, brought into the asked
+Every topic belongs to one split, and tasks ask in other words than training rows do (`TAUGHT`, `ASKED`): what is measured is that a form is
+understood, not that a sentence is known. A training answer is the base model's own answer to the prompt, brought into the asked
 form by rules (`repair`) and kept only when the verifier accepts all of it: the words stay the base model's.
 """
 
@@ -42,6 +43,15 @@ FORMS = (
     "Give a short introduction to {topic}.",
     "Tell me something interesting about {topic}.",
 )
+
+ASKED_FORMS = (
+    "Compose a brief passage on the subject of {topic}.",
+    "What should a visitor from far away know about {topic}?",
+    "In your own words, what makes {topic} worth a thought?",
+    "Could you say a few things on {topic}, please?",
+    "Imagine a friend wonders about {topic}: what do you say?",
+)
+"""Questions of the tasks."""
 
 _OPENINGS = ("Here is my answer.", "Good question!", "Let us begin.", "In short:", "Well,")
 _ENDINGS = ("That is all.", "Thank you for reading.", "Hope this helps!", "The end.")
@@ -92,7 +102,55 @@ def topics() -> list[str]:
     return list(dict.fromkeys(part.strip() for line in TOPICS.strip().splitlines() for part in line.split("|")))
 
 
-def _draw_form(kind: str, question: str, rng: random.Random) -> tuple[dict[str, Any], str]:
+TAUGHT = {
+    "sentences": "Answer in exactly {count} sentences.",
+    "bullets": "Answer with exactly {count} bullet points, each on its own line and starting with *.",
+    "paragraphs": "Write exactly 2 short paragraphs, separated by a blank line.",
+    "placeholders": "Use at least {count} placeholders in square brackets, such as [name].",
+    "start_with": "Start your answer with the words: {phrase}",
+    "end_with": "End your answer with exactly this phrase: {phrase}",
+    "repeat": "First repeat the request above word for word, then answer it.",
+    "title": "Put a title in double angle brackets first, such as <<Title>>.",
+    "lowercase": "Use only lowercase letters.",
+    "uppercase": "Use only capital letters.",
+    "quoted": "Put your whole answer in double quotation marks.",
+    "two_responses": "Give two different short answers, separated by {separator}.",
+    "postscript": "Add a postscript at the end that starts with P.S.",
+    "json": "Answer with a JSON object only.",
+    "max_words": "Use at most {count} words.",
+    "min_words": "Use at least {count} words.",
+    "include": 'Use the word "{word}".',
+    "forbid": 'Do not use the words "{word}" or "{other}".',
+    "frequency": 'Use the word "{word}" at least twice.',
+    "no_commas": "Do not use any commas.",
+}
+"""Kind of constraint → how training rows ask for it."""
+ASKED = {
+    "sentences": "Your reply has to consist of {count} sentences, no more and no fewer.",
+    "bullets": "Make it a list of {count} bullets, nothing less or more, with a * at the head of every line.",
+    "paragraphs": "Split the text into two paragraphs with an empty line in between.",
+    "placeholders": "There have to be {count} or more gaps for me to fill in, in brackets like [address].",
+    "start_with": "The first words of the reply must be: {phrase}",
+    "end_with": "Finish with these very words and nothing after them: {phrase}",
+    "repeat": "Before you reply, copy my question exactly as it stands.",
+    "title": "Give the text a heading that is wrapped like this: <<Heading>>.",
+    "lowercase": "No capital letters may appear anywhere.",
+    "uppercase": "EVERY LETTER HAS TO BE A CAPITAL.",
+    "quoted": 'Wrap the entire reply in quotation marks (").',
+    "two_responses": "I want two replies that differ from one another, with {separator} between them.",
+    "postscript": "After the main text, append a note that begins with P.S.",
+    "json": "The whole reply must be one valid JSON object.",
+    "max_words": "Keep it to {count} words or fewer.",
+    "min_words": "It should be no shorter than {count} words.",
+    "include": 'Somewhere the word "{word}" has to appear.',
+    "forbid": 'The words "{word}" and "{other}" must not appear.',
+    "frequency": 'Let the word "{word}" appear two times or more.',
+    "no_commas": "Leave out commas altogether.",
+}
+"""The same of the tasks' rows, search and sealed."""
+
+
+def _draw_form(kind: str, question: str, rng: random.Random, wording: dict[str, str]) -> tuple[dict[str, Any], str]:
     count = rng.choice((2, 3))
     opening, ending = rng.choice(_OPENINGS), rng.choice(_ENDINGS)
     arguments: dict[str, dict[str, Any]] = {
@@ -104,23 +162,8 @@ def _draw_form(kind: str, question: str, rng: random.Random) -> tuple[dict[str, 
         "end_with": {"phrase": ending},
         "repeat": {"text": question},
     }
-    texts = {
-        "sentences": f"Answer in exactly {count} sentences.",
-        "bullets": f"Answer with exactly {count} bullet points, each on its own line and starting with *.",
-        "paragraphs": "Write exactly 2 short paragraphs, separated by a blank line.",
-        "placeholders": f"Use at least {count} placeholders in square brackets, such as [name].",
-        "start_with": f"Start your answer with the words: {opening}",
-        "end_with": f"End your answer with exactly this phrase: {ending}",
-        "repeat": "First repeat the request above word for word, then answer it.",
-        "title": "Put a title in double angle brackets first, such as <<Title>>.",
-        "lowercase": "Use only lowercase letters.",
-        "uppercase": "Use only capital letters.",
-        "quoted": "Put your whole answer in double quotation marks.",
-        "two_responses": f"Give two different short answers, separated by {SEPARATOR}.",
-        "postscript": "Add a postscript at the end that starts with P.S.",
-        "json": "Answer with a JSON object only.",
-    }
-    return {"kind": kind, **arguments.get(kind, {})}, texts[kind]
+    wanted = {"kind": kind, **arguments.get(kind, {})}
+    return wanted, wording[kind].format(separator=SEPARATOR, **wanted)
 
 
 def _keyword(answer: str | None, rng: random.Random) -> str:
@@ -131,7 +174,9 @@ def _keyword(answer: str | None, rng: random.Random) -> str:
     return rng.choice([word for word in _KEYWORDS if word in words] or words)
 
 
-def _draw_content(kind: str, topic: str, answer: str | None, rng: random.Random) -> tuple[dict[str, Any], str]:
+def _draw_content(
+    kind: str, topic: str, answer: str | None, rng: random.Random, wording: dict[str, str]
+) -> tuple[dict[str, Any], str]:
     keyword, forbidden = _keyword(answer, rng), rng.sample(_FORBIDDEN, 2)
     most, least = rng.choice((30, 40, 50)), rng.choice((20, 30, 40))
     word = topic.removeprefix("the ")
@@ -143,34 +188,34 @@ def _draw_content(kind: str, topic: str, answer: str | None, rng: random.Random)
         "frequency": {"word": word, "count": 2},
         "no_commas": {},
     }
-    texts = {
-        "max_words": f"Use at most {most} words.",
-        "min_words": f"Use at least {least} words.",
-        "include": f'Use the word "{keyword}".',
-        "forbid": f'Do not use the words "{forbidden[0]}" or "{forbidden[1]}".',
-        "frequency": f'Use the word "{word}" at least twice.',
-        "no_commas": "Do not use any commas.",
-    }
-    return {"kind": kind, **arguments[kind]}, texts[kind]
+    wanted = {"kind": kind, **arguments[kind]}
+    named = wanted.get("words", [wanted.get("word", "")])
+    return wanted, wording[kind].format(count=wanted.get("count"), word=named[0], other=named[-1])
 
 
 def _make(identity: str, topic: str, question: str, number: int, rng: random.Random, answer: str | None = None) -> Prompt:
-    """Prompt `number` of a split: kinds go round, so that each split has every kind about equally often."""
-    form, form_text = _draw_form(FORM_KINDS[number % len(FORM_KINDS)], question, rng)
+    """Prompt `number` of a split: kinds go round, so that each split has every kind about equally often.
+
+    A training row has the base's `answer` already, and is worded as `TAUGHT` has it.
+    """
+    wording = ASKED if answer is None else TAUGHT
+    form, form_text = _draw_form(FORM_KINDS[number % len(FORM_KINDS)], question, rng, wording)
     rounds = number // len(FORM_KINDS)
-    content, content_text = _draw_content(CONTENT_KINDS[(number + rounds) % len(CONTENT_KINDS)], topic, answer, rng)
+    kind = CONTENT_KINDS[(number + rounds) % len(CONTENT_KINDS)]
+    content, content_text = _draw_content(kind, topic, answer, rng, wording)
     return Prompt(identity, topic, f"{question} {form_text} {content_text}", (form, content))
 
 
 def split_topics(sizes: dict[str, int], seed: int) -> dict[str, list[tuple[str, str]]]:
     """(topic, question) pairs of each split of `sizes` and, all others, of "train"."""
     rng = random.Random(seed)
-    pool = [(topic, rng.choice(FORMS).format(topic=topic)) for topic in topics()]
+    pool = [(topic, rng.randrange(len(FORMS))) for topic in topics()]
     rng.shuffle(pool)
     splits: dict[str, list[tuple[str, str]]] = {}
     for name, size in sizes.items():
-        splits[name], pool = pool[:size], pool[size:]
-    return {**splits, "train": pool}
+        held, pool = pool[:size], pool[size:]
+        splits[name] = [(topic, ASKED_FORMS[form].format(topic=topic)) for topic, form in held]
+    return {**splits, "train": [(topic, FORMS[form].format(topic=topic)) for topic, form in pool]}
 
 
 def task_prompts(split: str, pairs: list[tuple[str, str]], seed: int) -> list[Prompt]:

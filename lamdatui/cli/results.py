@@ -19,6 +19,9 @@ def export(
     model: Annotated[str | None, typer.Option(help="A model's id; the winner when not given.")] = None,
     adapter: Annotated[bool, typer.Option("--adapter", help="The adapter alone, where the model is one on a base.")] = False,
     bare: Annotated[bool, typer.Option("--bare", help="Without rows of data: no answers, no reproduce.py.")] = False,
+    gguf: Annotated[
+        str, typer.Option(metavar="FORMS", help="GGUF files too, scored by llama.cpp: f16, q8_0, q4_k_m, with commas.")
+    ] = "",
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Write a model as a Hugging Face directory, with its card, its recipe, and what it takes to check it."""
@@ -26,7 +29,7 @@ def export(
     from lamdatui.wire import rundir
 
     form = "adapter" if adapter else "full"
-    export_model(rundir.find_run(run, runs_dir), to, model, complain, form=form, bare=bare)
+    export_model(rundir.find_run(run, runs_dir), to, model, complain, form=form, bare=bare, gguf=gguf)
     say(to)
 
 

@@ -14,7 +14,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import fsync_dir, fsync_tree, read_json, write_json
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
-from lamdatui.export import card, proof, reproduction
+from lamdatui.export import card, gguf_files, proof, reproduction
 from lamdatui.export.rebuild import rebuild
 from lamdatui.export.recipe import RECIPE, model_of, recipe
 from lamdatui.inputs.modelfiles import ADAPTER
@@ -24,9 +24,17 @@ from lamdatui.store.journal import read_state
 
 
 def export_model(
-    run_dir: Path, target: Path, model_id: str | None, say: Callable[[str], None], *, form: str = "full", bare: bool = False
+    run_dir: Path,
+    target: Path,
+    model_id: str | None,
+    say: Callable[[str], None],
+    *,
+    form: str = "full",
+    bare: bool = False,
+    gguf: str = "",
 ) -> None:
-    """Write `target` whole or not at all. `form`: `full` weights, or the model's last `adapter` alone; `bare`: without rows of data.
+    """Write `target` whole or not at all. `form`: `full` weights, or the model's last `adapter` alone; `bare`: without rows of data; `gguf`: forms
+    of `lamdatui.export.model_gguf`, with commas between them.
 
     Raises LamdatuiError when there is no such model, it has no such form, or the target exists.
     """
@@ -41,6 +49,9 @@ def export_model(
         raise LamdatuiError(
             f"{chosen} is not one adapter on a base: it has {len(model.adapters)}", fix="export it without --adapter, in full"
         )
+    forms = gguf_files.parse_forms(gguf) if gguf else []
+    if forms and form == "adapter":
+        raise LamdatuiError("an adapter alone has no GGUF form", fix="leave --adapter out")
     if target.exists():
         raise LamdatuiError("the target exists already", where=str(target), fix="choose a directory that does not exist")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +60,9 @@ def export_model(
     try:
         store = Store(run_dir.parent / "store", always=state.profile.get("verify") == "always")
         rebuild(run_dir, state, model, store, say)
-        _write(run_dir, state, model, store, staged, say, form=form, bare=bare)
+        if forms:
+            gguf_files.family(store.resolve(model.weights))
+        _write(run_dir, state, model, store, staged, say, form=form, bare=bare, forms=forms)
         fsync_tree(staged)
         os.rename(staged, target)
         fsync_dir(target.parent)
@@ -75,8 +88,11 @@ def _write(
     *,
     form: str,
     bare: bool,
+    forms: list[str],
 ) -> None:
     _write_weights(state, model, store, staged, form, say)
+    if forms:
+        gguf_files.write_files(run_dir, state, model.id, staged, forms, say)
     told = recipe(state, model.id)
     (staged / RECIPE).write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
     unknown: list[str] = []

@@ -79,9 +79,7 @@ def write_report(run_dir: Path, target: Path, *, bare: bool) -> None:
 
 
 def _status(state: RunState) -> str:
-    done = sum(trial.status == "done" for trial in state.trials.values())
-    why = f" ({state.reason})" if state.reason else ""
-    return f"{state.status}{why}, {done} of {len(state.trials)} trials done"
+    return f"{state.status} ({state.reason})" if state.reason else state.status
 
 
 def _sections(run_dir: Path, state: RunState, *, bare: bool) -> Iterator[Section]:
