@@ -51,7 +51,7 @@ install-dev: $(VENV)/.installed-dev
 
 models: $(STAMP)
 	@echo "== the embedded model and the quickstart's data (fetched or made once, then kept in the user cache)"
-	@$(LAMDATUI) models fetch quickstart-data >/dev/null
+	@$(LAMDATUI) models fetch quickstart-data-2 >/dev/null
 	@$(LAMDATUI) models fetch smollm2-135m-gguf >/dev/null
 
 run: models
@@ -71,7 +71,7 @@ lint: $(VENV)/.installed-dev
 test-models: $(STAMP)
 	@echo "== the lab's bases, the embedded model and its data (made or fetched once)"
 	@$(LAMDATUI) models fetch lab-bases >/dev/null
-	@$(LAMDATUI) models fetch quickstart-data >/dev/null
+	@$(LAMDATUI) models fetch quickstart-data-2 >/dev/null
 	@$(LAMDATUI) models fetch smollm2-135m-gguf >/dev/null
 
 # Two at a time: most tests wait for a process or a screen. A file stays on one worker, so what its tests share is made once.

@@ -255,7 +255,7 @@ def model(only: list[str]) -> None:
         bench = Bench(resolve("catalogue:lab-bases"), Path(scratch), dtype=dtype, threads=threads)
         bench.add_model("smol", resolve("catalogue:smollm2-135m"))
         for name in ("mix", "preferences", "call_rewards", "function_calls"):
-            bench.add_dataset(f"smol_{name}", resolve(f"catalogue:quickstart-data/{name}.jsonl"))
+            bench.add_dataset(f"smol_{name}", resolve(f"catalogue:quickstart-data-2/{name}.jsonl"))
         print(f"SmolLM2-135M, {dtype}, {threads} threads\n{'action':20} {'s':>7} {'RSS MiB':>8}  settings", flush=True)
 
         def do(name: str, inputs: dict[str, list[str]], **params: Any) -> str:

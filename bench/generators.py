@@ -34,7 +34,7 @@ def main() -> None:
     given = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = "bfloat16" if device.type == "cuda" else "float32"
-    lines = locate("catalogue:quickstart-data/mix.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = locate("catalogue:quickstart-data-2/mix.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in random.Random(given.seed).sample(lines, given.rows)]
     asked = [row["messages"][:-1] if "messages" in row else row["prompt"] for row in rows]
     tokenizer = AutoTokenizer.from_pretrained(given.model)

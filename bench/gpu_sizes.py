@@ -4,7 +4,7 @@
 
 Each size gets LoRA, QLoRA and DoRA fine-tuning, full fine-tuning with 8-bit AdamW, DPO, GRPO (with vLLM's rollouts where it is in this
 environment), a merge, and the evaluation of each result (with --vllm: by vLLM). What does not fit is told, not run. Random weights learn
-nothing worth: seconds and bytes are what counts (GRPO ends as failed, because no answer earns a reward; what it took is told all the same). It needs `quickstart-data` and `smollm2-135m` of the catalogue, and disk for the weights.
+nothing worth: seconds and bytes are what counts (GRPO ends as failed, because no answer earns a reward; what it took is told all the same). It needs `quickstart-data-2` and `smollm2-135m` of the catalogue, and disk for the weights.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def profile(folder: Path, steps: int, vllm: str, device: str) -> dict[str, Any]:
     sampled = {**short, "samples": 4, "max_new_tokens": 128, "rollouts": rollouts}
     script.append({"type": "grpo", "inputs": {"model": "base", "dataset": "calls"}, "params": sampled})
     script.append({"type": "merge_linear", "inputs": {"models": ["m1", "m2"]}})
-    data = "catalogue:quickstart-data"
+    data = "catalogue:quickstart-data-2"
     return {
         "name": "sizes",
         "seed": 1,

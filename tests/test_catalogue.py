@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.catalogue import entries, fetch
+from lamdatui.catalogue import entries, fetch, quickstart
 from lamdatui.catalogue.entries import ENTRIES, Entry, Member
 from lamdatui.config import resources
 from tests.conftest import Commands
@@ -313,7 +313,7 @@ def test_what_a_run_makes_by_itself_and_what_is_optional_is_no_fault(cli: Comman
     assert broken.returncode != 0 and "/nowhere/llama" in broken.stdout
 
 
-def test_a_newer_version_of_built_data_leaves_the_older_one_to_the_runs_that_began_with_it() -> None:
-    assert entries.entry("lab-bases").folder == "lab-bases"
-    assert entries.entry("quickstart-data").folder == "quickstart-data@3"
-    assert fetch.place("quickstart-data").name == "quickstart-data@3"
+def test_data_that_is_not_made_any_more_says_what_took_its_place(cli: Commands) -> None:
+    with pytest.raises(LamdatuiError, match="not made any more") as error:
+        quickstart.superseded(cli.folder, print)
+    assert "quickstart-data-2" in error.value.fix

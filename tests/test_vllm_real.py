@@ -24,10 +24,10 @@ PROFILE = """
 name: q
 seed: 1
 models: {{ base: {{ path: "catalogue:smollm2-135m" }} }}
-datasets: {{ mix: {{ path: "catalogue:quickstart-data/mix.jsonl" }} }}
+datasets: {{ mix: {{ path: "catalogue:quickstart-data-2/mix.jsonl" }} }}
 tasks:
   format_constraints:
-    path: "catalogue:quickstart-data/format_constraints.jsonl"
+    path: "catalogue:quickstart-data-2/format_constraints.jsonl"
     scorer: constraints
     max_new_tokens: 24
     rows: {{ search: 12, sealed: 4 }}

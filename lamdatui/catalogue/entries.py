@@ -51,15 +51,6 @@ class Entry:
     members: tuple[Member, ...] = ()
     builder: str = ""
 
-    @property
-    def folder(self) -> str:
-        """Where it is kept. From its third version on, what is built has a folder a version: runs that began with an older one go on with that."""
-        return (
-            f"{self.name}@{self.version}"
-            if self.kind == "built" and self.version.isdecimal() and int(self.version) > 2
-            else self.name
-        )
-
 
 _BFCL = "bfcl_eval/data"
 
@@ -131,13 +122,21 @@ ENTRIES: dict[str, Entry] = {
             ),
         ),
         Entry(
-            name="quickstart-data",
+            name="quickstart-data-2",
             summary="Tasks and datasets of the quickstart profile, made from bfcl and smollm2-135m (2 MB)",
             licence="Apache-2.0",
             kind="built",
-            version="3",
+            version="1",
             needs=("bfcl", "smollm2-135m"),
             builder="lamdatui.catalogue.quickstart:build",
+        ),
+        Entry(
+            name="quickstart-data",
+            summary="What runs of the quickstart up to 0.1 began with; not made any more, see quickstart-data-2",
+            licence="Apache-2.0",
+            kind="built",
+            version="2",
+            builder="lamdatui.catalogue.quickstart:superseded",
         ),
         Entry(
             name="lab-bases",

@@ -49,7 +49,7 @@ def _folder_name(name: str) -> str:
 
 def place(name: str) -> Path:
     """The directory of an entry, there or not. Raises LamdatuiError on an unknown name."""
-    return _root() / _folder_name(entry(name).folder)
+    return _root() / _folder_name(entry(name).name)
 
 
 def local(name: str) -> Path | None:

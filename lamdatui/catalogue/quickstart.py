@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue import quickstart_calls as calls
 from lamdatui.catalogue import quickstart_instructions as instructions
 from lamdatui.catalogue.fetch import resolve
@@ -195,6 +196,15 @@ def build_from(bfcl: Path, answer: Answer, target: Path, say: Say) -> None:
 
 
 def build(target: Path, say: Say) -> None:
-    """The catalogue entry `quickstart-data`. Needs `bfcl` and `smollm2-135m`; 1 to 3 minutes on two cores."""
+    """The catalogue entry `quickstart-data-2`. Needs `bfcl` and `smollm2-135m`; 1 to 3 minutes on two cores."""
     answer = base_answers(resolve("catalogue:smollm2-135m"), say)
     build_from(resolve("catalogue:bfcl"), answer, target, say)
+
+
+def superseded(target: Path, say: Say) -> None:
+    """The catalogue entry `quickstart-data`, whose tasks asked in the words of its training rows. Raises LamdatuiError."""
+    raise LamdatuiError(
+        "this data is not made any more: its tasks asked in the words of its training rows",
+        where="quickstart-data",
+        fix="lamdatui models fetch quickstart-data-2, and start the quickstart anew; a run that began with the older data needs a copy of it",
+    )

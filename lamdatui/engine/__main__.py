@@ -29,6 +29,7 @@ from lamdatui.domain.decisions import MODES
 from lamdatui.domain.declarations import declarations
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.schemes import GENERATORS, SCHEME
+from lamdatui.engine.answers import Answers
 from lamdatui.engine.approval import PERSON
 from lamdatui.engine.fitting import fitted
 from lamdatui.engine.integrity import check_promises, promised
@@ -54,7 +55,7 @@ from lamdatui.store.journal import Journal, JournalFailed
 from lamdatui.wire.lastwords import forget, leave
 from lamdatui.wire.rundir import LOCKED
 
-QUESTIONS = ("actions", "try_action")
+QUESTIONS = ("actions", "try_action", "answers")
 """Commands that change nothing: a viewer may send them."""
 LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
 """How long the engine stays after its run has ended and nobody is attached."""
@@ -88,6 +89,7 @@ class Engine:
         self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps)
         self.loop: Loop | None = None
         self.people: People | None = None
+        self.answers = Answers(run_dir)
         self.reopened = asyncio.Event()
         """Set when more trials are asked of a run that is only shown."""
 
@@ -327,6 +329,8 @@ class Engine:
         """Do what a client asks. Raises LamdatuiError when it can't be done."""
         if role == "viewer" and command not in QUESTIONS:
             raise LamdatuiError("a viewer can't steer")
+        if command == "answers":
+            return asyncio.to_thread(self.answers.told, self.journal.state, args)
         if self.loop is None or self.people is None:
             return self._command_view(command, args)
         if role == "console":

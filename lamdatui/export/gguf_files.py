@@ -19,6 +19,7 @@ from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.export.model_gguf import FORMS, family, write_gguf
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
+from lamdatui.inputs.workspace import locate
 from lamdatui.step.generate import Answer, Sampling, ends_of, prompt_ids
 from lamdatui.tasks.stats import paired_gain, summary
 from lamdatui.wire.answers import answers
@@ -69,7 +70,7 @@ def _tasks(state: RunState) -> Iterator[Task]:
     for name, told in state.profile["tasks"].items():
         limits = {split: count for split, count in (told.get("rows") or {}).items() if count is not None}
         asking = Asking(told.get("think", "strip"), told.get("thinking"), told.get("generation", "neutral"))
-        yield load_task(name, Path(told["path"]), told["scorer"], told["max_new_tokens"], limits, asking)
+        yield load_task(name, locate(told["path"]), told["scorer"], told["max_new_tokens"], limits, asking)
 
 
 def _compare(

@@ -34,6 +34,7 @@ Where = Literal[
     "filter",
     "node",
     "compare",
+    "rows",
     "queue",
 ]
 

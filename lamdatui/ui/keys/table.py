@@ -35,6 +35,7 @@ CHAINS: tuple[tuple[Where, ...], ...] = (
     ("filter", "run", "always"),
     ("node", "run", "app", "always"),
     ("compare", "run", "app", "always"),
+    ("rows", "run", "app", "always"),
     ("queue", "run", "always"),
 )
 """Places whose keys can be live at the same time: within one of these a key has one meaning. `always` is every screen and
@@ -184,6 +185,15 @@ KEYS: tuple[Key, ...] = (
     Key("node-rerun", "r", "ask('rerun')", "Re-run", "Propose the same action with another seed", "node", show=True, palette="By hand: run this again"),
     Key("node-queue", "u", "ask('queue')", "Queue", "Actions that wait for their turn", "node", palette="By hand: the queue"),
     Key("node-compare", "c", "compare", "Compare", "Compare with the marked one, or mark this", "node", show=True, palette="Compare with the marked one, or mark this"),
+    Key("node-rows", "w", "rows", "Answers", "What it answered, row by row, beside the base", "node", show=True, palette="Node: its answers, row by row"),
+    Key("compare-rows", "w", "rows", "Answers", "What both answered, row by row", "compare", show=True, palette="Compare: their answers, row by row"),
+    Key("answers-back", "escape", "back", "Back", "Back to where you were", "rows", show=True),
+    Key("answers-task", "t", "task(1)", "Task", "Next task or split", "rows", show=True, palette="Answers: next task or split"),
+    Key("answers-filter", "f", "filter(1)", "Filter", "Next kind of rows: all, lost, won, wrong, unfinished, empty", "rows", show=True, palette="Answers: next kind of rows"),
+    Key("answers-down", "j,down", "move(1)", "Down", "Next row", "rows"),
+    Key("answers-up", "k,up", "move(-1)", "Up", "Row before", "rows"),
+    Key("answers-read", "space,pagedown", "read(1)", "Read on", "Scroll the row's texts", "rows", show=True),
+    Key("answers-read-up", "pageup", "read(-1)", "Read back", "Scroll the row's texts", "rows"),
     Key("compare-back", "escape", "back", "Back", "Back to where you were", "compare", show=True),
     Key("compare-swap", "x", "swap", "Swap", "The other one first", "compare", show=True, palette="Compare: the other one first"),
     Key("compare-down", "j,down", "scroll(1)", "Down", "Scroll", "compare"),

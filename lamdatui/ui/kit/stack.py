@@ -78,6 +78,15 @@ class TrialAsked(Message):
     then: Callable[[], object]
 
 
+@dataclass
+class Asked(Message):
+    """A question to the engine; `then` is called with its answer, or with None where there is none: a refusal is shown."""
+
+    command: str
+    args: dict[str, Any]
+    then: Callable[[Any], object]
+
+
 def send(
     app: App[Any],
     ask: Callable[..., Awaitable[Any]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -14,7 +15,7 @@ from lamdatui.ui.keys.table import bindings
 from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.section import Curves, Section
-from lamdatui.ui.kit.stack import TrialAsked, leave
+from lamdatui.ui.kit.stack import Asked, TrialAsked, leave, open_over
 from lamdatui.ui.kit.status import StatusRow
 from lamdatui.ui.node.compare_text import FIRST, SECOND, cost_rows, made_lines, score_rows
 from lamdatui.ui.node.evidence import losses_of, places
@@ -39,6 +40,7 @@ class CompareScreen(Screen[str]):
         self._view = view
         self._run_dir = run_dir
         self._losses: list[list[float]] = [[], []]
+        self._flips: list[dict[str, Any]] = []
 
     def compose(self) -> ComposeResult:
         yield StatusRow(self._view)
@@ -56,6 +58,21 @@ class CompareScreen(Screen[str]):
         for number in {item.trial.number for key in self._keys if (item := subject(self._view.run, key)) and item.trial}:
             if number in self._view.brief:
                 self.post_message(TrialAsked(number, self.update_view))
+        self._ask_flips()
+
+    def _ask_flips(self) -> None:
+        """How the second one's rows differ from the first one's."""
+        self._flips = []
+        keys, run = self._keys, self._view.run
+        one, other = (item.model if (item := subject(run, key)) else None for key in keys)
+        if one in run.keys and other in run.keys:
+            args = {"model": other, "against": one}
+            self.post_message(Asked("answers", args, lambda found: self._flips_came(keys, found)))
+
+    def _flips_came(self, keys: tuple[str, str], found: dict[str, Any] | None) -> None:
+        if self.is_attached and found is not None and keys == self._keys:
+            self._flips = found["tasks"]
+            self.update_view()
 
     def update_view(self) -> None:
         """Show the state again; nothing while the screen is not whole: what was asked for may come when it is being left."""
@@ -69,7 +86,7 @@ class CompareScreen(Screen[str]):
         self.query_one("#compare-head", Static).update(
             paint([(f" {FIRST} {one.name}", "strong"), ("  against  ", "dim"), (f"{SECOND} {other.name}", "strong")])
         )
-        self.query_one("#compare-scores", Section).show(score_rows(run, one, other))
+        self.query_one("#compare-scores", Section).show(score_rows(run, one, other, self._flips))
         self.query_one("#compare-made", Section).show(made_lines(run, one, other))
         self.query_one("#compare-costs", Section).show(cost_rows(one, other))
         self.query_one("#compare-loss", Curves).show([(one.name, self._losses[0]), (other.name, self._losses[1])])
@@ -84,7 +101,18 @@ class CompareScreen(Screen[str]):
         """The other one first."""
         self._keys = (self._keys[1], self._keys[0])
         self._losses.reverse()
+        self._ask_flips()
         self.update_view()
+
+    def action_rows(self) -> None:
+        """The second one's answers, row by row, beside the first one's."""
+        one, other = (item.model if (item := subject(self._view.run, key)) else None for key in self._keys)
+        if not one or not other:
+            self.notify("One of them has no model that was asked.")
+            return
+        from lamdatui.ui.node.answers_screen import AnswersScreen
+
+        open_over(self, AnswersScreen(other, one, self._view))
 
     def action_back(self) -> None:
         leave(self, "")

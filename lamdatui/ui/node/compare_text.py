@@ -7,6 +7,7 @@ from typing import Any
 
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.state import RunState
+from lamdatui.ui.node.answers_text import found_of
 from lamdatui.ui.node.text import SPLITS, difference, scores_of, sign_of, table
 from lamdatui.ui.view.format import Line, cost_of, duration, interval, score, signed
 from lamdatui.ui.view.proposals import params_of
@@ -63,8 +64,8 @@ def _changed(item: Subject) -> set[str]:
     return {param.name for param in params_of(trial.proposal or {}) if params.get(param.name, param.default) != param.default}
 
 
-def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:
-    """Each task on each split, the difference, and whether the intervals overlap; then the objectives."""
+def score_rows(state: RunState, one: Subject, other: Subject, flips: Sequence[Json] = ()) -> list[Line]:
+    """Each task on each split, and how the rows of the second differ, once the engine has told (`flips`); then the objectives."""
     first, second = scores_of(state, one), scores_of(state, other)
     rows: list[tuple[str, ...]] = []
     for split in SPLITS:
@@ -74,7 +75,7 @@ def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:
                 shown = [
                     f"{score(value.get('mean'))} {interval(value.get('interval'))}".strip() if value else "–" for value in pair
                 ]
-                rows.append((task, split, *shown, difference(pair[1], pair[0])))
+                rows.append((task, split, *shown, difference(pair[1], pair[0], found_of(flips, task, split))))
     objectives = [item.trial.objective if item.trial else None for item in (one, other)]
     if any(value is not None for value in objectives):
         shown = ["–" if value is None else f"{value:.3f}" for value in objectives]
@@ -83,7 +84,7 @@ def score_rows(state: RunState, one: Subject, other: Subject) -> list[Line]:
         rows.append(("objective", "search", *shown, apart))
     if not rows:
         return [(("neither is scored", "dim"),)]
-    return table(("task", "split", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} − {FIRST}, intervals"), rows)
+    return table(("task", "split", f"{FIRST} {one.name}", f"{SECOND} {other.name}", f"{SECOND} − {FIRST}, by rows"), rows)
 
 
 def cost_rows(one: Subject, other: Subject) -> list[Line]:

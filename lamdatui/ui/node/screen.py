@@ -16,10 +16,19 @@ from lamdatui.ui.keys.table import bindings
 from lamdatui.ui.kit.footer import KeyFooter
 from lamdatui.ui.kit.paint import paint
 from lamdatui.ui.kit.section import Curves, Section
-from lamdatui.ui.kit.stack import OverConsole, open_over
+from lamdatui.ui.kit.stack import Asked, OverConsole, open_over
 from lamdatui.ui.kit.status import StatusRow
 from lamdatui.ui.node.evidence import Evidence, gather, places
-from lamdatui.ui.node.text import action_lines, data_lines, file_lines, head_line, lineage_lines, score_lines, story_lines
+from lamdatui.ui.node.text import (
+    action_lines,
+    base_of,
+    data_lines,
+    file_lines,
+    head_line,
+    lineage_lines,
+    score_lines,
+    story_lines,
+)
 from lamdatui.ui.view.format import LABEL, Line
 from lamdatui.ui.view.state import ViewState
 from lamdatui.ui.view.subject import Subject, subject
@@ -74,6 +83,7 @@ class NodeScreen(OverConsole):
         self._run_dir = run_dir
         self._act = act
         self._evidence = Evidence()
+        self._flips: list[dict[str, Any]] = []
 
     def compose(self) -> ComposeResult:
         yield StatusRow(self._view)
@@ -87,6 +97,15 @@ class NodeScreen(OverConsole):
         self.update_view()
         self.run_worker(self._look(), group="evidence")
         self.set_interval(POLL_SECONDS, self._poll)
+        item = self._subject()
+        if item and item.trial and item.model in self._view.run.keys:
+            args = {"model": item.model, "against": base_of(self._view.run, item) or ""}
+            self.post_message(Asked("answers", args, self._flips_came))
+
+    def _flips_came(self, found: dict[str, Any] | None) -> None:
+        if self.is_attached and found is not None:
+            self._flips = found["tasks"]
+            self.update_view()
 
     def update_view(self) -> None:
         """Show the state again; nothing while the screen is not whole: not yet, or no longer, because it is being left."""
@@ -98,7 +117,7 @@ class NodeScreen(OverConsole):
             return
         self.query_one("#node-head", Static).update(paint(head_line(run, item, self._tree.is_best(item.key))))
         self._show("action", action_lines(run, item))
-        self._show("scores", score_lines(run, item))
+        self._show("scores", score_lines(run, item, self._flips))
         self._show("lineage", lineage_lines(run, item))
         self._show("data", data_lines(run, item))
         ran = self._evidence.ran or (item.trial.action if item.trial and item.trial.step else None)
@@ -141,6 +160,16 @@ class NodeScreen(OverConsole):
         from lamdatui.ui.node.compare_screen import CompareScreen
 
         open_over(self, CompareScreen(marked, self._key, self._view, self._run_dir))
+
+    def action_rows(self) -> None:
+        """Its answers, row by row, beside those of the base that its scores are set against."""
+        item = self._subject()
+        if item is None or item.model is None:
+            self.notify("It has no model that was asked.")
+            return
+        from lamdatui.ui.node.answers_screen import AnswersScreen
+
+        open_over(self, AnswersScreen(item.model, base_of(self._view.run, item) or "", self._view))
 
     def action_pager(self) -> None:
         """The whole log of the newest attempt in the person's pager."""
