@@ -11,6 +11,8 @@ import pytest
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
+from lamdatui.engine.answers import Answers
 from lamdatui.store.artifacts import Store
 from lamdatui.wire.answers import Answer, Flips, answers, flips, kinds, question_text, reference_text
 
@@ -77,3 +79,28 @@ def test_what_can_not_be_shown_is_told(run: tuple[Path, RunState], tmp_path: Pat
     (folder.parent / "store" / "evaluations" / f"{'k' * 64}.json").unlink()
     with pytest.raises(LamdatuiError, match="the store has lost the answers"):
         answers(folder, state, "base", "t", "search")
+
+
+def test_the_engine_tells_answers_task_by_task_row_by_row_and_whole(run: tuple[Path, RunState]) -> None:
+    folder, state = run
+    store = Store(folder.parent / "store")
+    given: list[dict[str, Any]] = [{"id": n, "score": 1.0, "completion": "y" * 30_000, "ended": False} for n in (1, 2)]
+    store.record_evaluation("m" * 64, {"key": "m" * 64, "rows": given})
+    state.keys = {**state.keys, "m1": {"t": {"search": "m" * 64, "sealed": "gone"}}}
+    state.pool.add(ModelObject("m1", "e", "llama", "l", "/w", trial=1))
+    state.trials[1] = Trial(1, "done", {"type": "sft", "inputs": {"model": ["base"]}, "params": {}, "seed": 1, "digest": "e"})
+    told = Answers(folder).told
+    first, second = told(state, {"model": "m1", "against": "base"})["tasks"]
+    assert (first["won"], first["lost"], first["alike"], first["p"]) == (1, 0, 1, 1.0)
+    assert first["gain"]["mean"] == 0.5 and first["gain"]["interval"][0] <= 0
+    assert second["split"] == "sealed" and "lost the answers" in second["error"]
+    rows = told(state, {"model": "m1", "against": "base", "task": "t", "split": "search"})["rows"]
+    assert [(row["id"], row["score"], row["other"]) for row in rows] == [(1, 1.0, 0.0), (2, 1.0, 1.0)]
+    assert rows[0]["kinds"] == ["right", "unfinished", "won"]
+    row = told(state, {"model": "m1", "task": "t", "split": "search", "id": 1})
+    assert row["asked"] == "user: search 1" and row["wanted"] == "y"
+    assert [one["model"] for one in row["answers"]] == ["base", "m1"]
+    assert len(row["answers"][1]["text"]) < 21_000 and "more characters" in row["answers"][1]["text"]
+    for wrong in ({"model": "m9"}, {"model": "m1", "task": "x"}, {"model": "m1", "task": "t", "split": "search", "id": 7}):
+        with pytest.raises(LamdatuiError):
+            told(state, wrong)

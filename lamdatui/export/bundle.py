@@ -93,12 +93,13 @@ def _write(
     _write_weights(state, model, store, staged, form, say)
     if forms:
         gguf_files.write_files(run_dir, state, model.id, staged, forms, say)
-    told = recipe(state, model.id)
-    (staged / RECIPE).write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    unknown: list[str] = []
+    told, unknown = recipe(state, model.id), list[str]()
     if not bare:
         unknown = reproduction.write(run_dir, state, model, store, staged, say, form=form)
-        proof.write_answers(run_dir, state, model.id, staged)
+        told["answers_missing"] = missing = proof.write_answers(run_dir, state, model.id, staged)
+        for each in missing:
+            say(f"the answers to {each} are not in the store any more, or its file is another one now")
+    (staged / RECIPE).write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (staged / card.FILE).write_text(card.text(state, model, told, unknown, bare=bare), encoding="utf-8")
     mark = proof.write(staged, state.name, model.id)
     _hand_on(staged)

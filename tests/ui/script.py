@@ -87,6 +87,31 @@ ACTION_TYPES: dict[str, Json] = {
 """What the command `actions` tells of a run's types."""
 
 
+def flips(task: str, split: str) -> Json:
+    """How a model's rows differ from another's, as the engine tells it."""
+    gain = {"mean": 0.23, "interval": [0.1, 0.36]}
+    return {"task": task, "split": split, "n": 39, "mean": 0.44, "won": 12, "lost": 3, "alike": 24, "p": 0.0352, "gain": gain}
+
+
+def answers(args: Json) -> Json:
+    """What the engine tells of answers: task by task, row by row, one row."""
+    if "task" not in args:
+        broken = {"task": "broken", "split": "search", "error": "the store has lost the answers"}
+        return {"tasks": [flips("tool_use", "search"), broken]}
+    if "id" not in args:
+        kinds = [["right", "won"], ["wrong", "lost", "unfinished"], ["right"]]
+        points = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
+        return {
+            "rows": [
+                {"id": f"row-{n}", "score": mine, "other": other, "kinds": kinds[n]} for n, (mine, other) in enumerate(points)
+            ]
+        }
+    said = [
+        {"model": name, "text": f"{name} says {args['id']}", "score": 1.0, "ended": None} for name in ("base", args["model"])
+    ]
+    return {"asked": "user: which?\nsecond line", "wanted": "this", "answers": said}
+
+
 def answer_orders(engine: FakeEngine, problems: list[str] | None = None) -> None:
     """Have the engine answer actions, try_action (with these problems), propose, withdraw and more; orders become events."""
     estimate = {"seconds": 38.0, "memory_bytes": 2 * GB, "disk_bytes": 30_000_000, "measured": 2}
@@ -108,6 +133,7 @@ def answer_orders(engine: FakeEngine, problems: list[str] | None = None) -> None
         engine.emit("budget.changed", max_trials=before + args["trials"], by="person")
 
     engine.answers |= {
+        "answers": answers,
         "actions": lambda _: {"types": ACTION_TYPES},
         "try_action": try_action,
         "propose": propose,

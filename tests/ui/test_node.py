@@ -21,7 +21,7 @@ from lamdatui.ui.node.compare_screen import CompareScreen
 from lamdatui.ui.node.compare_text import cost_rows, made_lines, score_rows
 from lamdatui.ui.node.evidence import gather, places
 from lamdatui.ui.node.screen import SECTIONS, NodeScreen
-from lamdatui.ui.node.text import action_lines, lineage_lines, overlap, score_lines, story_lines
+from lamdatui.ui.node.text import action_lines, lineage_lines, score_lines, story_lines
 from lamdatui.ui.view.activityrows import rows
 from lamdatui.ui.view.subject import subject
 from tests.ui import script
@@ -70,7 +70,9 @@ def test_scores_stand_beside_the_base_with_intervals(history: FakeEngine) -> Non
     state = history.state
     said = text_of(score_lines(state, the(state, "trial:6")))
     assert "tool_use" in said and "0.21 [0.10, 0.32]" in said and "0.44 [0.33, 0.55]" in said
-    assert "+0.23 apart" in said and "+0.04 overlap" in said
+    assert "+0.23" in said and "+0.04" in said and "won" not in said
+    told = text_of(score_lines(state, the(state, "trial:6"), [script.flips("tool_use", "search")]))
+    assert "+0.23 [+0.10, +0.36] 12 won 3 lost, p 0.035" in told
     history.add("evaluation.recorded", model="m6", task="tool_use", split="sealed", key="s", score=script.score(0.4))
     state = history.state
     assert "sealed" in text_of(score_lines(state, the(state, "trial:6")))
@@ -99,13 +101,6 @@ def test_proposed_decided_and_ran_are_side_by_side_with_what_differs_marked(hist
     assert "vetoed by console: too slow for now" in vetoed and "decided:" not in vetoed
 
 
-@given(st.lists(st.floats(0, 1), min_size=4, max_size=4))
-def test_intervals_overlap_when_they_share_a_value(ends: list[float]) -> None:
-    one, other = sorted(ends[:2]), sorted(ends[2:])
-    shared = any(low <= value <= high for value in one for low, high in [other]) or any(one[0] <= v <= one[1] for v in other)
-    assert overlap(one, other) is shared is overlap(other, one)
-
-
 def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> None:
     state = history.state
     one, other = the(state, "trial:1"), the(state, "trial:5")
@@ -115,7 +110,7 @@ def test_a_comparison_says_what_differs_and_by_how_much(history: FakeEngine) -> 
     assert made.endswith("3 differences · * not the default")
     assert "=  lineage  ◉ base → " in text_of(made_lines(state, one, one))
     scores = text_of(score_rows(state, one, other))
-    assert "+0.02 overlap" in scores and "+0.03" in scores
+    assert "+0.02" in scores and "+0.03" in scores
     assert "execute" in text_of(cost_rows(one, other)) and "1.00" in text_of(cost_rows(one, other))
     base = the(state, "model:base")
     assert "neither cost" in text_of(cost_rows(base, base))
@@ -234,7 +229,8 @@ async def test_two_nodes_are_marked_and_compared(history: FakeEngine, run_dir: P
         await console.pilot.press("c")
         await console.until(lambda: isinstance(console.app.screen, CompareScreen), "the comparison")
         await console.until(lambda: "● m1  against  ○ m5" in console.text(), "both")
-        assert "overlap" in console.text() and "≠" in console.text()
+        await console.until(lambda: "12 won 3 lost, p 0.035" in console.text(), "the rows")
+        assert "≠" in console.text() and history.sent("answers") == [{"model": "m5", "against": "m1"}]
         await console.pilot.press("end")
         await console.until(lambda: "○ m5: 2 steps, last 1.200" in console.text(), "both curves")
         await console.pilot.press("x")
@@ -297,3 +293,34 @@ async def test_read_only_queues_nothing(history: FakeEngine) -> None:
         await console.pilot.press("ctrl+o")
         await console.until(lambda: "read-only: nothing runs" in console.text(), "the reason")
         assert history.sent("propose") == []
+
+
+async def test_answers_are_read_row_by_row(history: FakeEngine) -> None:
+    async with opened(history) as console:
+        await open_node(console, "down")
+        await console.pilot.press("w")
+        await console.until(lambda: "all: 3 rows" in console.text(), "the rows")
+        assert "against base: +0.23" in console.text() and "12 won 3 lost" in console.text()
+        await console.until(lambda: "m1 says row-0" in console.text(), "the first row")
+        assert "base says row-0" in console.text() and "second line" in console.text()
+        await console.pilot.press("down")
+        await console.until(lambda: "m1 says row-1" in console.text(), "the second row")
+        await console.pilot.press("f")
+        await console.until(lambda: "lost: 1 row" in console.text(), "the lost rows")
+        assert "row-1" in console.text() and "unfinished" in console.text() and "row-2" not in console.text()
+        # No row is empty: that filter is left out.
+        for kind in ("won", "wrong", "unfinished", "all"):
+            await console.pilot.press("f")
+            await console.until(lambda kind=kind: f"{kind}: " in console.text(), kind)
+        await console.pilot.press("t")
+        await console.until(lambda: "the store has lost the answers" in console.text(), "the next task")
+        await console.pilot.press("escape")
+        await console.until(lambda: isinstance(console.app.screen, NodeScreen), "the node")
+
+
+async def test_the_base_has_nothing_to_be_compared_with(history: FakeEngine) -> None:
+    async with opened(history) as console:
+        await open_node(console)
+        await console.pilot.press("w")
+        await console.until(lambda: bool(history.sent("answers")), "the question")
+        assert history.sent("answers")[0]["against"] == ""

@@ -38,7 +38,7 @@ def head_lines(model: str, against: str, told: Json | None, kind: str, shown: in
         lines.append(((f" against {against}: {flips_text(told)} (exact)", "plain"),))
     elif against:
         lines.append(((f" {against} was not scored on these rows", "dim"),))
-    lines.append(((f" {kind}: {shown} rows", "dim"),))
+    lines.append(((f" {kind}: {shown} row{'' if shown == 1 else 's'}", "dim"),))
     return lines
 
 

@@ -65,7 +65,7 @@ class CompareScreen(Screen[str]):
         self._flips = []
         keys, run = self._keys, self._view.run
         one, other = (item.model if (item := subject(run, key)) else None for key in keys)
-        if one in run.keys and other in run.keys:
+        if one and other:
             args = {"model": other, "against": one}
             self.post_message(Asked("answers", args, lambda found: self._flips_came(keys, found)))
 

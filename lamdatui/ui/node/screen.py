@@ -27,6 +27,7 @@ from lamdatui.ui.node.text import (
     head_line,
     lineage_lines,
     score_lines,
+    scores_of,
     story_lines,
 )
 from lamdatui.ui.view.format import LABEL, Line
@@ -98,7 +99,7 @@ class NodeScreen(OverConsole):
         self.run_worker(self._look(), group="evidence")
         self.set_interval(POLL_SECONDS, self._poll)
         item = self._subject()
-        if item and item.trial and item.model in self._view.run.keys:
+        if item and item.trial and item.model and scores_of(self._view.run, item):
             args = {"model": item.model, "against": base_of(self._view.run, item) or ""}
             self.post_message(Asked("answers", args, self._flips_came))
 
