@@ -95,12 +95,12 @@ def test_the_engine_tells_answers_task_by_task_row_by_row_and_whole(run: tuple[P
     assert first["gain"]["mean"] == 0.5 and first["gain"]["interval"][0] <= 0
     assert second["split"] == "sealed" and "lost the answers" in second["error"]
     rows = told(state, {"model": "m1", "against": "base", "task": "t", "split": "search"})["rows"]
-    assert [(row["id"], row["score"], row["other"]) for row in rows] == [(1, 1.0, 0.0), (2, 1.0, 1.0)]
+    assert [(row["id"], row["score"], row["other"]) for row in rows] == [("1", 1.0, 0.0), ("2", 1.0, 1.0)]
     assert rows[0]["kinds"] == ["right", "unfinished", "won"]
-    row = told(state, {"model": "m1", "task": "t", "split": "search", "id": 1})
+    row = told(state, {"model": "m1", "task": "t", "split": "search", "row": 0})
     assert row["asked"] == "user: search 1" and row["wanted"] == "y"
     assert [one["model"] for one in row["answers"]] == ["base", "m1"]
     assert len(row["answers"][1]["text"]) < 21_000 and "more characters" in row["answers"][1]["text"]
-    for wrong in ({"model": "m9"}, {"model": "m1", "task": "x"}, {"model": "m1", "task": "t", "split": "search", "id": 7}):
+    for wrong in ({"model": "m9"}, {"model": "m1", "task": "x"}, {"model": "m1", "task": "t", "split": "search", "row": 7}):
         with pytest.raises(LamdatuiError):
             told(state, wrong)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from lamdatui.cli.export import recipe
 from lamdatui.domain.lineage import lineage
+from lamdatui.export.recipe import recipe
 from lamdatui.store.journal import read_state
 from tests.conftest import Commands
 

@@ -11,7 +11,7 @@ import apsw
 import pytest
 
 from lamdatui.base.jsonio import write_atomic, write_json, write_record
-from lamdatui.cli import export
+from lamdatui.export import bundle
 from lamdatui.inputs import trust
 from lamdatui.step.files import claim, write_outcome, write_request
 from lamdatui.store.artifacts import Store
@@ -126,12 +126,12 @@ def test_an_object_is_on_disk_with_its_manifest_and_folders_before_it_is_publish
 def test_an_exported_model_is_on_disk_before_it_has_its_name(
     landed: Landed, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(state: object, model: str, store: Store, staged: Path, say: object) -> None:
+    def write(run_dir: Path, state: object, model: object, store: Store, staged: Path, say: object, **_: object) -> None:
         (staged / "model.safetensors").write_bytes(b"x" * 9000)
 
-    monkeypatch.setattr(export, "_write", write)
+    monkeypatch.setattr(bundle, "_write", write)
     target = landed.folder / "out" / "winner"
-    export.export_model(landed.runs / "finished", target, None, print)
+    bundle.export_model(landed.runs / "finished", target, None, print)
     disk.assert_named(target)
     assert disk.is_synced(target / "model.safetensors")
 

@@ -20,6 +20,8 @@ KEPT = 8
 """Evaluations that are kept in memory: a person goes from row to row."""
 LONGEST = 20_000
 """Characters of a question or an answer that are sent."""
+MOST_ROWS, LONGEST_ID = 10_000, 200
+"""Rows of a list, and characters of a row's name in it: a frame has its limit."""
 
 
 class Answers:
@@ -42,13 +44,19 @@ class Answers:
         task, split = str(args["task"]), str(args.get("split") or "search")
         ours = self._of(state, model, task, split)
         theirs = self._of(state, against, task, split) if against else None
-        if "id" in args:
-            return self._row(state, model, against, task, split, args["id"])
+        if "row" in args:
+            return self._row(state, model, against, task, split, args["row"])
         pairs = list(paired(ours, theirs)) if theirs else [(one, None) for one in ours]
         return {
             "rows": [
-                {"id": one.id, "score": one.score, "other": other.score if other else None, "kinds": sorted(kinds(one, other))}
-                for one, other in pairs
+                {
+                    "row": place,
+                    "id": str(one.id)[:LONGEST_ID],
+                    "score": one.score,
+                    "other": other.score if other else None,
+                    "kinds": sorted(kinds(one, other)),
+                }
+                for place, (one, other) in enumerate(pairs[:MOST_ROWS])
             ]
         }
 
@@ -85,21 +93,20 @@ class Answers:
         gain = paired_gain(points[0], points[1], {"": 1.0})
         return {"won": told.won, "lost": told.lost, "alike": told.alike, "p": told.p, "gain": gain}
 
-    def _row(self, state: RunState, model: str, against: str, task: str, split: str, row: Any) -> Json:
-        """One row: what was asked and wanted, and what the base, the parent, the other model and this one answered."""
-        wanted: Json = {}
-        said = []
+    def _row(self, state: RunState, model: str, against: str, task: str, split: str, place: Any) -> Json:
+        """The row at a place of the list: what was asked and wanted, and what the base, the parent, the other model and this one answered."""
+        ours = self._of(state, model, task, split)
+        if not isinstance(place, int) or not 0 <= place < len(ours):
+            raise LamdatuiError(f"{task} ({split}) has no row {place!r}")
+        row, said = ours[place], []
         for name in dict.fromkeys([state.pool.base, *self._parents(state, model), against, model]):
             try:
-                given = next((one for one in self._of(state, name or "", task, split) if one.id == row), None)
+                given = next((one for one in self._of(state, name or "", task, split) if one.id == row.id), None)
             except LamdatuiError:
                 continue  # it was not scored on these rows
             if given is not None:
-                wanted = {"asked": _cut(question_text(given)), "wanted": _cut(reference_text(given))}
                 said.append({"model": name, "text": _cut(given.text), "score": given.score, "ended": given.ended})
-        if not said:
-            raise LamdatuiError(f"{task} ({split}) has no row {row!r}")
-        return {**wanted, "answers": said}
+        return {"asked": _cut(question_text(row)), "wanted": _cut(reference_text(row)), "answers": said}
 
     @staticmethod
     def _parents(state: RunState, model: str) -> list[str]:

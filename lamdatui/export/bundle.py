@@ -15,6 +15,7 @@ from lamdatui.base.jsonio import fsync_dir, fsync_tree, read_json, write_json
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.export import card, gguf_files, proof, reproduction
+from lamdatui.export.handing import hand_on
 from lamdatui.export.rebuild import rebuild
 from lamdatui.export.recipe import RECIPE, model_of, recipe
 from lamdatui.inputs.modelfiles import ADAPTER
@@ -70,14 +71,6 @@ def export_model(
         shutil.rmtree(staged, ignore_errors=True)
 
 
-def _hand_on(folder: Path) -> None:
-    """Modes as the user's umask has them: libraries make weights private, and a model is exported to be handed on."""
-    mask = os.umask(0)
-    os.umask(mask)
-    for path in folder.rglob("*"):
-        path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
-
-
 def _write(
     run_dir: Path,
     state: RunState,
@@ -102,7 +95,7 @@ def _write(
     (staged / RECIPE).write_text(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), encoding="utf-8")
     (staged / card.FILE).write_text(card.text(state, model, told, unknown, bare=bare), encoding="utf-8")
     mark = proof.write(staged, state.name, model.id)
-    _hand_on(staged)
+    hand_on(*staged.rglob("*"))
     say(f"wrote {sum(f.stat().st_size for f in staged.rglob('*') if f.is_file()) / 2**20:.0f} MiB; fingerprint {mark}")
     for each in unknown:
         say(f"reproduce.py can't make {each}")

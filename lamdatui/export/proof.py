@@ -25,7 +25,7 @@ from lamdatui.domain.actions import action_digest
 from lamdatui.domain.schemes import GENERATORS
 from lamdatui.domain.state import RunState
 from lamdatui.export.recipe import RECIPE
-from lamdatui.export.reproduction import SCRIPT
+from lamdatui.export.reproduction import FOLDER, SCRIPT
 from lamdatui.store.artifacts import file_hash
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.stats import paired_gain, summary
@@ -90,12 +90,13 @@ def verify(folder: Path, *, reproduce: bool, bases: list[str], say: Callable[[st
         ) from error
     except (OSError, Damaged) as error:
         return "", [Check("proof", False, f"{FILE}: {error}")]
-    found = [_check_files(folder, proof)]
+    found = []
     try:
+        found.append(_check_files(folder, proof))
         told = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
         found += [_check_recipe(told), *_check_answers(folder, told)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        found.append(Check("recipe", False, f"it can't be read: {type(error).__name__}: {error}"[:300]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, yaml.YAMLError) as error:
+        found.append(Check("recipe", False, f"what it says can't be read: {type(error).__name__}: {error}"[:300]))
     if reproduce:
         found.append(_make_again(folder, bases, say))
     return mark, found
@@ -199,10 +200,18 @@ def _is_scored_so(row: Mapping[str, Any], task: Mapping[str, Any], *, older: boo
 
 
 def _make_again(folder: Path, bases: list[str], say: Callable[[str], None]) -> Check:
-    if not (folder / SCRIPT).exists():
-        return Check("weights", None, f"{SCRIPT} was left out of this export")
+    if not (folder / FOLDER).exists():
+        return Check("weights", None, f"{FOLDER} was left out of this export")
     say("making the weights again; this takes as long as it took")
-    command = [sys.executable, str(folder / SCRIPT), *(word for base in bases for word in ("--base", base))]
+    # Not the script that lies there: whoever sent the folder may have written it.
+    own = Path(__file__).with_name(SCRIPT)
+    command = [
+        sys.executable,
+        str(own),
+        "--folder",
+        str(folder.absolute()),
+        *(word for base in bases for word in ("--base", base)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = (done.stderr if done.returncode not in (0, 1) or not done.stdout else done.stdout).strip().splitlines() or [
         "it said nothing"

@@ -21,6 +21,7 @@ from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, verdict, winner_gain
 from lamdatui.export.card import table
+from lamdatui.export.handing import hand_on
 from lamdatui.export.recipe import recipe
 from lamdatui.store.journal import read_state
 from lamdatui.wire.answers import Answer, answers, paired, question_text, reference_text
@@ -76,6 +77,7 @@ def write_report(run_dir: Path, target: Path, *, bare: bool) -> None:
     text = _html(title, sections) if target.suffix == ".html" else _markdown(title, sections)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, escaped(text))
+    hand_on(target)
 
 
 def _status(state: RunState) -> str:

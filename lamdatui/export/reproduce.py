@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+ALONE = {"push_to_hub": False, "report_to": "none"}
+"""Arguments of a trainer that are the same whatever the plan says: nothing leaves this machine."""
 PLAN = "reproduce/plan.json"
 MERGED = "merged"
 Reference = dict[str, Any]
@@ -35,8 +39,8 @@ class Refused(Exception):
 class Places:
     """Folders of the bases and of what steps have made."""
 
-    def __init__(self, bases: dict[str, Path], made: Path) -> None:
-        self.bases, self.made = bases, made
+    def __init__(self, folder: Path, bases: dict[str, Path], made: Path) -> None:
+        self.folder, self.bases, self.made = folder, bases, made
 
     def __getitem__(self, name: str) -> str:
         kind, _, name = name.partition(":")
@@ -124,7 +128,7 @@ def train(places: Places, step: dict[str, Any], plan: dict[str, Any], target: Pa
     from peft import LoraConfig
     from trl.kernels import chunked_logprob
 
-    folder = HERE / step["folder"]
+    folder = places.folder / step["folder"]
     told = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     if "tile_tokens" in told:
         # The order of a sum depends on how many tokens are summed at once.
@@ -133,7 +137,7 @@ def train(places: Places, step: dict[str, Any], plan: dict[str, Any], target: Pa
     dtype, full, model = getattr(torch, plan["dtype"]), step["method"] == "full", step["model"]
     weights = torch.float32 if full else dtype
     with tempfile.TemporaryDirectory() as scratch:
-        config = config_class(**{**told["arguments"], "output_dir": scratch})
+        config = config_class(**{**told["arguments"], **ALONE, "output_dir": scratch})
         adapter: dict[str, Any] = {}
         if not full:
             settings = {key: value for key, value in told["adapter"].items() if value is not None}
@@ -167,7 +171,7 @@ def merge(places: Places, step: dict[str, Any], plan: dict[str, Any], target: Pa
                 folders[name] = str(Path(scratch) / name)
                 model = load(places, reference, getattr(torch, plan["dtype"]), "cpu")
                 write_full(model, tokenizer_of(places, reference), Path(folders[name]))
-        text = (HERE / step["folder"] / "mergekit.yaml").read_text(encoding="utf-8")
+        text = (places.folder / step["folder"] / "mergekit.yaml").read_text(encoding="utf-8")
         config = Path(scratch) / "mergekit.yaml"
         config.write_text(json.dumps(named(json.loads(text), folders)), encoding="utf-8")
         command = [str(Path(sys.executable).parent / "mergekit-yaml"), str(config), str(target)]
@@ -191,7 +195,7 @@ def merge_adapters(places: Places, step: dict[str, Any], plan: dict[str, Any], t
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    told = json.loads((HERE / step["folder"] / "config.json").read_text(encoding="utf-8"))
+    told = json.loads((places.folder / step["folder"] / "config.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(places[step["weights"]], local_files_only=True))
     for module in base.modules():
@@ -250,15 +254,21 @@ def check_base(name: str, folder: Path, files: dict[str, str]) -> None:
             raise Refused(f"the base {name}: {folder / file} is not the file that was used; give another folder with --base")
 
 
-def run(given: list[str], to: Path | None) -> int:
-    """Do all steps; the exit code. Raises Refused."""
-    plan = json.loads((HERE / PLAN).read_text(encoding="utf-8"))
+def run(folder: Path, given: list[str], to: Path | None) -> int:
+    """Do all steps of the plan in `folder`; the exit code. Raises Refused."""
+    try:
+        plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Refused(f"{folder / PLAN}: {error}") from error
+    for step in plan["steps"]:
+        if not NAME.fullmatch(step["makes"]):
+            raise Refused(f"a step makes {step['makes']!r}, which is no name")
     bases = {name: Path(base["path"]) for name, base in plan["bases"].items()}
     for text in given:
-        name, equals, folder = text.partition("=")
+        name, equals, place = text.partition("=")
         if not equals or name not in bases:
             raise Refused(f"--base takes NAME=FOLDER, NAME one of {', '.join(bases)}, not {text!r}")
-        bases[name] = Path(folder)
+        bases[name] = Path(place)
     for name, base in plan["bases"].items():
         check_base(name, bases[name], base["files"])
     if alone := [step for step in plan["steps"] if step["reason"]]:
@@ -270,7 +280,7 @@ def run(given: list[str], to: Path | None) -> int:
     import torch
 
     with tempfile.TemporaryDirectory() as scratch:
-        places = Places(bases, Path(scratch))
+        places = Places(folder, bases, Path(scratch))
         for step in plan["steps"]:
             print(f"{step['makes']}: {step['type']}", flush=True)
             torch.set_num_threads(step["threads"])
@@ -282,7 +292,7 @@ def run(given: list[str], to: Path | None) -> int:
         else:
             model = load(places, result, getattr(torch, plan["dtype"]), "cpu")
             write_full(model, tokenizer_of(places, result), target)
-        return 1 if compare(target, HERE) else 0
+        return 1 if compare(target, folder) else 0
 
 
 def main() -> int:
@@ -290,12 +300,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make the weights beside this file again, and compare them with it.")
     parser.add_argument("--base", action="append", default=[], metavar="NAME=FOLDER", help="where a base is, if it has moved")
     parser.add_argument("--to", type=Path, help="keep what comes out in this folder, which does not exist yet")
+    parser.add_argument("--folder", type=Path, default=HERE, help="the exported model; where this file lies, when not given")
     asked = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if asked.to is not None and asked.to.exists():
         parser.error(f"{asked.to} exists already")
     try:
-        return run(asked.base, asked.to)
+        return run(asked.folder, asked.base, asked.to)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ the rows (data actions, answers that were sampled) needs no repetition then.
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import importlib.metadata
 import json
@@ -174,7 +175,7 @@ def _dry_run(scratch: Path, request: dict[str, Any], store: Path) -> str:
     from lamdatui.config.resources import load_registry
     from lamdatui.step.child import run_step
 
-    own = scratch / "store"
+    own, raised = scratch / "store", list[BaseException]()
     (own / "objects").mkdir(parents=True)
     for published in (store / "objects").iterdir():
         if published.name != request["digest"]:
@@ -182,7 +183,11 @@ def _dry_run(scratch: Path, request: dict[str, Any], store: Path) -> str:
     request |= {"evaluations": [], "purpose": "remake", "store": str(own)}
     with (scratch / "log").open("w") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         write_request(scratch, request)
-        run_step(scratch, load_registry(), dry_run=True)
+        run_step(scratch, load_registry(), dry_run=True, on_error=raised.append)
+    if any(isinstance(error, KeyboardInterrupt) for error in raised):
+        raise KeyboardInterrupt
+    raised.clear()
+    gc.collect()
     outcome = read_outcome(scratch) or {}
     if outcome.get("status") == "dry-run":
         return ""

@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "attach": ("role", "name", "after", "snapshot"),
     "trial": ("number",),
     "worth": (),
-    "answers": ("model", "against", "task", "split", "id"),
+    "answers": ("model", "against", "task", "split", "row"),
     "decide": ("number", "digest", "verdict", "action", "reason", "remember"),
     "actions": (),
     "try_action": ("type", "inputs", "params", "seed"),
@@ -52,7 +52,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 who acts, as `USER@TERMINAL`: what is recorded as `by` (`person` without it); `attach.after`: events up to this one are not sent;
 `attach.snapshot`: true for a snapshot in place of old events. `trial` gives the whole of a trial, `worth` the lines of the report on the
 planner; both may be asked by viewers and after the run's end. So may `answers`: of a model, with another one `against` it, how they differ task by task; of a
-`task` and a `split` their rows, each with its scores; of an `id` that row whole. `decide.digest` is the digest of
+`task` and a `split` their rows, each with its scores; of a `row` (its place among them, from 0) that one whole. `decide.digest` is the digest of
 the action that was shown: a decision about another one is refused; `decide.action` {"type", "inputs", "params", "seed"} is what runs in its
 place. `actions` gives the run's action types as `engine.started` declares them; `try_action` says what an action would cost and bring,
 and why it can't be run (`problems`); `propose` queues a person's own action for the next trial and gives {"id", "action", "trials_left"}, where

@@ -98,16 +98,18 @@ def answers(args: Json) -> Json:
     if "task" not in args:
         broken = {"task": "broken", "split": "search", "error": "the store has lost the answers"}
         return {"tasks": [flips("tool_use", "search"), broken]}
-    if "id" not in args:
+    if "row" not in args:
         kinds = [["right", "won"], ["wrong", "lost", "unfinished"], ["right"]]
         points = [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)]
         return {
             "rows": [
-                {"id": f"row-{n}", "score": mine, "other": other, "kinds": kinds[n]} for n, (mine, other) in enumerate(points)
+                {"row": n, "id": f"row-{n}", "score": mine, "other": other, "kinds": kinds[n]}
+                for n, (mine, other) in enumerate(points)
             ]
         }
     said = [
-        {"model": name, "text": f"{name} says {args['id']}", "score": 1.0, "ended": None} for name in ("base", args["model"])
+        {"model": name, "text": f"{name} says row-{args['row']}", "score": 1.0, "ended": None}
+        for name in ("base", args["model"])
     ]
     return {"asked": "user: which?\nsecond line", "wanted": "this", "answers": said}
 

@@ -21,7 +21,7 @@ from lamdatui.ui.app.attention import Attention
 from lamdatui.ui.app.shell import ShellApp
 from lamdatui.ui.console.screen import ConsoleScreen
 from lamdatui.ui.keys.table import bindings, shown
-from lamdatui.ui.kit.stack import Asked, TrialAsked, send
+from lamdatui.ui.kit.stack import Asked, TrialAsked, attempt, send
 from lamdatui.ui.view.link import EngineLink
 from lamdatui.ui.view.state import Part, ViewState
 from lamdatui.ui.view.stepfiles import read_metrics, step_folder
@@ -165,7 +165,7 @@ class ConsoleApp(ShellApp[int]):
             found = await self._link.command(message.command, **message.args)
         except LamdatuiError as error:
             self.notify(one_line(error.what), title=f"no {message.command}", severity="warning", markup=False)
-        message.then(found)
+        attempt(self.screen, message.command, partial(message.then, found))
 
     def send(self, command: str, args: dict[str, Any], *, accepted: Callable[[], object] | None = None) -> None:
         """Send a command; a refusal is shown as a toast."""

@@ -102,7 +102,7 @@ class AnswersScreen(Screen[str]):
             return
         row = self._shown[event.option_index]
         against = self._against if "won" in told else ""
-        args = {"model": self._model, "against": against, "task": told["task"], "split": told["split"], "id": row["id"]}
+        args = {"model": self._model, "against": against, "task": told["task"], "split": told["split"], "row": row["row"]}
         self.post_message(Asked("answers", args, lambda found: self._row_came(row, found)))
 
     def _row_came(self, row: Json, found: Json | None) -> None:
