@@ -199,6 +199,18 @@ def test_making_the_weights_again_finds_what_hashes_can_not(copy: Path, change: 
     assert checks(copy, reproduce=True)["weights"] is False
 
 
+def test_nothing_of_the_folder_is_run_and_nothing_is_written_beside_it(copy: Path, tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    (copy / "reproduce.py").write_text(f"open({str(canary)!r}, 'w')")
+    plan = read_json(copy / "reproduce" / "plan.json")
+    plan["steps"][0]["makes"] = "../../canary"
+    (copy / "reproduce" / "plan.json").write_text(json.dumps(plan))
+    resealed(copy)
+    _, found = proof.verify(copy, reproduce=True, bases=[], say=print)
+    assert found[-1].sound is None and "no name" in found[-1].detail
+    assert not canary.exists()
+
+
 def test_files_that_are_missing_or_strange_are_named(copy: Path) -> None:
     (copy / "reproduce" / "plan.json").unlink()
     (copy / "pytorch_model.bin").write_bytes(b"pickle")

@@ -75,8 +75,9 @@ def write(staged: Path, run: str, model: str) -> str:
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
-        if not path.is_dir() and path.name != FILE:
-            yield str(path.relative_to(folder)), path
+        name = str(path.relative_to(folder))
+        if not path.is_dir() and name != FILE:
+            yield name, path
 
 
 def verify(folder: Path, *, reproduce: bool, bases: list[str], say: Callable[[str], None]) -> tuple[str, list[Check]]:
