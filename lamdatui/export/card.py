@@ -14,6 +14,7 @@ from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import gain_text
+from lamdatui.export.recipe import STEP_HEAD, step_rows
 
 FILE = "README.md"
 
@@ -95,18 +96,8 @@ def _steps(told: Mapping[str, Any]) -> Iterator[str]:
     for label in ("bases", "datasets"):
         for name, item in told[label].items():
             yield f"- {label[:-1]} `{name}`: `{item['path']}`" + (f", {item['rows']:,} rows" if "rows" in item else "")
-    rows = [
-        [
-            step["makes"],
-            step["type"],
-            ", ".join(name for ids in step["inputs"].values() for name in ids),
-            ", ".join(f"{key} {value}" for key, value in step["params"].items()),
-            str(step["seed"]),
-        ]
-        for step in told["steps"]
-    ]
-    if rows:
-        yield table(["makes", "action", "of", "hyperparameters", "seed"], rows)
+    if told["steps"]:
+        yield table(STEP_HEAD, step_rows(told))
 
 
 def _checks(unknown: Sequence[str], *, bare: bool) -> Iterator[str]:

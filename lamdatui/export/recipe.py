@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lamdatui import __version__
@@ -53,6 +54,23 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
         "scores": baseline["scores"] if baseline else state.scores.get(model_id, {}),
         "gain": {"sealed": baseline["gain"]} if baseline else state.gain if model_id == state.winner else None,
     }
+
+
+def step_rows(told: Mapping[str, Any]) -> list[list[str]]:
+    """The steps of a recipe for people: what each makes, its action, its inputs, its hyperparameters, its seed."""
+    return [
+        [
+            step["makes"],
+            step["type"],
+            ", ".join(name for ids in step["inputs"].values() for name in ids),
+            ", ".join(f"{key} {value}" for key, value in step["params"].items()),
+            str(step["seed"]),
+        ]
+        for step in told["steps"]
+    ]
+
+
+STEP_HEAD = ["makes", "action", "of", "hyperparameters", "seed"]
 
 
 def baseline_of(state: RunState, name: str) -> BaselineRecord | None:

@@ -22,7 +22,7 @@ from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, verdict, winner_gain
 from lamdatui.export.card import table
 from lamdatui.export.handing import hand_on
-from lamdatui.export.recipe import recipe
+from lamdatui.export.recipe import STEP_HEAD, recipe, step_rows
 from lamdatui.store.journal import read_state
 from lamdatui.wire.answers import Answer, answers, paired, question_text, reference_text
 
@@ -169,18 +169,8 @@ def _pipeline(state: RunState) -> Iterator[Section]:
     if state.winner is None:
         return
     told = recipe(state, state.winner)
-    rows = [
-        [
-            step["makes"],
-            step["type"],
-            ", ".join(name for ids in step["inputs"].values() for name in ids),
-            ", ".join(f"{name} {value}" for name, value in step["params"].items()),
-            str(step["seed"]),
-            step["digest"][:12],
-        ]
-        for step in told["steps"]
-    ]
-    yield Section("How the winner was made", [], ["makes", "action", "of", "hyperparameters", "seed", "digest"], rows)
+    rows = [[*row, step["digest"][:12]] for row, step in zip(step_rows(told), told["steps"], strict=True)]
+    yield Section("How the winner was made", [], [*STEP_HEAD, "digest"], rows)
 
 
 def _trials(state: RunState) -> Section:
