@@ -165,7 +165,7 @@ class ConsoleApp(ShellApp[int]):
             found = await self._link.command(message.command, **message.args)
         except LamdatuiError as error:
             self.notify(one_line(error.what), title=f"no {message.command}", severity="warning", markup=False)
-        attempt(self.screen, message.command, partial(message.then, found))
+        attempt(self.console_screen, message.command, partial(message.then, found))
 
     def send(self, command: str, args: dict[str, Any], *, accepted: Callable[[], object] | None = None) -> None:
         """Send a command; a refusal is shown as a toast."""
