@@ -17,8 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.export.gguf_files import modelfile, parse_forms
+from lamdatui.export.gguf_files import modelfile, parse_forms, served
 from lamdatui.export.model_gguf import _mixed, _rope_factors, family, write_gguf
+from lamdatui.step.generate import Sampling, answers
 from tests.conftest import REAL_CATALOGUE
 
 SMOLLM2 = REAL_CATALOGUE / "smollm2-135m"
@@ -141,3 +142,22 @@ def test_a_modelfile_names_the_file_and_its_turns(tmp_path: Path) -> None:
     AutoTokenizer.from_pretrained(SMOLLM2).save_pretrained(tmp_path)
     told = modelfile(tmp_path, "m.q8_0.gguf")
     assert told.startswith("FROM ./m.q8_0.gguf\n") and "<|im_end|>" in told
+
+
+def test_answers_of_llama_cpp_are_those_of_transformers(tmp_path: Path) -> None:
+    model, tokenizer = made(tmp_path, MODELS["llama"]()), AutoTokenizer.from_pretrained(SMOLLM2)
+    write_gguf(tmp_path, tmp_path / "m.gguf", "f16", "test")
+    asked = [[{"role": "user", "content": text}] for text in ("What is rain?", "Ein Wort, bitte: é, 漢字.", "1234 + 5")]
+    seen: list[int] = []
+    with served(tmp_path / "m.gguf", 512) as generator:
+        generator.tokenizer, generator.ends = tokenizer, {tokenizer.eos_token_id}
+        found = generator.answers(asked, Sampling(6), progress=seen.append)
+        assert generator.otherwise == 0, "llama.cpp reads the texts as other tokens"
+    wanted = answers(model, tokenizer, asked, Sampling(6), batch_tokens=4096)
+    assert found == wanted and seen == [1, 2, 3]
+
+
+def test_a_file_that_llama_cpp_does_not_take_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF, but not one")
+    with pytest.raises(LamdatuiError, match="does not take"), served(tmp_path / "m.gguf", 512):
+        pass

@@ -16,6 +16,7 @@ from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.export import card, gguf_files, proof, reproduction
 from lamdatui.export.handing import hand_on
+from lamdatui.export.model_gguf import family
 from lamdatui.export.rebuild import rebuild
 from lamdatui.export.recipe import RECIPE, model_of, recipe
 from lamdatui.inputs.modelfiles import ADAPTER
@@ -62,7 +63,7 @@ def export_model(
         store = Store(run_dir.parent / "store", always=state.profile.get("verify") == "always")
         rebuild(run_dir, state, model, store, say)
         if forms:
-            gguf_files.family(store.resolve(model.weights))
+            family(store.resolve(model.weights))
         _write(run_dir, state, model, store, staged, say, form=form, bare=bare, forms=forms)
         fsync_tree(staged)
         os.rename(staged, target)

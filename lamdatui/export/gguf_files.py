@@ -17,14 +17,13 @@ from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.jsonio import write_json
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import gain_text
-from lamdatui.export.model_gguf import FORMS, family, write_gguf
+from lamdatui.export.model_gguf import FORMS, write_gguf
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
 from lamdatui.inputs.workspace import locate
 from lamdatui.step.generate import Answer, Sampling, ends_of, prompt_ids
 from lamdatui.tasks.stats import paired_gain, summary
 from lamdatui.wire.answers import answers
 
-__all__ = ["family", "parse_forms", "write_files"]
 FOLDER = "gguf"
 SCORES = "scores.json"
 MODELFILE = "Modelfile"
@@ -54,7 +53,7 @@ def write_files(
         say(f"writing {name}")
         write_gguf(staged, folder / name, form, f"{state.name} {model}")
         scores[form] = {"file": name, "bytes": (folder / name).stat().st_size, "tasks": {}}
-        with _served(folder / name, _room(state), say) as generator:
+        with served(folder / name, _room(state)) as generator:
             _compare(run_dir, state, model, staged, generator, scores[form], say)
     write_json(folder / SCORES, scores)
     (folder / MODELFILE).write_text(modelfile(staged, scores[forms[-1]]["file"]), encoding="utf-8")
@@ -164,7 +163,7 @@ class LlamaCppGenerator:
 
 
 @contextlib.contextmanager
-def _served(path: Path, room: int, say: Callable[[str], None]) -> Iterator[LlamaCppGenerator]:
+def served(path: Path, room: int) -> Iterator[LlamaCppGenerator]:
     """llama.cpp over a file, in a process of its own. Raises LamdatuiError where it does not take the file."""
     threads = str(max(1, len(os.sched_getaffinity(0)) // 2) if hasattr(os, "sched_getaffinity") else 1)
     words = ["--model", str(path), "--context", str(room), "--threads", threads, "--parent", str(os.getpid())]

@@ -62,12 +62,21 @@ def write(
     named = {base["path"]: f"base:{name}" for name, base in bases.items()}
     steps = []
     for name, action, number in _actions(state, model):
-        say(f"noting how {name} was made ({action['type']})")
-        used = [each for inputs in action["inputs"].values() for each in inputs]
-        for each in used:
-            if each in state.pool.items:
+        number_of = f"{len(steps) + 1:02}-{name}"
+        told: dict[str, Any] = {
+            "makes": name,
+            "type": action["type"],
+            "seed": action["seed"],
+            "how": "",
+            "folder": f"{FOLDER}/{number_of}",
+        }
+        told["reason"] = _reason(state, action)
+        if not told["reason"]:
+            say(f"noting how {name} was made ({action['type']})")
+            for each in (each for inputs in action["inputs"].values() for each in inputs if each in state.pool.items):
                 rebuild(run_dir, state, state.pool.items[each], store, say)
-        steps.append(_step(run_dir, state, name, action, number, folder / f"{len(steps) + 1:02}-{name}", named))
+            told |= _how(run_dir, state, action, number, folder / number_of, named)
+        steps.append(told)
         named[f"{STORED}{action['digest']}"] = f"step:{name}"
     result = {"form": form, **_placed(reference(model, state.pool), named)}
     needed = {base for base in bases if f'"base:{base}"' in json.dumps([steps, result])}
@@ -116,35 +125,27 @@ def _placed(found: ModelReference, named: Mapping[str, str]) -> dict[str, Any]:
     return {"weights": named[found["weights"]], "adapters": [named[adapter] for adapter in found["adapters"]]}
 
 
-def _step(
-    run_dir: Path,
-    state: RunState,
-    name: str,
-    action: Mapping[str, Any],
-    number: int | None,
-    folder: Path,
-    named: Mapping[str, str],
-) -> dict[str, Any]:
-    """The plan's entry of one step; `reason` says why `reproduce.py` can't do it, or is empty. Its files are in `folder` then."""
-    told: dict[str, Any] = {"makes": name, "type": action["type"], "seed": action["seed"]}
-    told |= {"how": "", "reason": "", "folder": f"{FOLDER}/{folder.name}"}
+def _reason(state: RunState, action: Mapping[str, Any]) -> str:
+    """Why `reproduce.py` can't do an action, as far as that is known without its step; else empty."""
     family = str((state.types.get(action["type"]) or {}).get("family", ""))
     if family in REASONS:
-        return told | {"reason": REASONS[family]}
-    params = action["params"]
-    if params.get("method") == "qlora":
-        return told | {"reason": "its base is in 4 bits while it trains"}
-    if params.get("holdout"):
-        return told | {"reason": "its rows that are held out end its training; lamdatui step does it again"}
+        return REASONS[family]
+    if action["params"].get("method") == "qlora":
+        return "its base is in 4 bits while it trains"
+    if action["params"].get("holdout"):
+        return "its rows that are held out end its training; lamdatui step does it again"
+    return ""
+
+
+def _how(
+    run_dir: Path, state: RunState, action: Mapping[str, Any], number: int | None, folder: Path, named: Mapping[str, str]
+) -> dict[str, Any]:
+    """What `reproduce.py` has to know of a step, or its `reason` for not doing it. Its files are in `folder` then."""
     request = _request(run_dir, state, action, number)
     with tempfile.TemporaryDirectory(prefix="lamdatui-step-") as scratch:
         if problem := _dry_run(Path(scratch), request, run_dir.parent / "store"):
-            return told | {"reason": problem}
-        return told | {
-            "threads": request["threads"],
-            "device": request["device"],
-            **_noted(Path(scratch), request, folder, named),
-        }
+            return {"reason": problem}
+        return {"threads": request["threads"], "device": request["device"], **_noted(Path(scratch), request, folder, named)}
 
 
 def _request(run_dir: Path, state: RunState, action: Mapping[str, Any], number: int | None) -> dict[str, Any]:
