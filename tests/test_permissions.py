@@ -68,7 +68,9 @@ def test_a_run_its_store_and_its_steps_are_private_and_an_exported_model_is_not(
     exported = cli("export", "x", "--to", "out")
     assert exported.returncode == 0, exported.stderr
     assert mode(cli.folder / "out") == 0o755
-    assert {mode(path) for path in (cli.folder / "out").iterdir()} == {0o644}
+    every = list((cli.folder / "out").rglob("*"))
+    assert {mode(path) for path in every if path.is_file()} == {0o644}
+    assert {mode(path) for path in every if path.is_dir()} == {0o755}
     again = cli("step", "x", "1", "--dry-run")
     assert again.returncode == 0, again.stderr
     scratch = Path(again.stderr.splitlines()[-1].rpartition(": ")[2])
