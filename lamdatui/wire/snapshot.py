@@ -21,7 +21,8 @@ from typing import Any
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.objects import DatasetObject, ModelObject, PoolObject
 from lamdatui.domain.records import Declaration
-from lamdatui.domain.state import RunState, declared, run_from_json
+from lamdatui.domain.reducer import declared
+from lamdatui.domain.state import RunState, run_from_json
 from lamdatui.domain.trials import StepRecord, Trial
 
 Json = dict[str, Any]
