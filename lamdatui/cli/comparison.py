@@ -1,4 +1,4 @@
-"""`lamdatui baselines RUN`: make the baselines that a run which has ended does not have, and print all of them."""
+"""`lamdatui baselines RUN`: make the baselines and replicates that a run which has ended does not have, and print all of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lamdatui.cli.commands import release
 from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.cli.show import comparison
 from lamdatui.domain.baselines import NAMES, best_merge, best_single_step, is_partial, missing
+from lamdatui.domain.replicates import SEEDS, finalists
 from lamdatui.domain.scores import objectives, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import winner_gain
@@ -42,18 +43,26 @@ def compare(run: str, runs_dir: Path, *, as_json: bool, trust: bool) -> int:
             code = asyncio.run(Headless(run_dir, as_json=False, after=state.last_seq).follow())
         state = read_state(run_dir / "run.db")
     if as_json:
-        say_json({"baselines": {name: state.baselines.get(name) for name in NAMES}, "baselines_missing": missing(state)})
+        say_json(
+            {
+                "baselines": {name: state.baselines.get(name) for name in NAMES},
+                "baselines_missing": missing(state),
+                "replicates": state.replicates,
+                "replicates_missing": state.replicates_missing,
+            }
+        )
     else:
         say("\n".join(comparison(state)))
     return code
 
 
 def _is_whole(state: RunState) -> bool:
-    """Whether there is no baseline left to make."""
+    """Whether there is no baseline and no replicate left to make."""
     split = (winner_gain(state) or ("",))[0]
     made, best = state.baselines, objectives(state, weights_of(state.profile))
     # Of what the search did not do there can be none.
     never = {"best_single_step"} if best_single_step(state, best) is None else set()
     never |= {"best_merge"} if best_merge(state, best) is None else set()
     whole = made.keys() >= set(NAMES) - never and not any(map(is_partial, made.values()))
-    return state.has_ended and split == "sealed" and whole
+    seeds = all(len(state.replicates.get(name, {}).get("made", ())) >= SEEDS - 1 for name in finalists(state, best))
+    return state.has_ended and split == "sealed" and whole and seeds

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
 from lamdatui.base.jsonio import Damaged
 from lamdatui.base.output import complain, say_json
-from lamdatui.domain import baselines
+from lamdatui.domain import baselines, replicates
 from lamdatui.domain.events import event_from_json
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
@@ -208,6 +208,18 @@ class Headless:
                 )
             case "trial.closed":
                 self._say(_closing(self.state.trials[data["number"]]))
+            case "run.ended":
+                self._say(f"run ended: {data['status']} ({data['reason']}); winner {data['winner'] or 'none'}")
+                if (found := winner_gain(self.state)) and data["winner"]:
+                    self._say(f"{data['winner']}: {gain_text(found[1])} over the base on the {found[0]} rows")
+                if words := baselines.standing(self.state):
+                    self._say(words)
+            case _:
+                self._compares(kind, data)
+
+    def _compares(self, kind: str, data: dict[str, Any]) -> None:
+        """What comes between the search and the end of the run."""
+        match kind:
             case "search.ended":
                 self._say(f"the search is over ({data['reason']}): winner {data['winner']}; it is compared with baselines")
             case "baseline.recorded":
@@ -216,12 +228,11 @@ class Headless:
                 )
             case "baseline.missing":
                 self._say(f"no {data['name']}: {data['reason']}")
-            case "run.ended":
-                self._say(f"run ended: {data['status']} ({data['reason']}); winner {data['winner'] or 'none'}")
-                if (found := winner_gain(self.state)) and data["winner"]:
-                    self._say(f"{data['winner']}: {gain_text(found[1])} over the base on the {found[0]} rows")
-                if words := baselines.standing(self.state):
-                    self._say(words)
+            case "replicates.recorded":
+                spread = replicates.spread_of(data["model"], data["replicates"])
+                self._say(f"{spread.name}: {gain_text(spread.gain)} over the base; {replicates.told(spread)}")
+            case "replicates.missing":
+                self._say(f"no more seeds of {data['model']}: {data['reason']}")
 
     def _metric(self, metric: dict[str, Any]) -> None:
         if metric.get("phase") == "evaluate":

@@ -9,6 +9,8 @@ from lamdatui.base.output import say, say_json
 from lamdatui.domain.baselines import NAMES, board, missing, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
+from lamdatui.domain.replicates import spreads
+from lamdatui.domain.replicates import told as told_seeds
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text
@@ -60,6 +62,8 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "sealed_looks": len(state.sealed_looks),
         "baselines": {name: state.baselines.get(name) for name in NAMES},
         "baselines_missing": missing(state),
+        "replicates": state.replicates,
+        "replicates_missing": state.replicates_missing,
         "trials": [_trial(state.trials[number]) for number in sorted(state.trials)],
         "models": [_model(state, model.id) for model in state.pool.models],
         "constraints": list(state.constraints.values()),
@@ -130,6 +134,10 @@ def comparison(state: RunState) -> list[str]:
         f"  {row.name:16} {gain_text(row.gain) if row.gain else '-':24} {gain_text(row.behind) if row.behind else '':24} {row.missing or row.what}".rstrip()
         for row in rows
     ]
+    spread = [f"  {one.name:16} {gain_text(one.gain):24} {'':24} {told_seeds(one)}" for one in spreads(state)]
+    if spread:
+        lines += ["sealed rows, the best pipelines done with several seeds; intervals over rows and seeds:", *spread]
+    lines += [f"  no more seeds of {model}: {why}" for model, why in state.replicates_missing.items()]
     return [*lines, *filter(None, [standing(state)])]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from lamdatui.domain.budget import GRACE, baselines_share, ledgers, worked
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import direction, winner_gain
 
 NAMES = ("few_shot", "sft_all", "best_single_step", "best_merge")
@@ -32,9 +33,14 @@ def training_seconds(state: RunState) -> float:
     for trial in state.trials.values():
         if trial.action is None or family(state, trial.action) not in TRAINS or trial.decision is None:
             continue
-        expected = ((trial.proposal or {}).get("estimate") or {}).get("seconds")
-        total += expected or 0.0 if trial.cached else trial.seconds.get("execute", 0.0)
+        total += seconds_of(trial)
     return total
+
+
+def seconds_of(trial: Trial) -> float:
+    """What a trial's step took; for a result of the store, what it was expected to take."""
+    expected = ((trial.proposal or {}).get("estimate") or {}).get("seconds")
+    return expected or 0.0 if trial.cached else trial.seconds.get("execute", 0.0)
 
 
 def family(state: RunState, action: Mapping[str, Any]) -> str:
@@ -77,7 +83,8 @@ def seconds_left(state: RunState, now: float | None = None) -> float:
         return math.inf
     if state.searched is None:
         return 0.0
-    spent = worked(state, now) - state.searched["seconds"]
+    replicated = state.replicate_seconds - state.searched.get("replicated", 0.0)
+    spent = worked(state, now) - state.searched["seconds"] - replicated
     limits = [one.limit - one.used for one in ledgers(state, now) if one.unit == "s" and one.limit is not None]
     return max(0.0, min([allowed(state) - spent, *limits]))
 

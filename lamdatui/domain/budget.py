@@ -18,7 +18,7 @@ GRACE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`used` and `reserved` (for the final evaluation and the baselines) of `limit` (None: there is none), in `unit`."""
+    """`used` and `reserved` (for the final evaluation, baselines and replicates) of `limit` (None: there is none), in `unit`."""
 
     name: str
     used: float
@@ -52,10 +52,10 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
     needed = reserve(state)
     budget: dict[str, Any] = state.profile.get("budget") or {}
-    share = 0.0 if state.has_ended or state.searched else baselines_share(state)
+    share = 0.0 if state.has_ended or state.searched else baselines_share(state) + replicates_share(state)
 
     def kept(limit: float | None) -> float:
-        # The search leaves the baselines their share of its own time.
+        # The search leaves baselines and replicates their share of its own time.
         return needed + (limit or 0.0) * share / (1 + share)
 
     def limit(name: str, scale: float) -> float | None:
@@ -80,6 +80,11 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
 def baselines_share(state: RunState) -> float:
     """Of the search's time, what baselines may take after it; 0 in runs that began before there were any."""
     return float((state.profile.get("budget") or {}).get("baselines") or 0.0)
+
+
+def replicates_share(state: RunState) -> float:
+    """The same for replicates of the best pipelines."""
+    return float((state.profile.get("budget") or {}).get("replicates") or 0.0)
 
 
 def seconds_left(state: RunState, now: float | None = None) -> float:

@@ -20,6 +20,7 @@ from lamdatui.domain.records import (
     ProblemRecord,
     ProposalRecord,
     Queued,
+    ReplicatesRecord,
     Score,
     Scores,
     Seconds,
@@ -98,6 +99,16 @@ class BaselineRecorded(TypedDict):
 
 class BaselineMissing(TypedDict):
     name: str
+    reason: str
+
+
+class ReplicatesRecorded(TypedDict):
+    model: str
+    replicates: ReplicatesRecord
+
+
+class ReplicatesMissing(TypedDict):
+    model: str
     reason: str
 
 
@@ -240,6 +251,9 @@ EVENTS: dict[str, type[Any]] = {
     "baseline.planned": BaselinePlanned,
     "baseline.recorded": BaselineRecorded,
     "baseline.missing": BaselineMissing,
+    # The winner's pipeline, and the next best, are done again with other seeds: all of a pipeline's so far, or why there are no more.
+    "replicates.recorded": ReplicatesRecorded,
+    "replicates.missing": ReplicatesMissing,
     # Somebody wants the baselines of a run that has ended.
     "baselines.asked": By,
     "run.ended": RunEnded,

@@ -241,3 +241,37 @@ class BaselineRecord(TypedDict):
     actions: NotRequired[list[ActionRecord]]
     object: NotRequired[Json]
     """A model that is not in the run's pool, and the actions that made it."""
+
+
+class SeedReport(TypedDict):
+    """Gains over the base by rows and seeds: each with an interval over both."""
+
+    objective: Gain
+    tasks: dict[str, Gain]
+    each: list[float]
+    """The gain of the objective of each seed, the search's own first."""
+
+
+class SeedReports(TypedDict):
+    """By split."""
+
+    search: SeedReport
+    sealed: SeedReport
+
+
+class Replicate(TypedDict):
+    """A pipeline done again: `shift` was added to each of its seeds."""
+
+    shift: int
+    digest: str
+    actions: list[ActionRecord]
+    scores: Scores
+    keys: dict[str, dict[str, str]]
+    """Task → split → key of the evaluation in the store."""
+
+
+class ReplicatesRecord(TypedDict):
+    """What other seeds made of one pipeline."""
+
+    made: list[Replicate]
+    gain: SeedReports

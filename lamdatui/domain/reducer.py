@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.domain.objects import object_from_json
-from lamdatui.domain.trials import StepRecord, Trial
+from lamdatui.domain.trials import REPLICATE, StepRecord, Trial
 
 if TYPE_CHECKING:
     from lamdatui.domain import events
@@ -76,6 +76,8 @@ def _run_resumed(state: RunState, data: events.MaxTrials, event: Event) -> None:
     state.paused, state.paused_by, state.paused_reason = False, "", ""
     state.winner = state.beats_base = state.gain = state.searched = None
     state.finishing, state.baselines, state.baselines_missing, state.planned = None, {}, {}, {}
+    # Those of a pipeline stay true, whatever is found later.
+    state.replicates_missing = {}
 
 
 def _baselines_asked(state: RunState, data: events.By, _: Event) -> None:
@@ -83,7 +85,7 @@ def _baselines_asked(state: RunState, data: events.By, _: Event) -> None:
     state.finishing = {name: getattr(state, name) for name in names}
     state.status, state.stopping, state.reason, state.searched = "running", "", "", None
     state.paused, state.paused_by, state.paused_reason = False, "", ""
-    state.baselines_missing = {}
+    state.baselines_missing = state.replicates_missing = {}
     # What had no time for its whole length is planned anew.
     state.planned = {name: plan for name, plan in state.planned.items() if plan["length"] >= 1}
 
@@ -101,6 +103,14 @@ def _baseline_missing(state: RunState, data: events.BaselineMissing, _: Event) -
     state.baselines_missing = {**state.baselines_missing, data["name"]: data["reason"]}
 
 
+def _replicates_recorded(state: RunState, data: events.ReplicatesRecorded, _: Event) -> None:
+    state.replicates = {**state.replicates, data["model"]: data["replicates"]}
+
+
+def _replicates_missing(state: RunState, data: events.ReplicatesMissing, _: Event) -> None:
+    state.replicates_missing = {**state.replicates_missing, data["model"]: data["reason"]}
+
+
 def _found(state: RunState, data: events.RunEnded) -> None:
     """The winner, and what was measured of it."""
     state.winner, state.gain = data["winner"], data["gain"]
@@ -114,7 +124,12 @@ def _found(state: RunState, data: events.RunEnded) -> None:
 def _search_ended(state: RunState, data: events.SearchEnded, event: Event) -> None:
     _found(state, data)
     now = max(0.0, _metered(state, event) - state.engine_since) if state.engine_since is not None else 0.0
-    how = {"status": data["status"], "reason": data["reason"], "trials": state.max_trials}
+    how = {
+        "status": data["status"],
+        "reason": data["reason"],
+        "trials": state.max_trials,
+        "replicated": state.replicate_seconds,
+    }
     state.searched = {**how, "seconds": state.used_seconds + now}
 
 
@@ -240,6 +255,8 @@ def _step_ended(state: RunState, data: events.StepEnded, _: Event) -> None:
     record = state.steps[data["step"]]
     for name in ("status", "cached", "seconds", "error"):
         setattr(record, name, data[name])
+    if record.purpose == REPLICATE:
+        state.replicate_seconds += sum(record.seconds.get(part, 0.0) for part in ("execute", "evaluate"))
     state.touched.add(("step", record.key))
 
 
@@ -302,6 +319,8 @@ HANDLERS: Mapping[str, Callable[[RunState, Any, Event], None]] = {
     "baseline.planned": _baseline_planned,
     "baseline.recorded": _baseline_recorded,
     "baseline.missing": _baseline_missing,
+    "replicates.recorded": _replicates_recorded,
+    "replicates.missing": _replicates_missing,
     "baselines.asked": _baselines_asked,
     "run.ended": _run_ended,
     "run.paused": _paused,

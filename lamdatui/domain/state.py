@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Declaration,
         ProblemRecord,
         Queued,
+        ReplicatesRecord,
         Scores,
         TaskFile,
         Told,
@@ -74,6 +75,12 @@ class RunState:
     """By name: see `lamdatui.domain.baselines`."""
     baselines_missing: dict[str, str] = field(default_factory=dict)
     """Name → why there is none."""
+    replicates: dict[str, ReplicatesRecord] = field(default_factory=dict)
+    """By model: its pipeline done again with other seeds (`lamdatui.domain.replicates`)."""
+    replicates_missing: dict[str, str] = field(default_factory=dict)
+    """Model → why there are no more of it."""
+    replicate_seconds: float = 0.0
+    """Seconds that steps have worked on them."""
     memory: str = ""
     memory_by: str = ""
     best: int | None = None

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lamdatui.domain.records import ActionRecord, DecisionRecord, Failure, Gain, ProposalRecord, Scores, Seconds, Shadow
 
+REPLICATE = "replicate"
+"""Purpose of steps that do a pipeline again with another seed."""
 OPEN_STATUSES = ("proposing", "awaiting", "approved", "running")
 """Statuses of a trial that is not over: the engine goes on with it after a restart."""
 

@@ -7,7 +7,7 @@ import math
 import time
 from typing import Protocol
 
-from lamdatui.domain import baselines
+from lamdatui.domain import baselines, replicates, trials
 from lamdatui.domain.budget import grace_seconds, seconds_left
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.domain.state import RunState
@@ -105,13 +105,15 @@ class Attempts:
         self._run.woken.set()
 
     def _until(self, request: StepRequest) -> float:
-        """When a step has to end that begins now: the run's minutes bound its trials and its baselines, not what results need."""
+        """When a step has to end that begins now: the run's minutes bound its trials, its baselines and its replicates, not what results need."""
         state = self._run.state
         match request["purpose"]:
             case "trial":
                 return time.monotonic() + seconds_left(state, self._run.now()) + grace_seconds(state)
             case baselines.PURPOSE:
                 return time.monotonic() + baselines.until(state, self._run.now())
+            case trials.REPLICATE:
+                return time.monotonic() + replicates.until(state, self._run.now())
         return math.inf
 
     async def _resumed(self, request: StepRequest) -> None:

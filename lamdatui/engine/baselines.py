@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.config.resources import load_registry
@@ -18,17 +18,13 @@ from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, obje
 from lamdatui.domain.records import ActionRecord, BaselinePlan, Value
 from lamdatui.domain.state import RunState
 from lamdatui.domain.training import in_steps
+from lamdatui.engine.aside import Aside, Missing, Run
 from lamdatui.engine.integrity import Lost
 from lamdatui.engine.judging import Known
-from lamdatui.engine.layouts import Layouts
-from lamdatui.engine.machine import Machine
 from lamdatui.engine.scoring import Scoring
-from lamdatui.engine.steps import StepOutcome
-from lamdatui.engine.upkeep import Run as Kept
-from lamdatui.engine.upkeep import SearchEnded, Upkeep
+from lamdatui.engine.upkeep import SearchEnded
 from lamdatui.inputs.datafiles import read_noted
 from lamdatui.inputs.fewshot import examples
-from lamdatui.step.request import StepRequest, made
 from lamdatui.store.journal import JournalFailed
 
 LEAST = 0.25
@@ -42,36 +38,6 @@ LONGER = 2.0
 SHOWN = 3
 """As many datasets, the first ones, are tried as a source of examples."""
 SFT, CONCAT = "sft", "concat"
-
-
-class Missing(Exception):
-    """There will be no such baseline; says why."""
-
-
-class Run(Kept, Protocol):
-    """What baselines need of a run: the engine's loop has it."""
-
-    machine: Machine
-    upkeep: Upkeep
-
-    @property
-    def base(self) -> ModelObject:
-        """What gains are measured against."""
-        ...
-
-    def now(self) -> float:
-        """On the clock that work is counted on."""
-        ...
-
-    async def unpaused(self) -> None:
-        """Wait while the run is paused."""
-
-    async def make_room(self, needed: int | None) -> None:
-        """Let the planner give memory back."""
-
-    async def step(self, name: str, request: StepRequest, pool: ObjectPool | None = None) -> StepOutcome:
-        """Have a step done; its outcome."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -90,8 +56,7 @@ class Baselines:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._goes_on: Callable[[], bool] = lambda: True
-        self._made: set[str] = set()
-        """Digests of what this engine made, and was not in the store before."""
+        self._aside = Aside(run, baselines.PURPOSE, lambda: baselines.seconds_left(run.state, run.now()))
 
     @property
     def _state(self) -> RunState:
@@ -141,7 +106,7 @@ class Baselines:
             raise Missing(none)
         model = self._state.pool.model(name)
         if not run.scoring.complete(model.digest, "sealed"):
-            self._fits(sealed_seconds(self._state))
+            self._aside.fits(sealed_seconds(self._state))
             await run.unpaused()
         await run.upkeep.evaluate(model, "sealed", f"sealed-{name}")
         return Found(model, f"{name} of this run", run.scoring)
@@ -159,8 +124,8 @@ class Baselines:
                     continue
                 scoring = run.scoring.with_examples(dict.fromkeys(run.workspace.tasks, messages))
                 if not scoring.complete(base.digest, "search"):
-                    self._fits(self._few_shot_seconds())
-                await self._scored(base, "search", scoring, f"few-shot-{data.id}")
+                    self._aside.fits(self._few_shot_seconds())
+                await self._aside.scored(base, "search", scoring, f"few-shot-{data.id}")
             except (Missing, LamdatuiError) as error:
                 why = str(error)
                 continue
@@ -172,7 +137,7 @@ class Baselines:
             raise Missing(why)
         chosen = {task: data for task, (_, data) in best.items()}
         scoring = run.scoring.with_examples({task: shown[data] for task, data in chosen.items()})
-        await self._scored(base, "sealed", scoring, "few-shot-sealed")
+        await self._aside.scored(base, "sealed", scoring, "few-shot-sealed")
         what = f"{base.id} after examples of {' and '.join(dict.fromkeys(chosen.values()))}"
         return Found(base, what, scoring, {"examples": chosen})
 
@@ -206,7 +171,7 @@ class Baselines:
             if is_scored and not is_kept and SFT_ALL in state.baselines:
                 known += 1  # worse than the one that was kept
                 continue
-            if found and not is_there and self._left() < self._training_seconds() + self._rest():
+            if found and not is_there and self._aside.left() < self._training_seconds() + self._rest():
                 break
             if not self._goes_on():
                 raise Missing("the search goes on first")
@@ -218,11 +183,8 @@ class Baselines:
         if not found:
             raise Missing(why)
         best = max(found, key=lambda one: one[0])[1]
-        await self._scored(best.model, "sealed", run.scoring, f"{SFT_ALL}-sealed")
-        named = {item.digest for item in state.pool.items.values()}
-        for _, other in found:
-            if other.model.digest != best.model.digest and other.model.digest in self._made - named:
-                await asyncio.to_thread(run.store.drop, other.model.digest)
+        await self._aside.scored(best.model, "sealed", run.scoring, f"{SFT_ALL}-sealed")
+        await self._aside.drop({other.model.digest for _, other in found} - {best.model.digest})
         more = {
             "tried": len(found) + known,
             "of": len(plan["actions"]),
@@ -250,9 +212,9 @@ class Baselines:
         spent = self._training_seconds()
         if not spent:
             raise Missing("the search has trained nothing")
-        seconds = min(spent, self._left() - self._rest())
+        seconds = min(spent, self._aside.left() - self._rest())
         if seconds < spent * LEAST:
-            self._fits(spent + self._rest())
+            self._aside.fits(spent + self._rest())
         known, actions, lengths = Known.of(state, run.machine), [], []
         whole = {name: value for name, value in WHOLE.items() if name in bound.defaults()}
         for rate in learning_rates(bound):
@@ -288,41 +250,6 @@ class Baselines:
         value = sum(weight * means[task] for task, weight in run.scoring.weights.items())
         return value, Found(model, what, run.scoring, {"actions": actions})
 
-    # --- steps ---------------------------------------------------------------------------------------------------
-
-    async def _done(self, bound: BoundType, action: ActionRecord, pool: ObjectPool, name: str) -> Any:
-        """The object that an action makes, under the id `name`. Raises Missing."""
-        run = self._run
-        plan, estimate = run.machine.plan(bound, run.machine.call(bound, action["inputs"], action["params"], pool))
-        if lacking := run.machine.lacks(estimate, plan):
-            raise Missing(lacking)
-        best = baselines.best_merge(self._state, run.scoring.objectives(self._state))
-        await run.upkeep.keep_within(estimate.disk_bytes or 0, [best] if best else [])
-        await run.make_room(estimate.memory_bytes)
-        step = f"{name}-{action['digest'][:8]}"
-        request = run.requests.action(step, baselines.PURPOSE, bound.type, action, pool)
-        outcome = await self._step(step, request, pool)
-        if not outcome["cached"]:
-            self._made.add(action["digest"])
-        Layouts(run.machine, run.workspace.types, pool).measured(request, outcome)
-        return made(name, 0, action, bound.type, run.store.manifest(action["digest"]), pool)
-
-    async def _scored(self, model: ModelObject, split: str, scoring: Scoring, step: str) -> None:
-        """Have a model's scores in the store. Raises Missing."""
-        if not scoring.complete(model.digest, split):
-            # Its time is reserved: what was trained is scored, however late it is.
-            purpose = split if split == "sealed" else baselines.PURPOSE
-            request = self._run.requests.evaluation(step, model, split, self._state.pool, scoring, purpose)
-            await self._step(step, request, self._state.pool)
-
-    async def _step(self, name: str, request: StepRequest, pool: ObjectPool) -> StepOutcome:
-        await self._run.upkeep.have_room()
-        await self._run.unpaused()
-        outcome = await self._run.step(name, request, pool)
-        if outcome["status"] != "ok":
-            raise Missing(str(outcome["error"]["message"]))
-        return outcome
-
     # --- what there is -------------------------------------------------------------------------------------------
 
     def _datasets(self) -> list[DatasetObject]:
@@ -331,6 +258,11 @@ class Baselines:
         if not found:
             raise Missing("the profile has no dataset of questions with answers")
         return found
+
+    async def _done(self, bound: BoundType, action: ActionRecord, pool: ObjectPool, name: str) -> Any:
+        """The object that an action makes; the best merge is scored after it. Raises Missing."""
+        best = baselines.best_merge(self._state, self._run.scoring.objectives(self._state))
+        return await self._aside.done(bound, action, pool, name, keep=[best] if best else [])
 
     def _examples(self, data: DatasetObject) -> tuple[dict[str, Any], ...]:
         rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
@@ -346,15 +278,6 @@ class Baselines:
 
     def _training_seconds(self) -> float:
         return baselines.training_seconds(self._state)
-
-    def _left(self) -> float:
-        return baselines.seconds_left(self._state, self._run.now())
-
-    def _fits(self, seconds: float) -> None:
-        """Raises Missing where there is not as much time left."""
-        left = self._left()
-        if seconds > left:
-            raise Missing(f"it takes about {seconds:.0f} s, and {left:.0f} s are left for baselines")
 
     def _told(self, found: Found) -> dict[str, Any]:
         """The record of a baseline: its scores, its gain over the base, and the winner's over it, on the sealed rows."""

@@ -13,7 +13,7 @@ from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
-from lamdatui.domain.budget import baselines_share, ledgers, seconds_left
+from lamdatui.domain.budget import baselines_share, ledgers, replicates_share, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
 from lamdatui.domain.objects import ModelObject, ObjectPool, object_to_json
 from lamdatui.domain.records import Queued
@@ -30,6 +30,7 @@ from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import OWN, waiting
 from lamdatui.engine.proposals import proposal_json
+from lamdatui.engine.replicates import Replicates
 from lamdatui.engine.requests import Requests
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.selection import Selection
@@ -76,6 +77,7 @@ class Loop:
         self.upkeep = Upkeep(self)
         self.attempts = Attempts(self)
         self.baselines = Baselines(self)
+        self.replicates = Replicates(self)
         self._chosen: tuple[int, View, Proposal] | None = None
 
     @property
@@ -456,17 +458,20 @@ class Loop:
             # What it had found stands.
             self.record(("run.ended", self.state.finishing))
             return True
-        compares = is_found and (self.state.finishing or baselines_share(self.state))
+        compares = is_found and (self.state.finishing or baselines_share(self.state) or replicates_share(self.state))
         self.record(("search.ended" if compares else "run.ended", ended))
         return True
 
     async def _compared(self, searched: Mapping[str, Any]) -> bool:
-        """Make the baselines, and end the run; False when more trials were asked for meanwhile."""
+        """Make baselines and replicates, and end the run; False when more trials were asked for meanwhile."""
 
         def more() -> bool:
             return self.state.max_trials > searched["trials"] and not self.state.stopping
 
-        await self.baselines.make(lambda: not more())
+        if self.state.finishing or baselines_share(self.state):
+            await self.baselines.make(lambda: not more())
+        if self.state.finishing or replicates_share(self.state):
+            await self.replicates.make(lambda: not more())
         if more():
             self.record(("run.resumed", {"max_trials": self.state.max_trials}))
             return False

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.records import SeedReport
 from lamdatui.domain.schemes import ASKED, GENERATORS, SCHEME, SCHEMES
 from lamdatui.domain.scores import counted, objective, objectives
 from lamdatui.domain.state import RunState
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.store.artifacts import Store
-from lamdatui.tasks.stats import paired_gain, summary
+from lamdatui.tasks.stats import gain_over_seeds, paired_gain, summary
 
 
 class Scoring:
@@ -111,6 +112,17 @@ class Scoring:
         ours = {task: self._points(digest, task, split) for task in weights}
         theirs = {task: other._points(base, task, split) for task in weights}
         return paired_gain(ours, theirs, weights)
+
+    def over_seeds(self, digests: Sequence[str], base: str, split: str) -> SeedReport:
+        """The gain of one pipeline that was done with several seeds, in the objective and in each task. Raises LookupError."""
+        ours = [{task: self._points(digest, task, split) for task in self.weights} for digest in digests]
+        theirs = {task: self._points(base, task, split) for task in self.weights}
+        each = [float(self.gain(digest, base, split)["mean"]) for digest in digests]
+        return {
+            "objective": gain_over_seeds(ours, theirs, self.weights),
+            "tasks": {task: gain_over_seeds(ours, theirs, {task: 1.0}) for task in self.weights},
+            "each": each,
+        }
 
     def report(self, digest: str, base: str, split: str, of_base: Scoring | None = None) -> dict[str, Any]:
         """The gain in the objective and in each task."""

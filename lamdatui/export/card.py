@@ -12,6 +12,8 @@ from lamdatui.domain.baselines import board, standing
 from lamdatui.domain.budget import step_seconds, worked
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.replicates import spreads
+from lamdatui.domain.replicates import told as seeds_told
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.export.recipe import STEP_HEAD, step_rows
@@ -77,6 +79,8 @@ def _scores(state: RunState, told: Mapping[str, Any]) -> Iterator[str]:
     )
     for split, report in (told["gain"] or {}).items():
         yield f"Gain of the objective over the base on the {split} rows, 95% paired interval: {gain_text(report['objective'])}."
+    for one in spreads(state):
+        yield f"{one.name.capitalize()}, mean and 95% interval over rows and seeds, on the sealed rows: {gain_text(one.gain)}; {seeds_told(one)}."
     if rows := board(state):
         yield "What the winner of the search is compared with, gains of the objective on the sealed rows:"
         lines = [

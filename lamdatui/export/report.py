@@ -17,6 +17,7 @@ from lamdatui.base.text import clean
 from lamdatui.domain.baselines import board, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.lineage import ancestry
+from lamdatui.domain.replicates import spreads
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, verdict, winner_gain
@@ -87,6 +88,7 @@ def _status(state: RunState) -> str:
 def _sections(run_dir: Path, state: RunState, *, bare: bool) -> Iterator[Section]:
     yield _result(state)
     yield _comparison(state)
+    yield _seeds(state)
     yield _scores(state)
     yield from _pipeline(state)
     yield _trials(state)
@@ -135,6 +137,25 @@ def _comparison(state: RunState) -> Section:
             for row in rows
         ],
         _bars(gains),
+    )
+
+
+def _seeds(state: RunState) -> Section:
+    found = spreads(state)
+    if not found:
+        return Section("Seeds")
+    return Section(
+        "Seeds",
+        [
+            "The best pipelines, every step of them, done again with other seeds: gains of the objective over the base on the sealed rows, mean over the "
+            "seeds, 95% interval over rows and seeds. The first seed is the search's own, which it was picked by."
+        ],
+        ["pipeline of", "seeds", "gain", "each seed"],
+        [
+            [one.model, str(len(one.each)), gain_text(one.gain), ", ".join(f"{value:+.3f}" for value in one.each)]
+            for one in found
+        ],
+        _bars([(f"{one.model} {one.name}", one.gain) for one in found]),
     )
 
 

@@ -110,7 +110,7 @@ class PolicySpec(_Strict):
 class BudgetSpec(_Strict):
     """The search ends at whichever of these comes first: trials, minutes of work, minutes of steps (of the GPU, where there is one),
     tokens of the planner, GiB that the run writes. The minutes have room for the final evaluation, as far as the run has seen
-    how long one takes, and those of work for baselines."""
+    how long one takes, and those of work for baselines and replicates."""
 
     trials: int = Field(default=20, ge=1, le=MOST_TRIALS)
     wall_minutes: float | None = Field(default=None, gt=0, le=MOST_MINUTES)
@@ -119,6 +119,8 @@ class BudgetSpec(_Strict):
     disk_gib: float | None = Field(default=None, gt=0, le=MOST_COUNT)
     baselines: float = Field(default=0.5, ge=0, le=10)
     """Share of the search's time that goes, after it, to what its winner is compared with; the wall minutes have room for it. 0: none."""
+    replicates: float = Field(default=0.25, ge=0, le=10)
+    """The same for doing the best pipelines again with other seeds."""
     keep_free_mib: float = Field(default=64, ge=1, le=MOST_COUNT)
     """What stays free on the run's disk: with less, the run pauses before its next trial."""
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lamdatui.domain.records import Gain
+
 RESAMPLES = 4000
 Z = 1.959964
 """Of a normal distribution, 95% lie within as many standard deviations."""
@@ -84,3 +86,34 @@ def paired_gain(
     if 0 < len(differing) <= EXACT and not low <= 0 <= high and _flipped(differing) > 0.05:
         low, high = min(low, 0.0), max(high, 0.0)
     return {"mean": round(mean, 6), "interval": [round(float(low), 6), round(float(high), 6)]}
+
+
+def gain_over_seeds(
+    ours: Sequence[Mapping[str, Mapping[str, float]]], base: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
+) -> Gain:
+    """`paired_gain` of one pipeline that was done with several seeds: the mean over the seeds, and a 95% interval over rows and seeds.
+
+    `ours` has each seed's row scores, of the same rows. Rows and seeds are crossed: the variance of the mean is that of the rows' mean
+    differences over their number, plus that of the seeds' gains over theirs, which counts what is of both twice and so is rather too wide;
+    degrees of freedom by Satterthwaite (1946, doi 10.2307/3002019). Raises KeyError when the rows differ, ValueError of fewer than two seeds.
+    """
+    from scipy.stats import t  # a second of imports, for a run's end alone
+
+    if len(ours) < 2:
+        raise ValueError("an interval over seeds needs two")
+    gains = np.zeros(len(ours))
+    parts: list[tuple[float, int]] = []
+    for task, weight in weights.items():
+        ids = sorted(base[task])
+        if any(set(ids) != set(one[task]) for one in ours):
+            raise KeyError(f"{task}: the rows of the evaluations differ")
+        difference = np.array([[one[task][i] - base[task][i] for i in ids] for one in ours])
+        gains += weight * difference.mean(axis=1)
+        if len(ids) > 1:
+            parts.append((float(weight**2 * difference.mean(axis=0).var(ddof=1) / len(ids)), len(ids) - 1))
+    parts.append((float(gains.var(ddof=1) / len(ours)), len(ours) - 1))
+    variance = sum(one for one, _ in parts)
+    mean = float(gains.mean())
+    freedom = variance**2 / sum(one**2 / degrees for one, degrees in parts) if variance else 1.0
+    half = float(t.ppf(0.975, freedom)) * math.sqrt(variance)
+    return {"mean": round(mean, 6), "interval": (round(mean - half, 6), round(mean + half, 6))}

@@ -183,6 +183,10 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
             "winner_gain": gain(-0.1), "tried": 1, "of": 4, "length": 0.5}},
         "baseline.planned": {"name": text(), "plan": {"actions": [act], "length": 0.5}},
         "baseline.missing": {"name": text(), "reason": text()},
+        "replicates.recorded": {"model": text(), "replicates": {"made": [], "gain": {
+            split: {"objective": {"mean": 0.5, "interval": [0.1, 0.9]}, "tasks": {}, "each": [0.5, 0.4]} for split in ("search", "sealed")
+        }}},
+        "replicates.missing": {"model": text(), "reason": text()},
         "baselines.asked": {"by": text()},
         "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},
     }  # fmt: skip

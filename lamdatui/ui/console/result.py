@@ -1,4 +1,4 @@
-"""What a search has found, below the panes once it is over: the winner, its gain on the sealed rows, and the baselines."""
+"""What a search has found, below the panes once it is over: the winner, its gain on the sealed rows, over seeds, and the baselines."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from textual.widgets import Static
 
 from lamdatui.domain.baselines import board, standing
+from lamdatui.domain.replicates import spreads
 from lamdatui.domain.verdicts import corrected, direction, looks, verdict, winner_gain
 from lamdatui.ui.kit.paint import paint_lines
 from lamdatui.ui.view.format import interval, signed
@@ -40,6 +41,12 @@ def result_lines(state: RunState) -> list[Line]:
             (f" {verdict(state)}", "plain"),
         )
     ]
+    for one in spreads(state):
+        if one.model == state.winner:
+            each = ", ".join(signed(value) for value in one.each)
+            lines.append(
+                ((f"  {one.name:{NAME}} ", "plain"), (f"{_gain(one.gain):{GAIN}}", "plain"), (f" its seeds {each}", "dim"))
+            )
     for row in board(state)[:-1]:
         if row.missing:
             lines.append(((f"  {row.name:{NAME}} ", "dim"), (f"– {row.missing}", "dim")))

@@ -147,7 +147,10 @@ def best_chart(found: Results, axis: Axis = "trials") -> Chart:
     best = list(accumulate((item.objective for item in items), max))
     series = [Points("best so far", *_stairs(xs, best), "line")]
     if base is not None:
-        series.append(Points("base", (min(0.0, xs[0]), max(xs)), (base, base), "faint"))
+        across = (min(0.0, xs[0]), max(xs))
+        series.append(Points("base", across, (base, base), "faint"))
+        if found.noise is not None:
+            series.append(Points("noise floor", across, (found.noise, found.noise), "faint"))
     newest = items[-DOTS:]
     series.append(Points("a trial", tuple(xs[-DOTS:]), tuple(item.objective for item in newest), "dots"))
     rows = tuple(
@@ -163,6 +166,7 @@ def best_chart(found: Results, axis: Axis = "trials") -> Chart:
     )
     header = ("trial", "model", "objective", "best so far", "steps", "run")
     told = "— best so far   o a trial" + (f"   ┄ base {base:.3f}" if base is not None else "")
+    told += f"   ┄ noise floor {found.noise:.3f}: below it a gain may be chance" if found.noise is not None else ""
     told += f"   (the newest {DOTS})" if len(items) > DOTS else ""
     return Chart(f"{title} by {axis}", AXES[axis], y, tuple(series), header, rows, told)
 

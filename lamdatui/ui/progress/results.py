@@ -11,6 +11,10 @@ from lamdatui.domain.lineage import parents
 from lamdatui.domain.scores import objective, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
+from lamdatui.domain.verdicts import corrected, looks
+
+INTERVALS = 50
+"""Of the newest trials: a usual one is looked for among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,8 @@ class Results:
     items: tuple[Scored, ...] = ()
     base: float | None = None
     """The objective of the (first) base model on the search split."""
+    noise: float | None = None
+    """The objective up to which a model is not told from the base: a usual interval's half above it, after as many looks as there were."""
     costs: Mapping[str, float] = field(default_factory=dict)
     """Model → seconds of all the steps that lead to it."""
 
@@ -71,8 +77,14 @@ class Tally:
             self._take_objects()
         base = _base_objective(run)
         if len(self._items) != scored or base != self.found.base:
-            self.found = Results(tuple(self._items), base, dict(self._costs.seconds))
+            self.found = Results(tuple(self._items), base, self._noise(base), dict(self._costs.seconds))
         return self.found
+
+    def _noise(self, base: float | None) -> float | None:
+        count = looks(self._run)
+        newest = self._items[-INTERVALS:]
+        halves = sorted((found[1] - found[0]) / 2 for item in newest if (found := corrected(item.trial.gain, count)))
+        return base + halves[len(halves) // 2] if halves and base is not None else None
 
     def _take_trial(self, trial: Trial) -> None:
         self._read += 1

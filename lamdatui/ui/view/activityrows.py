@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lamdatui.base.text import one_line
 from lamdatui.domain.baselines import told
 from lamdatui.domain.events import Event
+from lamdatui.domain.replicates import spread_of
+from lamdatui.domain.replicates import told as told_seeds
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import beats_base
@@ -85,6 +87,16 @@ def _asked(data: Json, _: RunState) -> list[ActivityRow]:
 
 def _no_baseline(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "baseline", f"no {data['name']}: {data['reason']}", "dim")]
+
+
+def _replicates(data: Json, _: RunState) -> list[ActivityRow]:
+    one = spread_of(data["model"], data["replicates"])
+    text = f"{one.name}: {signed(one.gain.get('mean'))} {interval(one.gain.get('interval'), True)} over the base, {told_seeds(one)}"
+    return [_row("·", "seeds", text)]
+
+
+def _no_replicates(data: Json, _: RunState) -> list[ActivityRow]:
+    return [_row("·", "seeds", f"no more of {data['model']}: {data['reason']}", "dim")]
 
 
 def _ended(data: Json, before: RunState) -> list[ActivityRow]:
@@ -263,6 +275,8 @@ _MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "baseline.recorded": _baseline,
     "baseline.missing": _no_baseline,
     "baselines.asked": _asked,
+    "replicates.recorded": _replicates,
+    "replicates.missing": _no_replicates,
     "run.ended": _ended,
     "mode.changed": _said("·", "mode", "{mode}, by {by}", "strong"),
     "policy.changed": _said("·", "policy", "{name} proposes from the next trial on, by {by}", "strong"),

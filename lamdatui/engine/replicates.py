@@ -1,0 +1,98 @@
+"""Replicates: after a search, its best pipelines again with other seeds (`lamdatui.domain.replicates` says which and why)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain import replicates
+from lamdatui.domain.actions import action_from_json
+from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
+from lamdatui.domain.lineage import lineage
+from lamdatui.domain.objects import ModelObject, ObjectPool
+from lamdatui.domain.records import ActionRecord, Replicate, ReplicatesRecord
+from lamdatui.domain.replicates import SEEDS
+from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import REPLICATE
+from lamdatui.engine.aside import Aside, Missing, Run
+from lamdatui.engine.integrity import Lost
+from lamdatui.engine.judging import Known
+from lamdatui.engine.upkeep import SearchEnded
+from lamdatui.store.journal import JournalFailed
+
+SPLITS = ("search", "sealed")
+
+
+class Replicates:
+    """Of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._aside = Aside(run, REPLICATE, lambda: replicates.seconds_left(run.state, run.now()))
+
+    @property
+    def _state(self) -> RunState:
+        return self._run.state
+
+    async def make(self, goes_on: Callable[[], bool]) -> None:
+        """Do the best pipelines again as often as fits into the run's time; each result, or why there is none, is put on record.
+        `goes_on` is asked before each."""
+        for model in replicates.finalists(self._state, self._run.scoring.objectives(self._state)):
+            try:
+                while len(self._made(model)) < SEEDS - 1 and goes_on():
+                    await self._again(model)
+            except JournalFailed:
+                raise
+            except Exception as error:  # noqa: BLE001 (the search is done: whatever is wrong here, its winner is to be reported)
+                known = isinstance(error, (Missing, Lost, SearchEnded, LamdatuiError))
+                words = str(error).splitlines()[0] if str(error) else ""
+                reason = words if known else f"{type(error).__name__}: {words}"
+                self._run.record(("replicates.missing", {"model": model, "reason": reason[:500]}))
+
+    def _made(self, model: str) -> list[Replicate]:
+        found = self._state.replicates.get(model)
+        return found["made"] if found else []
+
+    async def _again(self, name: str) -> None:
+        """One more seed of a model's pipeline. Raises Missing."""
+        run, state = self._run, self._state
+        shift = len(self._made(name)) + 1
+        scoring = evaluation_seconds(state) + sealed_seconds(state)
+        self._aside.fits(replicates.training_seconds(state, name) + scoring)
+        run.phase("comparing", f"{name} with other seeds: {shift + 1} of {SEEDS}")
+        pool = ObjectPool(dict(state.pool.items))
+        actions: list[ActionRecord] = []
+        known = Known.of(state, run.machine)
+        again: dict[str, str] = {}
+        """Object of the lineage → what stands for it now."""
+        for trial in lineage(state, name):
+            old = action_from_json(trial.action or {})
+            if (bound := run.workspace.types.get(old.type)) is None:
+                raise Missing(f"the profile does not offer {old.type} any more")
+            inputs = {slot: tuple(again.get(each, each) for each in ids) for slot, ids in old.inputs.items()}
+            action = known.action(bound, inputs, old.params, pool, seed=old.seed + shift, dtype=run.machine.dtype).to_json()
+            made = trial.model or trial.dataset or ""
+            again[made] = f"{made}-seed{shift + 1}"
+            pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
+            actions.append(action)
+        model = pool.model(again[name])
+        for split in SPLITS:
+            await self._aside.scored(model, split, run.scoring, f"{model.id}-{split}", pool)
+            await run.upkeep.evaluate(state.pool.model(name), split, f"{split}-{name}")
+        run.record(("replicates.recorded", {"model": name, "replicates": self._told(name, model, shift, actions)}))
+        await self._aside.drop({action["digest"] for action in actions})
+
+    def _told(self, name: str, model: ModelObject, shift: int, actions: list[ActionRecord]) -> ReplicatesRecord:
+        scoring = self._run.scoring
+        scores: dict[str, dict[str, Any]] = {task: {} for task in scoring.tasks}
+        keys: dict[str, dict[str, str]] = {task: {} for task in scoring.tasks}
+        for split in SPLITS:
+            named = scoring.keys(model.digest, split)
+            for task, score in scoring.scores(model.digest, split).items():
+                scores[task][split], keys[task][split] = score, named[task]
+        one: Replicate = {"shift": shift, "digest": model.digest, "actions": actions, "scores": scores, "keys": keys}
+        made = [*self._made(name), one]
+        digests = [self._state.pool.model(name).digest, *(each["digest"] for each in made)]
+        search, sealed = (scoring.over_seeds(digests, self._run.base.digest, split) for split in SPLITS)
+        return {"made": made, "gain": {"search": search, "sealed": sealed}}
