@@ -1,6 +1,6 @@
 """`python -P -m lamdatui.actionkit.probe MODE ORIGIN PLACE FD SECONDS`: reads somebody's action file where it can do no harm to who asks.
 
-MODE: `read` (an action file) or `point` (an entry point by what it points to); `check` and `check-point` hold them to the rule book, too. One line of JSON goes to
+MODE: `read` (an action file), `score` (a scorer's) or `point` (an entry point by what it points to); `check` and `check-point` hold them to the rule book, too. One line of JSON goes to
 the descriptor FD: `{"names": […]}`, `{"checked": […]}` or `{"problem": "…"}`. `lamdatui.config.reading` is the other side.
 """
 
@@ -16,8 +16,11 @@ from typing import Any
 
 def look(mode: str, origin: str, place: str) -> dict[str, Any]:
     """The report. Raises whatever the file raises."""
-    from lamdatui.config.resources import load_point, load_types
+    from lamdatui.config.resources import load_point, load_scorer, load_types
 
+    if mode == "score":
+        load_scorer(origin, Path(place))
+        return {"names": [Path(place).stem]}
     kinds = load_point(place) if mode.endswith("point") else load_types(origin, Path(place))
     if mode.startswith("check"):
         from lamdatui.actionkit.check import checked

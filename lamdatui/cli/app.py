@@ -224,14 +224,22 @@ def check(
 
 @data_app.command("fetch")
 def fetch_data(
-    name: Annotated[str, typer.Argument(help="hf:OWNER/NAME[/CONFIG][:SPLIT]; the split is train when not given.")],
+    name: Annotated[
+        str, typer.Argument(help="hf:OWNER/NAME[/CONFIG][:SPLIT], the split is train when not given; or lm_eval:TASK.")
+    ],
 ) -> None:
-    """A dataset of a hub, brought here once: prints what a profile calls it."""
+    """A dataset of a hub, or a benchmark of lm-eval, brought here once: prints what a profile calls it."""
+    from lamdatui.catalogue import lm_eval
     from lamdatui.catalogue.entries import DATA_PREFIX, HUB_PREFIX
     from lamdatui.catalogue.fetch import REFERENCE, fetch
 
+    if name.startswith(lm_eval.PREFIX):
+        lm_eval.build(name, online=True, say=complain)
+        say(name)
+        return
     if not name.startswith(HUB_PREFIX):
-        raise LamdatuiError(f"{name!r} is not a hub's dataset", fix="lamdatui data fetch hf:OWNER/NAME[/CONFIG][:SPLIT]")
+        fix = "lamdatui data fetch hf:OWNER/NAME[/CONFIG][:SPLIT], or lm_eval:TASK?search=100&sealed=300"
+        raise LamdatuiError(f"{name!r} is not a hub's dataset", fix=fix)
     called = DATA_PREFIX + name.removeprefix(HUB_PREFIX)
     fetch(called, complain)
     say(REFERENCE + called)

@@ -45,18 +45,18 @@ class ActionSource:
     problem: str = ""
 
 
-def file_source(origin: str, file: Path) -> ActionSource:
-    """A file with the digest of its contents; only a regular file of a sensible size is ever opened."""
+def file_source(origin: str, file: Path, mode: str = "read") -> ActionSource:
+    """A file with the digest of its contents; only a regular file of a sensible size is ever opened. `mode`: `read`, or `score` for a scorer's."""
     try:
         if not file.is_file():
-            return ActionSource("read", origin, str(file), "", "is not a regular file")
+            return ActionSource(mode, origin, str(file), "", "is not a regular file")
         with file.open("rb") as handle:
             text = handle.read(MOST_BYTES + 1)
     except OSError as error:
-        return ActionSource("read", origin, str(file), "", f"can't be read: {error.strerror}")
+        return ActionSource(mode, origin, str(file), "", f"can't be read: {error.strerror}")
     if len(text) > MOST_BYTES:
-        return ActionSource("read", origin, str(file), "", f"is larger than {MOST_BYTES >> 20} MiB")
-    return ActionSource("read", origin, str(file), _key(text.hex()))
+        return ActionSource(mode, origin, str(file), "", f"is larger than {MOST_BYTES >> 20} MiB")
+    return ActionSource(mode, origin, str(file), _key(f"{mode if mode != 'read' else ''}{text.hex()}"))
 
 
 def point_source(point: EntryPoint) -> ActionSource:

@@ -1,4 +1,4 @@
-"""Drop-in folders: actions, prompts and profiles, ours and the user's, found by one rule.
+"""Drop-in folders: actions, scorers, prompts and profiles, ours and the user's, found by one rule.
 
 Builtin → the user's config folder → the project's `.lamdatui/`; the last one wins by file stem, and whoever uses it is told where
 it took a builtin's place. Action packages add theirs through the entry point group `lamdatui.domain.actions`, without replacing a name. A
@@ -25,7 +25,7 @@ from lamdatui.base.jsonio import regular
 from lamdatui.domain.actions import ActionType, BoundType, Registry
 
 GROUP = "lamdatui.actions"
-SUFFIXES = {"actions": ".py", "prompts": ".md", "profiles": ".yaml"}
+SUFFIXES = {"actions": ".py", "scorers": ".py", "prompts": ".md", "profiles": ".yaml"}
 
 
 def builtin(kind: str) -> Path:
@@ -124,7 +124,7 @@ class _AsWritten(SourceFileLoader):
 
 
 def _load_module(origin: str, file: Path) -> ModuleType:
-    name = f"lamdatui_dropins.{origin}.{file.stem}"
+    name = f"lamdatui_dropins.{origin}.{file.parent.name}.{file.stem}"
     loader = SourceFileLoader(name, str(file)) if origin == "builtin" else _AsWritten(name, str(file))
     spec = importlib.util.spec_from_file_location(name, regular(file), loader=loader)
     if spec is None or spec.loader is None:
@@ -151,6 +151,14 @@ def _declared(module: ModuleType) -> Iterator[ActionType]:
 def load_types(origin: str, file: Path) -> list[ActionType]:
     """The action types that a file declares. Raises whatever the file raises, ValueError or TypeError when it has none."""
     return list(_declared(_load_module(origin, file)))
+
+
+def load_scorer(origin: str, file: Path) -> ModuleType:
+    """A scorer's module. Raises whatever the file raises, ValueError when it has no `score`."""
+    module = _load_module(origin, file)
+    if not callable(vars(module).get("score")) or not callable(vars(module).get("problem", print)):
+        raise ValueError("no function score(reference, completion) in the file")
+    return module
 
 
 def load_point(value: str) -> list[ActionType]:

@@ -15,6 +15,7 @@ from lamdatui.base.fingerprint import Changed, Say
 from lamdatui.base.jsonio import canonical, digest
 from lamdatui.domain.objects import DatasetFormat
 from lamdatui.inputs import rowtable
+from lamdatui.inputs.asking import read_asking
 from lamdatui.inputs.messages import Message, read_arguments, read_tools, said
 from lamdatui.inputs.rowfiles import RowSource, source_bytes, source_digest
 from lamdatui.inputs.rowshapes import (
@@ -328,8 +329,8 @@ def read_task(path: Path, promised: str = "") -> tuple[list[dict[str, Any]], str
 
 
 def asked(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a task's row asks: `prompt`, and the `CONTEXT` that it has. Raises ValueError when that can't be asked."""
-    found: dict[str, Any] = {"prompt": read_question(row["messages"])}
+    """What a task's row asks: `prompt`, and what it has of `CONTEXT` and of `lamdatui.inputs.asking`. Raises ValueError when that can't be asked."""
+    found: dict[str, Any] = {"prompt": read_question(row["messages"]), **read_asking(row)}
     if row.get("tools"):
         found["tools"] = read_tools(row["tools"], "tools")
     if row.get("chat_template_kwargs"):

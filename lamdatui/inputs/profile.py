@@ -287,7 +287,10 @@ def _override(data: Any, text: str) -> None:
 
 
 def _absolute(text: str, folder: Path) -> str:
-    if text.startswith(("catalogue:", "reasoning-gym:", "builtin:")):
+    if text.startswith("lm_eval:") and ".y" in text.partition("?")[0]:
+        name, mark, options = text.removeprefix("lm_eval:").partition("?")
+        return f"lm_eval:{_absolute(name, folder)}{mark}{options}"
+    if text.startswith(("catalogue:", "reasoning-gym:", "lm_eval:", "builtin:")):
         return text
     try:
         path = Path(text).expanduser()

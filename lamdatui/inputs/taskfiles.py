@@ -10,8 +10,10 @@ from typing import Any, Literal
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import canonical, digest
 from lamdatui.domain.schemes import ASKED, GENERATORS, SCHEME, numbered
+from lamdatui.inputs.asking import is_rated
 from lamdatui.inputs.datafiles import asked, read_task
-from lamdatui.tasks.scorers import SCORERS, problem, score
+from lamdatui.inputs.ownscorers import OwnScorer, own_scorer
+from lamdatui.tasks.scorers import CHOICE, LM_EVAL, SCORERS, problem, score
 from lamdatui.tasks.thinking import without_thinking
 
 Split = Literal["search", "sealed"]
@@ -52,6 +54,8 @@ class Task:
     asking: Asking = Asking()
     examples: tuple[dict[str, Any], ...] = ()
     """Messages that stand before each question (`lamdatui.inputs.fewshot`)."""
+    own: OwnScorer | None = None
+    """The scorer, where a person wrote it."""
 
     def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME, generator: str = GENERATORS[0]) -> str:
         """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
@@ -72,6 +76,8 @@ class Task:
             body["generator"] = generator
         if self.examples:
             body["examples"] = self.examples
+        if self.own:
+            body["scorer_source"] = self.own.source
         return digest(numbered(body, scheme))
 
     def with_examples(self, examples: tuple[dict[str, Any], ...]) -> Task:
@@ -101,6 +107,7 @@ class Task:
         plain = not any({"tools", "chat_template_kwargs"} & row.keys() for row in self.rows[split])
         return (
             plain
+            and self.own is None
             and self.asking == Asking()
             and all(
                 score(self.scorer, held["reference"], without_thinking(row["completion"])) == row["score"]
@@ -122,6 +129,8 @@ class Task:
             **asdict(self.asking if scheme >= ASKED else BEFORE),
             "older": scheme < ASKED,
             **({"examples": list(self.examples)} if self.examples else {}),
+            **({"scorer_source": self.own.source} if self.own else {}),
+            **({"rated": True} if any(map(is_rated, self.rows[split])) else {}),
         }
 
 
@@ -132,13 +141,20 @@ def load_task(
 
     Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
     """
-    if scorer not in SCORERS:
-        raise LamdatuiError(f"no scorer named {scorer!r}", where=f"task {name}", fix=f"scorers: {', '.join(SCORERS)}")
+    try:
+        own = None if scorer in SCORERS else own_scorer(scorer)
+    except LamdatuiError as error:
+        raise LamdatuiError(error.what, where=error.where or f"task {name}", fix=error.fix) from error
     every, found = read_task(path)
     for row in every:
-        if wrong := problem(scorer, row["reference"]):
+        if wrong := own.problem(row["reference"]) if own else problem(scorer, row["reference"]):
             where = f"{path}, the row {row['id']!r} (task {name})"
             raise LamdatuiError(f"the reference does not suit the scorer {scorer}: {wrong}", where=where)
+        if scorer != LM_EVAL and not own and is_rated(row) != (scorer == CHOICE):
+            what = "has choices, which the scorer choice rates" if is_rated(row) else "has no choices that could be rated"
+            raise LamdatuiError(
+                f"the row {what}; the task's scorer is {scorer}", where=f"{path}, the row {row['id']!r} (task {name})"
+            )
     rows = {}
     for split in ("search", "sealed"):
         having = tuple(row for row in every if row["split"] == split)
@@ -154,4 +170,4 @@ def load_task(
         raise LamdatuiError(
             f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"
         )
-    return Task(name, scorer, max_new_tokens, rows, path, found, asking or Asking())
+    return Task(name, scorer, max_new_tokens, rows, path, found, asking or Asking(), own=own)

@@ -52,7 +52,7 @@ class Workspace:
 
 
 def locate(reference: str) -> Path:
-    """An existing file or directory from a path, `catalogue:NAME[/file]`, `reasoning-gym:NAME?size=…&seed=…` or `builtin:FILE`.
+    """An existing file or directory from a path, `catalogue:NAME[/file]`, `reasoning-gym:NAME?size=…&seed=…`, `lm_eval:NAME?search=…` or `builtin:FILE`.
 
     The last is a file that comes with lamdatui's planner.
 
@@ -64,6 +64,10 @@ def locate(reference: str) -> Path:
         from lamdatui.catalogue.reasoning import build
 
         return build(reference)
+    if reference.startswith("lm_eval:"):
+        from lamdatui.catalogue.lm_eval import build as build_benchmark
+
+        return build_benchmark(reference)
     path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
     try:
         found = path.exists() or is_pattern(path)

@@ -242,16 +242,29 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
     by_vllm = generator_of(step.request) == VLLM
     # Where a base is scored first, both generators answer some of its rows.
     both = _first_rows(step, reference, tokenizer, wanted) if by_vllm and step.request["purpose"] == "search" else {}
+    rated: dict[str, dict[str, Any]] = {}
+    if by_vllm and any(request.get("rated") for request in wanted):
+        # vLLM's server does not tell the log-likelihood of a given text at a bearable price.
+        generator = TransformersGenerator(
+            load_model(step.store, reference, step.dtype, step.device), tokenizer, step.batch_tokens
+        )
+        some = [request for request in wanted if request.get("rated")]
+        rated = {
+            request["key"]: evaluate(generator, tokenizer, request, step.metric, positions=positions(step.store, reference))
+            for request in some
+        }
+        generator.close()
     if by_vllm:
         step.model = None
         gc.collect()
         torch.cuda.empty_cache()
-    held = positions(step.store, reference) if any(request.get("examples") for request in wanted) else 2**31
+    limited = any(request.get("examples") or request.get("rated") for request in wanted)
+    held = positions(step.store, reference) if limited else 2**31
     with closing(step.generator(reference, tokenizer, step.model)) as generator:
         # The longest answers first: vLLM is started for their length.
         for request in sorted(wanted, key=lambda one: -one["max_new_tokens"]) if by_vllm else wanted:
             fault("step.before-evaluate")
-            value = evaluate(generator, tokenizer, request, step.metric, positions=held)
+            value = rated.get(request["key"]) or evaluate(generator, tokenizer, request, step.metric, positions=held)
             if request["key"] in both:
                 step.say(f"{request['task']}: {differences(both[request['key']], value['rows'])}")
             mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
@@ -269,7 +282,8 @@ def _first_rows(
     """The first rows of each evaluation as transformers answers them, by the evaluation's key."""
     model = load_model(step.store, reference, step.dtype, step.device)
     generator = TransformersGenerator(model, tokenizer, step.batch_tokens)
-    return {request["key"]: evaluate(generator, tokenizer, request, step.metric, most=COMPARED)["rows"] for request in wanted}
+    asked = [request for request in wanted if not request.get("rated")]
+    return {request["key"]: evaluate(generator, tokenizer, request, step.metric, most=COMPARED)["rows"] for request in asked}
 
 
 def differences(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:

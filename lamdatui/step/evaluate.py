@@ -7,20 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Changed
 from lamdatui.base.jsonio import digest
+from lamdatui.inputs.asking import is_rated
 from lamdatui.inputs.datafiles import asked, read_task_rows
 from lamdatui.inputs.fewshot import after, fewer
+from lamdatui.inputs.ownscorers import OwnScorer, own_scorer
 from lamdatui.step.encoding import Encoder
 from lamdatui.step.errors import StepError
 from lamdatui.step.generate import Sampling
-from lamdatui.step.generators import Generator
+from lamdatui.step.generators import Generator, TransformersGenerator
+from lamdatui.tasks.choice import rating_text
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 
 
 def _question(row: dict[str, Any], thinking: bool | None, examples: list[dict[str, Any]]) -> dict[str, Any]:
     found = asked(row)
+    if "plain" in row:
+        # A benchmark's text brings its own examples.
+        return found
     if examples:
         found["prompt"] = after(examples, found["prompt"])
     if thinking is not None:
@@ -67,7 +74,7 @@ def evaluate(
     encoder = Encoder(tokenizer)
 
     def fits(asked: list[dict[str, Any]]) -> bool:
-        longest = max(len(encoder.ids(encoder.ask(row))) for row in asked)
+        longest = max(len(encoder.ids(text_of(row, encoder))) for row in asked)
         return longest + request["max_new_tokens"] <= positions
 
     rows, asked_for = (found[:most] for found in questions(request, fits))
@@ -75,15 +82,17 @@ def evaluate(
     def progress(done: int) -> None:
         report(phase="evaluate", task=request["task"], done=done, total=len(rows))
 
+    own = _own(request)
     progress(0)
-    given = generator.answers(
-        asked_for, Sampling(request["max_new_tokens"]), progress=progress, own=request.get("generation") == "own"
-    )
+    given = _rated(generator, asked_for, positions, progress) if request.get("rated") else {}
+    left = [place for place in range(len(rows)) if place not in given]
+    given |= _answered(generator, asked_for, left, request, lambda done: progress(len(rows) - len(left) + done))
     keeps = request.get("think") == "keep"
     scored = []
-    for row, question, ((text, ended),) in zip(rows, asked_for, given, strict=True):
-        said = text if keeps else without_thinking(text, encoder.ask(question))
-        points = score(request["scorer"], row["reference"], said, older=request.get("older", False))
+    for place, (row, question) in enumerate(zip(rows, asked_for, strict=True)):
+        text, ended = given[place]
+        said = text if keeps or is_rated(question) else without_thinking(text, text_of(question, encoder))
+        points = _points(own, request, row, said)
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
         "key": request["key"],
@@ -91,4 +100,68 @@ def evaluate(
         "split": request["split"],
         "rows": scored,
         "seconds": round(time.monotonic() - began, 3),
+    }
+
+
+def text_of(row: dict[str, Any], encoder: Encoder) -> str:
+    """What a model is given of a row."""
+    return row["plain"] if "plain" in row else encoder.ask(row)
+
+
+def _own(request: dict[str, Any]) -> OwnScorer | None:
+    """The scorer that a person wrote, as it was when the run began. Raises Changed, StepError."""
+    if not (source := request.get("scorer_source")):
+        return None
+    try:
+        found = own_scorer(request["scorer"])
+    except LamdatuiError as error:
+        raise StepError("data", str(error)) from error
+    if found.source != source:
+        raise Changed(f"the scorer {request['scorer']} is not the one that the run began with", where=str(found.path))
+    return found
+
+
+def _points(own: OwnScorer | None, request: dict[str, Any], row: dict[str, Any], said: str) -> float:
+    try:
+        if own:
+            return own.score(row["reference"], said)
+        return score(request["scorer"], row["reference"], said, older=request.get("older", False))
+    except (LamdatuiError, ValueError) as error:
+        raise StepError("data", f"{request['task']}, row {row['id']!r}: {error}") from error
+
+
+def _answered(
+    generator: Generator,
+    asked_for: list[dict[str, Any]],
+    places: list[int],
+    request: dict[str, Any],
+    progress: Callable[[int], None],
+) -> dict[int, tuple[str, bool]]:
+    """Generated answers by place; rows with the same stops are asked together."""
+    found: dict[int, tuple[str, bool]] = {}
+    by_stops: dict[tuple[str, ...], list[int]] = {}
+    for place in places:
+        by_stops.setdefault(tuple(asked_for[place].get("until", ())), []).append(place)
+    own = request.get("generation") == "own"
+    for until, group in by_stops.items():
+        how = Sampling(request["max_new_tokens"], until=until)
+        conversations = [row.get("plain", row) for row in (asked_for[place] for place in group)]
+        before = len(found)
+        given = generator.answers(conversations, how, progress=lambda done, before=before: progress(before + done), own=own)
+        found |= {place: (text, ended) for place, ((text, ended),) in zip(group, given, strict=True)}
+    return found
+
+
+def _rated(
+    generator: Generator, asked_for: list[dict[str, Any]], positions: int, progress: Callable[[int], None]
+) -> dict[int, tuple[str, bool]]:
+    """Log-likelihoods as text, by place. Raises StepError where the generator has no model of its own."""
+    if not isinstance(generator, TransformersGenerator):
+        raise StepError("generator", "log-likelihoods are measured by the model itself, not by a server")
+    places = [place for place, row in enumerate(asked_for) if is_rated(row)]
+    rows = [asked_for[place] for place in places]
+    given = generator.rate(rows, positions=positions, progress=progress)
+    return {
+        place: (rating_text(row.get("choices", [row.get("plain", "")]), values), True)
+        for place, row, values in zip(places, rows, given, strict=True)
     }

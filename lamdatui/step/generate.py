@@ -59,6 +59,8 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    until: tuple[str, ...] = ()
+    """Texts, the first of which ends an answer and is no part of it."""
 
     def __post_init__(self) -> None:
         if self.samples > 1 and not self.temperature:
@@ -85,6 +87,7 @@ def answers(
     work = [row for row in range(len(prompts)) for _ in range(how.samples)]
     found: list[list[Answer]] = [[] for _ in prompts]
     ends = ends_of(getattr(model, "generation_config", None), tokenizer)
+    stops = {"tokenizer": tokenizer} if how.until else {}
     model.eval()
     done = 0
     with neutral(model, own=own), torch.inference_mode(), torch.random.fork_rng(_devices(model)):
@@ -93,15 +96,21 @@ def answers(
             rows = [work[item] for item in group]
             ids, mask = _left_padded([prompts[row] for row in rows], tokenizer.pad_token_id)
             output = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=settings, **stops
             )
             made = output[:, ids.shape[1] :]
             decoded = tokenizer.batch_decode(made, skip_special_tokens=True)
             for row, text, tokens in zip(rows, decoded, made.tolist(), strict=True):
-                found[row].append(Answer(text, not ends.isdisjoint(tokens)))
+                found[row].append(cut(text, how.until, ended=not ends.isdisjoint(tokens)))
             done += len(group)
             progress(done)
     return found
+
+
+def cut(text: str, until: Sequence[str], *, ended: bool) -> Answer:
+    """An answer up to the first stop in it; one that has a stop has ended."""
+    places = [place for stop in until if (place := text.find(stop)) >= 0]
+    return Answer(text[: min(places)], ended=True) if places else Answer(text, ended)
 
 
 def prompt_ids(tokenizer: Any, conversations: Sequence[Conversation]) -> list[list[int]]:
@@ -136,6 +145,7 @@ def _settings(model: Any, tokenizer: Any, how: Sampling) -> GenerationConfig:
         max_new_tokens=how.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=sorted(ends_of(getattr(model, "generation_config", None), tokenizer)) or None,
+        stop_strings=list(how.until) or None,
         use_cache=True,
     )
 

@@ -21,7 +21,8 @@ from lamdatui.planner.guarded import Launch, VllmServer
 from lamdatui.planner.settings import PlannerSettings
 from lamdatui.step.errors import StepError
 from lamdatui.step.files import GENERATOR_LOG
-from lamdatui.step.generate import Answer, Conversation, Sampling, answers, ends_of, prompt_ids
+from lamdatui.step.generate import Answer, Conversation, Sampling, answers, cut, ends_of, prompt_ids
+from lamdatui.step.likelihood import Rated, rate
 from lamdatui.step.models import load_model, save_tokenizer, weights_directory
 from lamdatui.step.request import ModelReference, generator_of
 from lamdatui.store.artifacts import Store
@@ -68,6 +69,12 @@ class TransformersGenerator:
     def answers(self, conversations: Sequence[Conversation], how: Sampling, **more: Any) -> list[list[Answer]]:
         """See `Generator`."""
         return answers(self._model, self._tokenizer, conversations, how, batch_tokens=self._batch_tokens, **more)
+
+    def rate(self, asked: Sequence[Mapping[str, Any]], *, positions: int, progress: Callable[[int], None]) -> list[list[Rated]]:
+        """As `lamdatui.step.likelihood.rate`."""
+        return rate(
+            self._model, self._tokenizer, asked, batch_tokens=self._batch_tokens, positions=positions, progress=progress
+        )
 
     def close(self) -> None:
         """See `Generator`."""
@@ -154,6 +161,7 @@ class VllmGenerator:
             "stop_token_ids": sorted(self._ends()),
             "add_special_tokens": False,
             "return_token_ids": True,
+            **({"stop": list(how.until)} if how.until else {}),
         }
         return self._runner.run(self._ask(prompts, settings, how.seed, progress))
 
@@ -186,7 +194,7 @@ class VllmGenerator:
                 choices = sorted(json.loads(response.text)["choices"], key=lambda choice: choice["index"])
                 done += len(choices)
                 progress(done)
-                return [self._answer(choice) for choice in choices]
+                return [self._answer(choice, settings.get("stop", ())) for choice in choices]
 
             try:
                 async with asyncio.TaskGroup() as group:
@@ -198,9 +206,9 @@ class VllmGenerator:
                 raise errors.exceptions[0] from errors
         return [task.result() for task in tasks]
 
-    def _answer(self, choice: Mapping[str, Any]) -> Answer:
+    def _answer(self, choice: Mapping[str, Any], until: Sequence[str]) -> Answer:
         text = self._tokenizer.decode(choice["token_ids"], skip_special_tokens=True)
-        return Answer(text, choice["finish_reason"] == "stop")
+        return cut(text, until, ended=choice["finish_reason"] == "stop")
 
     # --- the server ----------------------------------------------------------------------------------------------
 

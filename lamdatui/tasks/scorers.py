@@ -9,8 +9,11 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.words import words
+from lamdatui.tasks.choice import choice, choice_problem
 from lamdatui.tasks.constraints import check_arguments, constraints
+from lamdatui.tasks.extracted import number, number_problem, regex, regex_problem
 from lamdatui.tasks.function_call import function_call, function_call_of_arguments
+from lamdatui.tasks.lm_eval import lm_eval, lm_eval_problem, package
 from lamdatui.tasks.reasoning import reasoning_gym
 
 
@@ -42,8 +45,13 @@ SCORERS: dict[str, Callable[[Any, str], float]] = {
     "constraints": constraints,
     "exact": exact,
     "word_f1": word_f1,
+    "number": number,
+    "regex": regex,
+    "choice": choice,
     "reasoning_gym": reasoning_gym,
+    "lm_eval": lm_eval,
 }
+CHOICE, LM_EVAL = "choice", "lm_eval"
 
 
 OLDER: dict[str, Callable[[Any, str], float]] = {"function_call": function_call_of_arguments}
@@ -61,8 +69,18 @@ def score(name: str, reference: Any, completion: str, *, older: bool = False) ->
     return scorer(reference, completion)
 
 
+def is_known(name: str) -> bool:
+    """Whether a scorer is one of these, and what it needs is installed."""
+    try:
+        return name in SCORERS and (name != LM_EVAL or package().is_dir())
+    except LamdatuiError:
+        return False
+
+
 def problem(name: str, reference: Any) -> str | None:
     """What is wrong with a task row's reference for this scorer, or None; so that bad data is found before a run."""
+    if name == LM_EVAL:
+        return lm_eval_problem(reference)
     try:
         if wrong := _PROBLEMS[name](reference) if name in _PROBLEMS else None:
             return wrong
@@ -105,4 +123,7 @@ _PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "word_f1": _exact_problem,
     "function_call": _call_problem,
     "constraints": _constraints_problem,
+    "number": number_problem,
+    "regex": regex_problem,
+    "choice": choice_problem,
 }

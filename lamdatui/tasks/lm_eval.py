@@ -1,0 +1,178 @@
+"""The scorer `lm_eval`: lm-evaluation-harness judges an answer by its own filters and metrics, so that a score is comparable with what others publish.
+
+A row holds its document and says which task's rules judge it; no dataset is loaded for that. Templates of a task are rendered in jinja2's sandbox: a row
+is data, and must not run code.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import json
+import math
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.tasks.choice import ratings
+
+FIX = "pip install 'lamdatui[lm-eval]'"
+RATED = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
+"""Output types whose answers are log-likelihoods."""
+KEYS = ("function", "class", "custom_dataset", "process_docs", "process_results", "doc_to_image", "doc_to_audio")
+"""Keys that a task of one's own can't have: they are code, or not text."""
+SPLIT = "test"
+
+
+def package() -> Path:
+    """The folder of the package's tasks. Raises LamdatuiError that says how to install it."""
+    found = importlib.util.find_spec("lm_eval")
+    if found is None or found.origin is None:
+        raise LamdatuiError("the package lm-eval is not installed", fix=FIX)
+    return Path(found.origin).parent / "tasks"
+
+
+def sandboxed() -> None:
+    """Have the package render templates in a sandbox."""
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    package()
+    utils = importlib.import_module("lm_eval.utils")
+    if not isinstance(utils.env, ImmutableSandboxedEnvironment):
+        env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True)
+        env.filters.update(utils.env.filters)
+        vars(utils)["env"] = env
+
+
+def config_of(source: str | dict[str, Any]) -> dict[str, Any]:
+    """A task's configuration: one of the package's files by its path within the package's tasks, or a configuration itself, which can't hold code.
+
+    Raises LamdatuiError.
+    """
+    if isinstance(source, dict):
+        refuse_code(source)
+        return dict(source)
+    folder = package()
+    path = (folder / source).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file():
+        raise LamdatuiError(
+            f"lm-eval has no task file {source}", where=str(folder), fix="make the rows again: lm-eval was changed"
+        )
+    config = importlib.import_module("lm_eval.tasks._yaml_loader").load_yaml(path)
+    if config.get("unsafe_code"):
+        raise LamdatuiError(f"{source} runs code that a model wrote: lamdatui does not", where=str(path))
+    return config
+
+
+def refuse_code(config: dict[str, Any]) -> None:
+    """Raises LamdatuiError where a configuration of one's own would run code."""
+    importlib.import_module("lm_eval.api.metrics")  # which fills the registry
+    known = importlib.import_module("lm_eval.api.registry")
+    for key in KEYS:
+        if config.get(key) is not None:
+            raise LamdatuiError(f"a task of one's own can't have {key}: it is code, or not text", fix="write it as templates")
+    if config.get("unsafe_code"):
+        raise LamdatuiError("the task runs code that a model wrote: lamdatui does not")
+    for metric in config.get("metric_list") or []:
+        name = metric.get("metric")
+        if metric.get("hf_evaluate") or name not in known.METRIC_REGISTRY:
+            raise LamdatuiError(
+                f"{name!r} is no metric of lm-eval itself", fix=f"one of: {', '.join(sorted(known.METRIC_REGISTRY))}"
+            )
+    if "!function" in json.dumps(config, default=str):
+        raise LamdatuiError("a task of one's own can't name functions", fix="write it as templates")
+
+
+def lm_eval(reference: dict[str, Any], completion: str) -> float:
+    """The metric of one document, in [0, 1]: `reference` is what `lamdatui.catalogue.lm_eval` wrote.
+
+    Of a text's log-likelihood (`loglikelihood_rolling`) it is the probability of a byte or word, in the geometric mean. Raises LamdatuiError without the package.
+    """
+    judge = _judge(json.dumps(reference["task"], sort_keys=True), json.dumps(reference["shape"]))
+    values = ratings(completion) if judge.OUTPUT_TYPE in RATED else None
+    instance = importlib.import_module("lm_eval.api.instance").Instance
+    # What the harness hands on: of a text that is rated, the log-likelihood alone.
+    if values is None:
+        given: list[Any] = [completion]
+    elif judge.OUTPUT_TYPE == "loglikelihood_rolling":
+        given = [value for _, value, _ in values]
+    else:
+        given = [(value, greedy) for _, value, greedy in values]
+    doc = reference["doc"]
+    judge.features = list(doc)
+    asked = [
+        instance(
+            request_type="generate_until" if values is None else "loglikelihood",
+            doc=doc,
+            arguments=("", {}),
+            idx=place,
+            resps=[one],
+        )
+        for place, one in enumerate(given)
+    ]
+    state = random.getstate()
+    for each in judge._filters:
+        if each.name == reference["filter"]:
+            each.apply(asked)
+    metrics = judge.process_results(doc, [one.filtered_resps[reference["filter"]] for one in asked])
+    random.setstate(state)
+    return scaled(metrics[reference["metric"]])
+
+
+def scaled(value: Any) -> float:
+    """A metric of one row as a score. Raises ValueError where it is none in [0, 1]."""
+    if isinstance(value, tuple):
+        # A sum of log-likelihoods, and over how many bytes or words.
+        total, count = map(float, value)
+        return math.exp(total / count) if count else 0.0
+    found = float(value)
+    if not 0 <= found <= 1:
+        raise ValueError(f"{found} is no score from 0 to 1")
+    return found
+
+
+def lm_eval_problem(reference: Any) -> str | None:
+    """What is wrong with a reference, or None: its keys alone are looked at, for the package takes a second to import."""
+    keys = ("task", "doc", "metric", "filter", "shape")
+    if not isinstance(reference, dict) or any(key not in reference for key in keys):
+        return "it is a row that lm_eval: makes, with task, doc, metric, filter and shape"
+    good = isinstance(reference["doc"], dict) and isinstance(reference["task"], (str, dict))
+    return None if good and re.fullmatch(r"[\w@./-]+", str(reference["metric"])) else "task, doc or metric is of another kind"
+
+
+@functools.lru_cache(maxsize=128)
+def _judge(source: str, shape: str) -> Any:
+    return judge_of(json.loads(source), *json.loads(shape))
+
+
+def judge_of(source: str | dict[str, Any], multiple_input: int = 0, multiple_target: int = 0) -> Any:
+    """The harness's task without a dataset: its filters and metrics. `multiple_…`: what it would have found in its first document."""
+    config = config_of(source)
+    sandboxed()
+    kind = importlib.import_module("lm_eval.api.task").ConfigurableTask
+    rows = importlib.import_module("datasets").Dataset
+
+    class Judge(kind):
+        def download(self, *_: Any, **__: Any) -> None:
+            self.dataset = {SPLIT: rows.from_list([{"none": ""}])}
+
+    # Neither data nor prompts are needed.
+    empty = {
+        "dataset_path": None,
+        "dataset_kwargs": None,
+        "training_split": None,
+        "validation_split": None,
+        "fewshot_split": None,
+    }
+    empty |= {"fewshot_config": None, "num_fewshot": 0, "process_docs": None, "custom_dataset": None, "test_split": SPLIT}
+    templates = {name: config.get(name) for name in ("doc_to_text", "doc_to_target", "doc_to_choice")}
+    plain = {"doc_to_text": "a", "doc_to_target": "a", "doc_to_choice": None}
+    judge = Judge(config={**config, **empty, **plain})
+    for name, value in templates.items():
+        judge.set_config(name, value)
+    judge.multiple_input, judge.multiple_target = multiple_input, multiple_target
+    return judge
