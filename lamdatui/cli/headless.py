@@ -18,7 +18,7 @@ from lamdatui.domain.events import event_from_json
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import gain_text, winner_gain
+from lamdatui.domain.verdicts import gain_text, losses, winner_gain
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
 from lamdatui.wire.rundir import is_alive, is_stopped, stopped_error
@@ -212,6 +212,8 @@ class Headless:
                 self._say(f"run ended: {data['status']} ({data['reason']}); winner {data['winner'] or 'none'}")
                 if (found := winner_gain(self.state)) and data["winner"]:
                     self._say(f"{data['winner']}: {gain_text(found[1])} over the base on the {found[0]} rows")
+                    for loss in losses(self.state):
+                        self._say(f"{data['winner']} is {loss}")
                 if words := baselines.standing(self.state):
                     self._say(words)
             case _:

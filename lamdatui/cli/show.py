@@ -11,9 +11,10 @@ from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
 from lamdatui.domain.replicates import spreads
 from lamdatui.domain.replicates import told as told_seeds
+from lamdatui.domain.scores import front
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import gain_text
+from lamdatui.domain.verdicts import gain_text, losses
 from lamdatui.store.journal import read_run, read_state
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
@@ -59,6 +60,8 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "winner": _model(state, state.winner),
         "beats_base": state.beats_base,
         "gain": state.gain,
+        "losses": losses(state),
+        "front": front(state),
         "sealed_looks": len(state.sealed_looks),
         "baselines": {name: state.baselines.get(name) for name in NAMES},
         "baselines_missing": missing(state),
@@ -162,6 +165,9 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
         parts = {"objective": report["objective"], **report["tasks"]}
         told = "  ".join(f"{k} {gain_text(v)}" for k, v in parts.items())
         lines.append(f"gain of the winner over the base, {split}: {told}")
+    lines += [f"the winner is {loss}" for loss in losses(state)] if state and state.winner else []
+    if state and len(better := front(state)) > 1:
+        lines.append(f"no model is better on every task (search rows) than: {', '.join(better)}")
     lines += comparison(state) if state else []
     for trial in found["trials"]:
         action = trial["action"]

@@ -123,8 +123,8 @@ class _AsWritten(SourceFileLoader):
         raise OSError("no bytecode")
 
 
-def _load_module(origin: str, file: Path) -> ModuleType:
-    name = f"lamdatui_dropins.{origin}.{file.parent.name}.{file.stem}"
+def _load_module(origin: str, file: Path, *, is_scorer: bool = False) -> ModuleType:
+    name = f"lamdatui_dropins.{origin}.{'scorers.' if is_scorer else ''}{file.stem}"
     loader = SourceFileLoader(name, str(file)) if origin == "builtin" else _AsWritten(name, str(file))
     spec = importlib.util.spec_from_file_location(name, regular(file), loader=loader)
     if spec is None or spec.loader is None:
@@ -155,7 +155,7 @@ def load_types(origin: str, file: Path) -> list[ActionType]:
 
 def load_scorer(origin: str, file: Path) -> ModuleType:
     """A scorer's module. Raises whatever the file raises, ValueError when it has no `score`."""
-    module = _load_module(origin, file)
+    module = _load_module(origin, file, is_scorer=True)
     if not callable(vars(module).get("score")) or not callable(vars(module).get("problem", print)):
         raise ValueError("no function score(reference, completion) in the file")
     return module

@@ -16,7 +16,7 @@ from lamdatui.domain.budget import GRACE, baselines_share, ledgers, worked
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import direction, winner_gain
+from lamdatui.domain.verdicts import direction, keeps, winner_gain
 
 NAMES = ("few_shot", "sft_all", "best_single_step", "best_merge")
 TRAINS = ("supervised", "preference", "reinforcement", "distillation")
@@ -145,7 +145,9 @@ def board(state: RunState) -> list[Row]:
             rows.append(Row(name, "the winner itself", one["gain"]["objective"]))
         else:
             behind = one.get("winner_gain")
-            rows.append(Row(name, told(one), one["gain"]["objective"], behind, direction(behind, len(others))))
+            broken = keeps(one["gain"], state.profile)
+            what = told(one) + (f"; does not keep {', '.join(broken)}" if broken else "")
+            rows.append(Row(name, what, one["gain"]["objective"], behind, direction(behind, len(others))))
     return [*rows, Row("winner", state.winner, found[1])]
 
 

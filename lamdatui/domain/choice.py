@@ -44,7 +44,9 @@ class View:
     constraints: tuple[str, ...] = ()
     trials_left: int = 0
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Task → its weight in the objective."""
+    """Task → its weight in the objective, 0 where it is only kept."""
+    keep: Mapping[str, float] = field(default_factory=dict)
+    """Task → by how much a model may fall behind the base on it."""
     makes_data: frozenset[str] = frozenset()
     """Action types whose result is a dataset."""
     hints: tuple[str, ...] = ()

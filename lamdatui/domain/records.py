@@ -24,6 +24,13 @@ class ActionRecord(TypedDict):
     scheme: NotRequired[int]
 
 
+class Gain(TypedDict):
+    """The paired mean difference to the base."""
+
+    mean: float
+    interval: Interval
+
+
 class Score(TypedDict):
     """The mean over `n` rows."""
 
@@ -33,17 +40,12 @@ class Score(TypedDict):
     unfinished: NotRequired[int]
     """Answers that did not end within their tokens; not there where all did, or where nobody counted."""
     empty: NotRequired[int]
+    change: NotRequired[Gain]
+    """The paired difference to the base: of a task that the objective keeps."""
 
 
 Scores = dict[str, dict[str, Score]]
 """Task → split → score."""
-
-
-class Gain(TypedDict):
-    """The paired mean difference to the base."""
-
-    mean: float
-    interval: Interval
 
 
 Failure = TypedDict("Failure", {"class": str, "message": str})

@@ -9,20 +9,58 @@ from lamdatui.base.jsonio import finite
 from lamdatui.domain.records import Scores
 from lamdatui.domain.state import RunState
 
+PENALTY = 2.0
+"""What a task that falls short of what is to be kept costs, times the sum of the weights: more than it could bring elsewhere."""
 
-def objective(scores: Scores, weights: Mapping[str, float], split: str = "search") -> float | None:
-    """Of one model; None without weights, or when a task has no score on the split."""
+
+def objective(
+    scores: Scores, weights: Mapping[str, float], split: str = "search", keep: Mapping[str, float] | None = None
+) -> float | None:
+    """Of one model; None without weights, or when a task has no score on the split. What it falls short on tasks that are kept is taken off."""
     means = [finite(scores[task][split]["mean"]) for task in weights if split in scores.get(task, {})]
     known = [mean for mean in means if mean is not None]
     if not weights or len(known) < len(weights):
         return None
-    return round(sum(weight * mean for weight, mean in zip(weights.values(), known, strict=True)), 6)
+    value = sum(weight * mean for weight, mean in zip(weights.values(), known, strict=True))
+    return round(value - PENALTY * scale_of(weights) * shortfall(scores, keep or {}, split), 6)
+
+
+def scale_of(weights: Mapping[str, float]) -> float:
+    """The sum of the weights, by their sizes."""
+    return sum(map(abs, weights.values())) or 1.0
+
+
+def shortfall(scores: Scores, keep: Mapping[str, float], split: str = "search") -> float:
+    """By how much the lower ends of the paired differences to the base are below what is to be kept, over all tasks; 0 for the base itself."""
+    found = 0.0
+    for task, room in keep.items():
+        change = (scores.get(task, {}).get(split) or {}).get("change")
+        low = finite(change["interval"][0]) if change else None
+        found += max(0.0, -room - low) if low is not None else 0.0
+    return found
 
 
 def objectives(state: RunState, weights: Mapping[str, float]) -> dict[str, float]:
     """Model id → its objective on the search split, of every model that has all its scores."""
-    found = {model: objective(scores, weights) for model, scores in state.scores.items()}
+    keep = keep_of(state.profile)
+    found = {model: objective(scores, weights, "search", keep) for model, scores in state.scores.items()}
     return {model: value for model, value in found.items() if value is not None}
+
+
+def front(state: RunState) -> list[str]:
+    """Models that no other betters on one task without being worse on another, by the means on the search split; in the order of the pool."""
+    tasks = [task for task in weights_of(state.profile)]
+    points: dict[str, tuple[float, ...]] = {}
+    for model, scores in state.scores.items():
+        means = [finite(scores.get(task, {}).get("search", {}).get("mean")) for task in tasks]
+        known = tuple(mean for mean in means if mean is not None)
+        if tasks and len(known) == len(tasks):
+            points[model] = known
+
+    def is_bettered(one: tuple[float, ...]) -> bool:
+        return any(other != one and all(b >= a for a, b in zip(one, other, strict=True)) for other in points.values())
+
+    return [model for model, point in points.items() if not is_bettered(point)]
 
 
 def remarks(rows: int, counts: Mapping[str, Any]) -> str:
@@ -41,7 +79,16 @@ def counted(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 
 
 def weights_of(profile: Mapping[str, Any]) -> dict[str, float]:
-    """Task → weight, as the profile in a run's state has them; what is no number is left out."""
-    weights = (profile.get("objective") or {}).get("weights") or {}
-    known = {str(task): finite(weight) for task, weight in weights.items()}
-    return {task: weight for task, weight in known.items() if weight is not None}
+    """Task → weight, as the profile in a run's state has them, 0 of tasks that are only kept; what is no number is left out."""
+    return _numbers(profile, "weights") | {task: 0.0 for task in keep_of(profile) if task not in _numbers(profile, "weights")}
+
+
+def keep_of(profile: Mapping[str, Any]) -> dict[str, float]:
+    """Task → by how much a model may fall behind the base on it."""
+    return _numbers(profile, "keep")
+
+
+def _numbers(profile: Mapping[str, Any], part: str) -> dict[str, float]:
+    told = (profile.get("objective") or {}).get(part) or {}
+    known = {str(task): finite(value) for task, value in told.items()}
+    return {task: value for task, value in known.items() if value is not None}

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lamdatui.base.jsonio import finite
+from lamdatui.domain.scores import keep_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 
@@ -93,6 +94,28 @@ def beats_base(gain: Mapping[str, Any] | None, looks: int = 1) -> bool | None:
     if not isinstance(report, Mapping) or (found := corrected(report.get("objective"), max(1, looks))) is None:
         return None
     return found[0] > 0
+
+
+def losses(state: RunState) -> list[str]:
+    """The tasks on which the winner is worse than the base, and those that it is not shown to keep, in words; on the sealed rows, else the search rows."""
+    report = next((found for split in ("sealed", "search") if isinstance(found := (state.gain or {}).get(split), Mapping)), {})
+    tasks, keep = report.get("tasks") or {}, keep_of(state.profile)
+    found = []
+    for task, gain in tasks.items():
+        ends = corrected(gain, 1)
+        if ends is None:
+            continue
+        if ends[1] < 0:
+            found.append(f"worse than the base on {task}: {gain_text(gain)}")
+        elif task in keep and ends[0] < -keep[task]:
+            found.append(f"not shown to keep {task} within {keep[task]:g}: {gain_text(gain)}")
+    return found
+
+
+def keeps(gain: Mapping[str, Any], profile: Mapping[str, Any]) -> list[str]:
+    """Of a gain by task (`{"tasks": …}`): the tasks that are not shown to be kept."""
+    found = ((task, corrected(gain.get("tasks", {}).get(task), 1), room) for task, room in keep_of(profile).items())
+    return [task for task, ends, room in found if ends is not None and ends[0] < -room]
 
 
 def verdict(state: RunState) -> str:

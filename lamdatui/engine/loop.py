@@ -69,8 +69,10 @@ class Loop:
         self.clock = clock
         self.publish = publish
         self.approvals = Approvals(workspace.types, machine)
-        weights = workspace.profile.objective.weights
-        self.scoring = Scoring(workspace.tasks, weights, store, machine.dtype, journal.state.scheme, machine.generator)
+        aim = workspace.profile.objective
+        self.scoring = Scoring(
+            workspace.tasks, aim.weights, store, machine.dtype, journal.state.scheme, machine.generator, aim.keep
+        )
         self.requests = Requests(workspace, store, self.scoring, machine)
         self.forecasts = Forecasts()
         self.woken = asyncio.Event()
@@ -378,7 +380,7 @@ class Loop:
             # Its evaluation was damaged meanwhile.
             self.record(("object.added", {"object": object_to_json(result)}))
             await self.upkeep.evaluate(result, "search", f"search-{result.id}")
-        scores = self.scoring.facts(result, "search") if isinstance(result, ModelObject) else []
+        scores = self.scoring.facts(result, "search", self.base.digest) if isinstance(result, ModelObject) else []
         self.record(("object.added", {"object": object_to_json(result)}), *scores)
         closing = Closing("done", dataset=result.id, cached=cached, seconds=seconds)
         if isinstance(result, ModelObject):

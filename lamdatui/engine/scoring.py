@@ -26,9 +26,11 @@ class Scoring:
         dtype: str,
         scheme: int = SCHEME,
         generator: str = GENERATORS[0],
+        keep: Mapping[str, float] | None = None,
     ) -> None:
         self.tasks = tasks
-        self.weights = weights
+        self.keep = dict(keep or {})
+        self.weights = weights | {task: 0.0 for task in self.keep if task not in weights}
         self.store = store
         self.dtype = dtype
         # A run goes on asking and reading as it began, so that its scores can be compared; the first two schemes do that alike.
@@ -61,11 +63,13 @@ class Scoring:
         tasks = self.tasks.values()
         return all(self._sound(task, self._key(task, digest, split), split) is not None for task in tasks)
 
-    def facts(self, model: ModelObject, split: str) -> list[tuple[str, dict[str, Any]]]:
-        """`evaluation.recorded` facts of a model. Raises LookupError when an evaluation is missing."""
+    def facts(self, model: ModelObject, split: str, base: str = "") -> list[tuple[str, dict[str, Any]]]:
+        """`evaluation.recorded` facts of a model, with its differences to the base on tasks that are kept. Raises LookupError when an evaluation is missing."""
         found = []
         for task, score in self.scores(model.digest, split).items():
             key = self._key(self.tasks[task], model.digest, split)
+            if task in self.keep and base and base != model.digest and self.complete(base, split):
+                score["change"] = self.gain(model.digest, base, split, {task: 1.0})
             data = {"model": model.id, "task": task, "split": split, "key": key, "score": score}
             found.append(("evaluation.recorded", data))
         return found
@@ -84,11 +88,11 @@ class Scoring:
     def with_examples(self, examples: Mapping[str, tuple[dict[str, Any], ...]]) -> Scoring:
         """The same where tasks are asked after examples (task → messages)."""
         tasks = {name: task.with_examples(examples.get(name, ())) for name, task in self.tasks.items()}
-        return Scoring(tasks, self.weights, self.store, self.dtype, self.scheme, self.generator)
+        return Scoring(tasks, self.weights, self.store, self.dtype, self.scheme, self.generator, self.keep)
 
     def objective(self, state: RunState, model_id: str, split: str = "search") -> float | None:
         """Of a model; None when a task has no score."""
-        return objective(state.scores.get(model_id, {}), self.weights, split)
+        return objective(state.scores.get(model_id, {}), self.weights, split, self.keep)
 
     def objectives(self, state: RunState) -> dict[str, float]:
         """On the search split, of each model that has all its scores."""

@@ -137,7 +137,11 @@ class Upkeep:
             if outcome["status"] != "ok":
                 await self._not_evaluated(model.id, outcome["error"])
         if not known:
-            run.record(*run.scoring.facts(model, split))
+            run.record(*run.scoring.facts(model, split, self._base()))
+
+    def _base(self) -> str:
+        base = self._state.pool.base
+        return self._state.pool.items[base].digest if base else ""
 
     async def _not_evaluated(self, name: str, error: dict[str, Any]) -> None:
         """Wait for what can pass; raises SearchEnded for what can't."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lamdatui.domain.choice import Candidate, View
+from lamdatui.domain.scores import weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.engine.candidates import legal
 from lamdatui.engine.machine import Machine
@@ -26,7 +27,9 @@ def view_of(
         model: {task: splits["search"]["mean"] for task, splits in tasks.items() if "search" in splits}
         for model, tasks in state.scores.items()
     }
-    weights = workspace.profile.objective.weights
+    aim = workspace.profile.objective
+    weights = weights_of({"objective": aim.model_dump()})
+    kept = "".join(f", while {task} stays within {room:g} of the base" for task, room in aim.keep.items())
     return View(
         number=number,
         seed=state.seed,
@@ -34,7 +37,7 @@ def view_of(
         trials=tuple(state.trials[n] for n in sorted(state.trials) if n != number),
         candidates=candidates,
         summaries={name: bound.type.summary for name, bound in workspace.types.items()},
-        objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in weights.items()),
+        objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in aim.weights.items()) + kept,
         scores=means,
         objectives=dict(objectives),
         memory=state.memory,
@@ -42,6 +45,7 @@ def view_of(
         constraints=tuple(item["text"] for item in state.constraints.values()),
         trials_left=state.max_trials - state.counted,
         weights=weights,
+        keep=aim.keep,
         makes_data=frozenset(name for name, bound in workspace.types.items() if bound.type.output == "dataset"),
         hints=tuple(f"{item['by']}: {item['text']}" for item in state.hints.values()),
         candidate=lambda kind, inputs, params: legal(workspace.types, kind, inputs, params, state, machine),

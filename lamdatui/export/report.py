@@ -20,7 +20,7 @@ from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.replicates import spreads
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import gain_text, verdict, winner_gain
+from lamdatui.domain.verdicts import gain_text, losses, verdict, winner_gain
 from lamdatui.export.card import table
 from lamdatui.export.handing import hand_on
 from lamdatui.export.recipe import STEP_HEAD, recipe, step_rows
@@ -110,11 +110,8 @@ def _result(state: RunState) -> Section:
     ]
     if words := standing(state):
         lines.append(f"{words.capitalize()}, on the sealed rows.")
-    tasks = ((state.gain or {}).get("sealed") or {}).get("tasks") or {}
-    if worse := [f"{name} {gain_text(one)}" for name, one in tasks.items() if one["interval"][1] < 0]:
-        lines.append(f"It is worse than the base on: {', '.join(worse)}.")
-    elif tasks:
-        lines.append("On no task is it told to be worse than the base.")
+    lost = losses(state)
+    lines += [f"It is {loss}." for loss in lost] or ["On no task is it told to be worse than the base."]
     return Section("Result", lines)
 
 

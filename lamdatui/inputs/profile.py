@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -76,9 +76,13 @@ class TaskSpec(_Strict):
 
 
 class ObjectiveSpec(_Strict):
-    """The run maximises the sum over tasks of weight × score."""
+    """The run maximises the sum over tasks of weight × score.
+
+    `keep`: tasks on which a model must not fall behind the base by more than that much: the lower end of the paired 95% interval counts.
+    """
 
     weights: dict[Name, float]
+    keep: dict[Name, Annotated[float, Field(ge=0, le=1)]] = {}
 
 
 class ParamSpec(_Strict):
@@ -191,6 +195,8 @@ class Profile(_Strict):
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
         plain = self.model_dump(mode="json", exclude=set(OUTSIDE))
+        if not self.objective.keep:
+            del plain["objective"]["keep"]
         # The digests of models and datasets say how those were read. Profiles of the first versions don't know the other keys.
         for section, keys in LATER.items():
             for spec in plain[section].values():
@@ -357,6 +363,9 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
     for task in profile.objective.weights:
         if task not in profile.tasks:
             raise fail(("objective", "weights", task), f"objective: no task named {task!r}", task, list(profile.tasks))
+    for task in profile.objective.keep:
+        if task not in profile.tasks:
+            raise fail(("objective", "keep", task), f"objective: no task named {task!r}", task, list(profile.tasks))
     for section in ("models", "datasets"):
         for name in getattr(profile, section):
             if re.fullmatch(r"[md]\d+", name):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lamdatui.domain.choice import Candidate, View
+from lamdatui.domain.scores import PENALTY, scale_of
 from lamdatui.policy.features import Features, parts, parts_of, scored
 
 LEAST_TRIALS = 2
@@ -88,7 +89,8 @@ class Surrogate:
             means, stds = self._predict(rows)
             starts = np.array([features.scores(above[place][0]) for place in places])
             # A score is a share: what is forecast beyond 1 can't be had.
-            expected = np.clip(starts + means, 0.0, 1.0) @ self._weights
+            scores = np.clip(starts + means, 0.0, 1.0)
+            expected = scores @ self._weights - self._penalty(scores)
             spread = np.sqrt((stds**2) @ (self._weights**2))
             for place, mean, std, gain in zip(places, expected, spread, improvement(expected, spread, best), strict=True):
                 found[place] = Forecast(float(mean), float(std), float(gain))
@@ -97,6 +99,16 @@ class Surrogate:
         for place in set(range(len(candidates))) - set(places):
             found[place] = Forecast(best, PRIOR_STD, 0.0 if waiting else DATA_WORTH * typical)
         return found
+
+    def _penalty(self, scores: np.ndarray) -> np.ndarray:
+        """What expected scores [rows, tasks] lose for tasks that are to be kept, where they are below the base's."""
+        view, tasks = self._view, self.features.tasks
+        base = view.scores.get(view.pool.base or "", {})
+        found = np.zeros(len(scores))
+        for task, room in view.keep.items():
+            if task in base and task in tasks:
+                found += np.maximum(0.0, base[task] - room - scores[:, tasks.index(task)])
+        return PENALTY * scale_of(view.weights) * found
 
     def knows(self, candidate: Candidate) -> bool:
         """Whether a forecast of it stands on trials: some were measured, and it makes a model out of one with scores."""

@@ -8,7 +8,7 @@ from textual.widgets import Static
 
 from lamdatui.domain.baselines import board, standing
 from lamdatui.domain.replicates import spreads
-from lamdatui.domain.verdicts import corrected, direction, looks, verdict, winner_gain
+from lamdatui.domain.verdicts import corrected, direction, looks, losses, verdict, winner_gain
 from lamdatui.ui.kit.paint import paint_lines
 from lamdatui.ui.view.format import interval, signed
 
@@ -41,6 +41,8 @@ def result_lines(state: RunState) -> list[Line]:
             (f" {verdict(state)}", "plain"),
         )
     ]
+    for loss in losses(state):
+        lines.append(((f"  {loss}", "bad"),))
     for one in spreads(state):
         if one.model == state.winner:
             each = ", ".join(signed(value) for value in one.each)

@@ -1,0 +1,98 @@
+"""What a run is to keep: a task on which its winner must not fall behind the base, and what is said where it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.scores import PENALTY, front, objective, objectives, shortfall, weights_of
+from lamdatui.domain.state import RunState
+from lamdatui.domain.verdicts import keeps, losses
+from lamdatui.inputs.profile import load_profile
+from tests.conftest import Commands
+
+
+def scored(mean: float, low: float | None = None) -> dict[str, Any]:
+    change = {} if low is None else {"change": {"mean": low + 0.05, "interval": [low, low + 0.1]}}
+    return {"search": {"mean": mean, "n": 9, "interval": [0.0, 1.0], **change}}
+
+
+def test_what_a_model_falls_short_is_taken_off_its_objective() -> None:
+    weights, keep = {"calls": 1.0, "form": 0.0}, {"form": 0.05}
+    fine, short = ({"calls": scored(0.6), "form": scored(0.3, low)} for low in (-0.05, -0.15))
+    assert objective(fine, weights, "search", keep) == 0.6
+    assert objective(short, weights, "search", keep) == pytest.approx(0.6 - PENALTY * 0.1)
+    assert objective(short, weights) == 0.6 and shortfall({"form": scored(0.3)}, keep) == 0.0, "the base has no change"
+    assert weights_of({"objective": {"weights": {"calls": 1}, "keep": {"form": 0.05}}}) == weights
+
+
+@pytest.fixture
+def state() -> RunState:
+    made = RunState(name="r", winner="m1")
+    made.profile = {"objective": {"weights": {"calls": 1.0}, "keep": {"form": 0.05}}}
+    for name in ("base", "m1", "m2"):
+        made.pool.add(ModelObject(name, name, "llama", "l", "/w", trial=None if name == "base" else 1))
+    made.scores = {  # type: ignore[assignment]
+        "base": {"calls": scored(0.2), "form": scored(0.5)},
+        "m1": {"calls": scored(0.9), "form": scored(0.1, -0.5)},
+        "m2": {"calls": scored(0.6), "form": scored(0.5, -0.04)},
+    }
+    return made
+
+
+def test_the_best_model_is_one_that_keeps_it(state: RunState) -> None:
+    found = objectives(state, weights_of(state.profile))
+    assert max(found, key=lambda name: found[name]) == "m2" and found["base"] == 0.2
+    assert front(state) == ["m1", "m2"], "the base is bettered on one task and equalled on the other"
+
+
+def test_a_winner_s_losses_are_named(state: RunState) -> None:
+    assert losses(state) == []
+    tasks = {"calls": {"mean": 0.3, "interval": [0.2, 0.4]}, "form": {"mean": -0.02, "interval": [-0.06, 0.02]}}
+    state.gain = {"sealed": {"objective": tasks["calls"], "tasks": tasks}}
+    assert losses(state) == ["not shown to keep form within 0.05: -0.020 [-0.060, +0.020]"]
+    tasks["calls"]["interval"], tasks["calls"]["mean"] = [-0.4, -0.2], -0.3
+    assert losses(state)[0] == "worse than the base on calls: -0.300 [-0.400, -0.200]"
+    assert keeps(state.gain["sealed"], state.profile) == ["form"] and keeps({}, state.profile) == []
+
+
+def test_a_profile_says_what_is_kept_and_its_identity_is_as_before_where_it_says_nothing(lab_profile: Any) -> None:
+    plain = load_profile(lab_profile())
+    weights = "weights: { reverse: 1.0, copy: 1.0, call: 1.0 }"
+    kept = load_profile(lab_profile((weights, "weights: { call: 1.0 }\n  keep: { reverse: 0.1 }")))
+    assert kept.objective.keep == {"reverse": 0.1} and kept.search_digest() != plain.search_digest()
+    assert load_profile(lab_profile((weights, f"{weights}\n  keep: {{}}"))).search_digest() == plain.search_digest()
+    for wrong in ("keep: { revers: 0.1 }", "keep: { reverse: 2 }", "keep: { reverse: -1 }"):
+        with pytest.raises(Exception, match=r"revers"):
+            load_profile(lab_profile((weights, f"{weights}\n  {wrong}")))
+
+
+SCRIPT = """policy:
+  name: scripted
+  opening: false
+  script:
+    - { type: sft, inputs: { model: llama, dataset: call }, params: { max_steps: 120, learning_rate: 0.004 } }
+    - { type: sft, inputs: { model: llama, dataset: call_replay }, params: { max_steps: 20 } }
+"""
+
+
+def test_a_run_picks_the_model_that_keeps_and_tells_it_to_its_planner(lab_profile: Any, cli: Commands) -> None:
+    def run(name: str, aim: str) -> dict[str, Any]:
+        profile = lab_profile(
+            ("policy: { name: hybrid }", SCRIPT),
+            ("weights: { reverse: 1.0, copy: 1.0, call: 1.0 }", aim),
+            ("budget: { trials: 12, wall_minutes: 10 }", "budget: { trials: 2 }"),
+        )
+        done = cli("run", str(profile), "--name", name, "--headless", "--mode", "auto")
+        assert done.returncode == 0, done.stderr
+        return cli.show(name)
+
+    free, kept = run("free", "weights: { call: 1.0 }"), run("kept", "weights: { call: 1.0 }\n  keep: { reverse: 0.1 }")
+    means = {trial["model"]: trial["scores"]["call"]["search"]["mean"] for trial in free["trials"]}
+    assert free["winner"]["model"] == "m1" and means["m1"] > means["m2"], "calls alone make it forget the rest"
+    assert kept["winner"]["model"] == "m2", "the same models, from the store"
+    score = kept["trials"][0]["scores"]["reverse"]["search"]
+    assert score["change"]["interval"][0] < -0.1 and kept["trials"][0]["objective"] < means["m1"]
+    assert set(kept["gain"]["sealed"]["tasks"]) == {"call", "reverse"} and "m1" in kept["front"]
