@@ -12,7 +12,7 @@ import typer
 from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
-from lamdatui.cli import results, steering
+from lamdatui.cli import again, results, steering
 from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust
 
 app = typer.Typer(
@@ -138,7 +138,7 @@ def serve(
     raise typer.Exit(serve_run(run, runs_dir, host, port, allow_remote=allow_remote, token_file=token_file))
 
 
-for _command in (*steering.COMMANDS, *results.COMMANDS):
+for _command in (*steering.COMMANDS, *results.COMMANDS, *again.COMMANDS):
     app.command()(_command)
 
 

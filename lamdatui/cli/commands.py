@@ -66,7 +66,7 @@ def run_profile(
     profile = load_profile(path, overrides)
     ask(profile, str(path), trust=trust, can_ask=not headless)
     _prepare_lab(profile)
-    _open(profile)
+    open_all(profile)
     run_dir = rundir.prepare_run(profile, name or rundir.new_name(profile, runs_dir), runs_dir)
     finished = _finished(run_dir, max_trials)
     if finished and headless:
@@ -120,7 +120,7 @@ def _recording(name: Path) -> Path:
     return path
 
 
-def _open(profile: Any) -> None:
+def open_all(profile: Any) -> None:
     """Everything that the engine will open, so that what is wrong is told here and nothing is started."""
     from lamdatui.inputs.workspace import open_workspace, planner_settings
 

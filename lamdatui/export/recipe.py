@@ -36,9 +36,21 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
         "run": state.name,
         "model": model_id,
         "device": state.device,
-        "bases": {m.id: {"path": state.profile["models"][m.id]["path"], "digest": m.digest} for m in bases},
+        "bases": {
+            m.id: {
+                "path": state.profile["models"][m.id]["path"],
+                "digest": m.digest,
+                "profile": state.profile["models"][m.id],
+            }
+            for m in bases
+        },
         "datasets": {
-            d.id: {"path": state.profile["datasets"][d.id]["path"], "sha256": d.digest, "rows": d.rows}
+            d.id: {
+                "path": state.profile["datasets"][d.id]["path"],
+                "sha256": d.digest,
+                "rows": d.rows,
+                "profile": state.profile["datasets"][d.id],
+            }
             for d in state.pool.datasets
             if d.id in used and d.trial is None
         },
@@ -47,6 +59,7 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
         "weights": weights_of(state.profile),
         "tasks": {
             name: {"scorer": task["scorer"], "think": task.get("think", "strip"), "max_new_tokens": task["max_new_tokens"]}
+            | dict(task)
             for name, task in state.profile["tasks"].items()
         },
         "older": state.scheme < ASKED,

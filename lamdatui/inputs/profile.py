@@ -93,11 +93,15 @@ class ParamSpec(_Strict):
 
 
 class ScriptStep(_Strict):
-    """One action of a script: objects by slot (an id, or several), hyperparameters that differ from the defaults."""
+    """One action of a script: objects by slot (an id, or several), hyperparameters that differ from the defaults.
+
+    `makes`: what later steps call its result. A step with it is passed over where it, or a step that it needs, is not possible.
+    """
 
     type: str
     inputs: dict[str, str | list[str]] = {}
     params: dict[str, float | int | str | bool] = {}
+    makes: str = ""
 
 
 class PolicySpec(_Strict):
@@ -195,6 +199,9 @@ class Profile(_Strict):
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
         plain = self.model_dump(mode="json", exclude=set(OUTSIDE))
+        for step in plain["policy"]["script"]:
+            if not step["makes"]:
+                del step["makes"]
         if not self.objective.keep:
             del plain["objective"]["keep"]
         # The digests of models and datasets say how those were read. Profiles of the first versions don't know the other keys.

@@ -1,0 +1,76 @@
+"""Pipelines of a run as a script that does them again: with more or less data, on another base. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lamdatui.domain.actions import BoundType
+from lamdatui.domain.baselines import TRAINS
+from lamdatui.domain.lineage import lineage
+from lamdatui.domain.objects import DatasetObject
+from lamdatui.domain.state import RunState
+
+FULL = math.inf
+"""A scale that says: one whole pass over the rows."""
+
+
+def best(state: RunState, objectives: Mapping[str, float], count: int) -> list[str]:
+    """The models of a run's trials with the best objectives on the search rows, the best first."""
+    made = [trial.model for trial in state.trials.values() if trial.status == "done" and trial.model in objectives]
+    return sorted((name for name in made if name), key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))[
+        :count
+    ]
+
+
+def label(run: str, made: str) -> str:
+    """What a script calls a result that stands for one of the run."""
+    return f"{run}/{made}"
+
+
+def script(
+    state: RunState,
+    models: Sequence[str],
+    types: Mapping[str, BoundType],
+    scale: float = 1.0,
+    rename: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Steps (`lamdatui.inputs.profile.ScriptStep`) of the pipelines that led to these models, each step once, after those it needs.
+
+    `scale`: steps that train read so many times as many rows, or all of them once (FULL); `rename`: objects of the profile → what they are called now.
+    """
+    numbers = sorted({trial.number for model in models for trial in lineage(state, model)})
+    found = []
+    for number in numbers:
+        trial = state.trials[number]
+        action = trial.action
+        assert action is not None
+        names = {
+            name: label(state.name, name) if state.pool.items[name].trial is not None else (rename or {}).get(name, name)
+            for ids in action["inputs"].values()
+            for name in ids
+        }
+        found.append(
+            {
+                "type": action["type"],
+                "inputs": {slot: [names[name] for name in ids] for slot, ids in action["inputs"].items()},
+                "params": scaled(state, action, types.get(action["type"]), scale),
+                "makes": label(state.name, trial.model or trial.dataset or ""),
+            }
+        )
+    return found
+
+
+def scaled(state: RunState, action: Mapping[str, Any], bound: BoundType | None, scale: float) -> dict[str, Any]:
+    """The hyperparameters of an action that reads `scale` times as many rows; as they are where it does not train."""
+    params = dict(action["params"])
+    if bound is None or bound.type.family not in TRAINS or "max_steps" not in params or scale == 1.0:
+        return params
+    steps = int(params["max_steps"]) * scale
+    if scale == FULL:
+        used = [state.pool.items.get(name) for ids in action["inputs"].values() for name in ids]
+        rows = max((item.rows for item in used if isinstance(item, DatasetObject)), default=0)
+        steps = math.ceil(rows / int(params.get("batch_size", 1)))
+    most = bound.param("max_steps").high or math.inf
+    return {**params, "max_steps": int(min(max(1, round(steps)), most))}
