@@ -15,6 +15,7 @@ from lamdatui.cli.replays import scales
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.choice import PolicyError
 from lamdatui.domain.scripts import FULL, best, script
+from lamdatui.domain.state import RunState
 from lamdatui.policy.scripted import ScriptedPolicy
 from lamdatui.store.journal import read_state
 from lamdatui.tasks.stats import kendall
@@ -70,9 +71,8 @@ async def test_what_needs_a_step_that_was_not_possible_is_passed_over() -> None:
     assert error.value.over
 
 
-def test_pipelines_are_done_again_with_more_data_on_another_base_and_from_a_recipe(
-    lab_profile: Any, cli: Commands, lab: Path
-) -> None:
+def found(lab_profile: Any, cli: Commands) -> tuple[RunState, dict[str, float]]:
+    """A run of four trials, and its models' objectives."""
     profile = lab_profile(
         ("policy: { name: hybrid }", SCRIPT),
         ("budget: { trials: 12, wall_minutes: 10 }", "budget: { trials: 4 }"),
@@ -81,7 +81,11 @@ def test_pipelines_are_done_again_with_more_data_on_another_base_and_from_a_reci
     done = cli("run", str(profile), "--name", "r", "--headless", "--mode", "auto")
     assert done.returncode == 0, done.stderr
     source = read_state(cli.runs / "r" / "run.db")
-    reached = {str(trial.model): trial.objective or 0.0 for trial in source.trials.values()}
+    return source, {str(trial.model): trial.objective or 0.0 for trial in source.trials.values()}
+
+
+def test_pipelines_are_done_again_with_more_data_and_on_another_base(lab_profile: Any, cli: Commands, lab: Path) -> None:
+    source, reached = found(lab_profile, cli)
     models = best(source, reached, 2)
     steps = script(source, ["m4"], load_registry().types, 2.0)
     assert [step["params"].get("max_steps") for step in steps] == [40, 20, None, 20]
@@ -110,6 +114,27 @@ def test_pipelines_are_done_again_with_more_data_on_another_base_and_from_a_reci
     assert "Kendall's tau" in moved.stdout
     shown = cli.show("r-other")
     assert shown["profile"]["models"] == {"llama": {**shown["profile"]["models"]["llama"], "path": str(other)}}
+    assert cli("promote", "r", "--data", "x").returncode == 2
+
+
+def test_what_each_step_brings_and_a_recipe_done_again(lab_profile: Any, cli: Commands) -> None:
+    source, reached = found(lab_profile, cli)
+    brought = cli("contributions", "r", "--model", "m4", "--json")
+    assert brought.returncode == 0, brought.stderr
+    steps = {one["trial"]: one for one in json.loads(brought.stdout)["steps"]}
+    assert list(steps) == [1, 2, 3, 4] and all(one["brings"] for one in steps.values())
+    without_last = steps[4]["brings"]["mean"]
+    assert without_last == pytest.approx(reached["m4"] - reached["m3"], abs=1e-5), (
+        "without the last step there is what it was made of"
+    )
+    shown = cli.show("r-m4-steps")
+    calls = [trial["action"]["inputs"] for trial in shown["trials"]]
+    assert {"models": ["llama", "m2"]} in calls, "without trial 1 the base itself is merged"
+    assert sum(trial["cached"] for trial in shown["trials"]) == 4 and len(calls) == 4 + 2 + 2 + 1
+    assert (
+        cli("contributions", "r", "--model", "m1").returncode == 1 and cli("contributions", "r", "--model", "x").returncode == 2
+    )
+    assert "trial   1" in cli("contributions", "r", "--model", "m4").stdout
 
     assert cli("export", "r", "--model", "m4", "--to", "out").returncode == 0
     replayed = cli("replay", "out", "--name", "again")
@@ -125,4 +150,3 @@ def test_pipelines_are_done_again_with_more_data_on_another_base_and_from_a_reci
     for path in (broken, cli.folder / "nothing.yaml"):
         refused = cli("replay", str(path))
         assert refused.returncode == 2 and "recipe" in refused.stderr and "Traceback" not in refused.stderr
-    assert cli("promote", "r", "--data", "x").returncode == 2

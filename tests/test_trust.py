@@ -392,7 +392,7 @@ def test_attach_asks_in_a_terminal(cli: Commands, evil: Path, canary: Path) -> N
 
 def test_shipped_profiles_need_no_confirmation() -> None:
     profiles = [load_profile(path) for path in (CHECKOUT / "profiles").glob("*.yaml")]
-    assert len(profiles) == 3
+    assert len(profiles) == 4
     assert [trust.sensitive(profile) for profile in profiles] == [{}] * 3
 
 

@@ -53,4 +53,17 @@ def replay(
     raise typer.Exit(replays.replay(recipe, runs_dir, base, name, trust=trust))
 
 
-COMMANDS = (promote, transfer, replay)
+def contributions(
+    run: Run,
+    model: Annotated[str, typer.Option(help="A model's id; the winner when not given.")] = "",
+    as_json: AsJson = False,
+    trust: Trust = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """What each step of a model's pipeline brings: the pipeline without it, as a run of its own, compared row by row."""
+    from lamdatui.cli import replays
+
+    raise typer.Exit(replays.contributions(run, runs_dir, model, as_json=as_json, trust=trust))
+
+
+COMMANDS = (promote, transfer, replay, contributions)

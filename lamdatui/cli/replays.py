@@ -1,4 +1,4 @@
-"""`lamdatui promote`, `transfer` and `replay`: pipelines that a run has found, done again with more data, on another base, from a recipe.
+"""`lamdatui promote`, `transfer`, `replay` and `contributions`: pipelines that a run has found, done again with more data, on another base, from a recipe, without one step.
 
 Each is a run of its own, whose script is the pipelines; what is in the store already is not done again. How well the order of the pipelines holds is told by
 Kendall's rank correlation: the paper's question of what may be searched small and used large (arXiv 2505.21963).
@@ -20,13 +20,15 @@ from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.scores import objectives, weights_of
-from lamdatui.domain.scripts import FULL, best, label, script
+from lamdatui.domain.scripts import FULL, best, label, outcome, script, without
 from lamdatui.domain.state import RunState, details_of
+from lamdatui.domain.verdicts import gain_text
 from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.inputs.trust import ask
 from lamdatui.store.journal import read_state
-from lamdatui.tasks.stats import kendall
+from lamdatui.tasks.stats import kendall, paired_gain
 from lamdatui.wire import rundir
+from lamdatui.wire.answers import answers
 
 RECIPE = "recipe.yaml"
 
@@ -90,6 +92,56 @@ def replay(recipe: Path, runs_dir: Path, base: str, name: str, *, trust: bool) -
         ) from error
     _run(profile, name or f"replay-{told['run']}-{told['model']}"[:80], runs_dir, trust=trust)
     return EXIT_DONE
+
+
+def contributions(run: str, runs_dir: Path, model: str, *, as_json: bool, trust: bool) -> int:
+    """What each step of a model's pipeline brings: the model against its pipeline without the step, row by row. Raises LamdatuiError."""
+    state, profile = _source(run, runs_dir)
+    target = model or state.winner or _best(state, 1)[0]
+    if target not in state.pool.items or state.pool.items[target].trial is None:
+        raise LamdatuiError(f"no trial of the run made {target!r}", where=state.name, exit_code=2)
+    variants = without(state, target)
+    if not variants:
+        raise LamdatuiError(
+            f"{target} is one step from a base: its gain is what that step brings", where=state.name, exit_code=1
+        )
+    every = [*script(state, [target], load_registry().types), *(step for steps in variants.values() for step in steps)]
+    steps = list({step["makes"]: step for step in every}.values())
+    name = f"{state.name}-{target}-steps"
+    done = _run(_scripted(profile, steps, name), name, runs_dir, trust=trust)
+    made = _made(done)
+    run_dir = rundir.find_run(name, runs_dir)
+    weights = weights_of(state.profile)
+    told = []
+    for number in variants:
+        full, other = made.get(label(state.name, target)), made.get(outcome(state, target, number))
+        gain = _difference(run_dir, done, full, other, weights) if full and other else None
+        trial = state.trials[number]
+        told.append({"trial": number, "step": call_of(trial.action), "brings": gain, "without": other})
+    if as_json:
+        say_json({"run": state.name, "model": target, "steps": told})
+        return EXIT_DONE
+    say(
+        f"{target} of {state.name}, {ancestry(state, target)}: what each step brings to the objective (search rows, paired, 95% interval)"
+    )
+    for one in told:
+        say(f"  trial {one['trial']:3}  {gain_text(one['brings']) if one['brings'] else 'not made':26} {one['step']}")
+    return EXIT_DONE
+
+
+def call_of(action: Mapping[str, Any] | None) -> str:
+    """`sft(base, mix)`."""
+    inputs = (action or {}).get("inputs", {})
+    return f"{(action or {}).get('type', '?')}({', '.join('+'.join(ids) for ids in inputs.values() if ids)})"
+
+
+def _difference(run_dir: Path, done: RunState, one: str, other: str, weights: Mapping[str, float]) -> dict[str, Any]:
+    """The paired difference of two models of a run in the objective, on the search rows."""
+    points = [
+        {task: {str(answer.id): answer.score for answer in answers(run_dir, done, model, task, "search")} for task in weights}
+        for model in (one, other)
+    ]
+    return paired_gain(points[0], points[1], weights)
 
 
 def _of_recipe(told: Mapping[str, Any], base: str) -> Profile:
@@ -165,15 +217,23 @@ def _run(profile: Profile, name: str, runs_dir: Path, *, trust: bool) -> RunStat
     return read_state(run_dir / "run.db")
 
 
-def _reached(done: RunState, source: RunState, models: Sequence[str]) -> dict[str, float]:
-    """Model of the source → the objective, on the search rows, of what stands for it."""
+def _made(done: RunState) -> dict[str, str]:
+    """What the script calls a result → the model or dataset of the run; the profile's objects as they are called."""
     steps = (done.profile.get("policy") or {}).get("script") or []
-    found = {}
+    found = {name: name for name, item in done.pool.items.items() if item.trial is None}
     for trial in done.trials.values():
         place = details_of(trial.proposal or {}).get("step")
-        if trial.status == "done" and trial.objective is not None and isinstance(place, int) and place < len(steps):
-            found[steps[place].get("makes")] = trial.objective
-    return {model: found[named] for model in models if (named := label(source.name, model)) in found}
+        if trial.status == "done" and isinstance(place, int) and place < len(steps):
+            found[steps[place].get("makes")] = trial.model or trial.dataset or ""
+    return found
+
+
+def _reached(done: RunState, source: RunState, models: Sequence[str]) -> dict[str, float]:
+    """Model of the source → the objective, on the search rows, of what stands for it."""
+    made = _made(done)
+    reached = {trial.model: trial.objective for trial in done.trials.values() if trial.objective is not None}
+    named = {model: made.get(label(source.name, model)) for model in models}
+    return {model: value for model, name in named.items() if (value := reached.get(name)) is not None}
 
 
 def _tau(state: RunState, models: Sequence[str], reached: Mapping[str, float]) -> str:

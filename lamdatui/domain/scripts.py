@@ -74,3 +74,61 @@ def scaled(state: RunState, action: Mapping[str, Any], bound: BoundType | None, 
         steps = math.ceil(rows / int(params.get("batch_size", 1)))
     most = bound.param("max_steps").high or math.inf
     return {**params, "max_steps": int(min(max(1, round(steps)), most))}
+
+
+def without(state: RunState, model: str) -> dict[int, list[dict[str, Any]]]:
+    """Trial of a model's lineage → the model's pipeline without that step, as steps of a script: where its result stood, stands what it was made of.
+
+    A step without which there is another kind of result, or the base itself, is left out: a model is made of models, a dataset of datasets.
+    """
+    line = lineage(state, model)
+    found = {}
+    for left in line:
+        action = left.action
+        assert action is not None
+        made = left.model or left.dataset or ""
+        kind = state.pool.items[made].kind
+        before = [name for ids in action["inputs"].values() for name in ids if state.pool.items[name].kind == kind]
+        if not before or (made == model and state.pool.items[before[0]].trial is None):
+            continue
+        stands = {made: before[0]}
+        steps = []
+        for trial in line:
+            if trial is left:
+                continue
+            own = trial.model or trial.dataset or ""
+            inputs = (trial.action or {"inputs": {}})["inputs"]
+            changed = any(name in stands for ids in inputs.values() for name in ids)
+            names = {
+                slot: [_called(state, stands.get(name, name), left.number, stands) for name in ids]
+                for slot, ids in inputs.items()
+            }
+            if changed:
+                stands[own] = f"{own} without {left.number}"
+            called = _called(state, stands.get(own, own), left.number, stands)
+            steps.append({"type": trial.action["type"], "inputs": names, "params": trial.action["params"], "makes": called})  # type: ignore[index]
+        found[left.number] = steps
+    return found
+
+
+def _called(state: RunState, name: str, left: int, stands: Mapping[str, str]) -> str:
+    """What a script calls an object, or what stands for it without a step."""
+    if name.endswith(f" without {left}"):
+        return label(state.name, name)
+    item = state.pool.items[name]
+    return label(state.name, name) if item.trial is not None else name
+
+
+def outcome(state: RunState, model: str, left: int) -> str:
+    """What the script of `without` calls what stands for the model."""
+    line = lineage(state, model)
+    trial = next(one for one in line if one.number == left)
+    made = trial.model or trial.dataset or ""
+    if made != model:
+        return label(state.name, f"{model} without {left}")
+    kind = state.pool.items[made].kind
+    action = trial.action
+    assert action is not None
+    return label(
+        state.name, next(name for ids in action["inputs"].values() for name in ids if state.pool.items[name].kind == kind)
+    )

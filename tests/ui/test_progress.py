@@ -19,6 +19,7 @@ from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
+from lamdatui.domain.verdicts import corrected
 from lamdatui.ui.card.card import ApprovalCard
 from lamdatui.ui.progress.chart import ChartPanel
 from lamdatui.ui.progress.charts import (
@@ -144,8 +145,13 @@ def test_the_best_so_far_only_rises_and_starts_from_the_base(running: ViewState)
         best = next(series for series in chart.series if series.look == "line")
         assert list(best.ys) == sorted(best.ys) and best.ys[-1] == pytest.approx(0.405)
         assert list(best.xs) == sorted(best.xs)
-        [faint] = [series for series in chart.series if series.look == "faint"]
+        faint, noise = (series for series in chart.series if series.look == "faint")
         assert faint.ys == pytest.approx((0.27, 0.27))
+        # A usual interval, widened for as many models as were scored: below it a gain may be chance.
+        halves = [
+            (high - low) / 2 for item in results(running.run).items for low, high in [corrected(item.trial.gain, 4) or (0, 0)]
+        ]
+        assert noise.label == "noise floor" and noise.ys[0] == pytest.approx(0.27 + sorted(halves)[2])
     assert best_chart(results(running.run), "steps").x.startswith("seconds of steps")
     assert [row[0] for row in best_chart(results(running.run)).rows] == ["1", "2", "5", "6"]
 

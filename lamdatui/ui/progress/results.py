@@ -11,7 +11,7 @@ from lamdatui.domain.lineage import parents
 from lamdatui.domain.scores import objective, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.domain.verdicts import corrected, looks
+from lamdatui.domain.verdicts import corrected
 
 INTERVALS = 50
 """Of the newest trials: a usual one is looked for among them."""
@@ -81,7 +81,7 @@ class Tally:
         return self.found
 
     def _noise(self, base: float | None) -> float | None:
-        count = looks(self._run)
+        count = max(1, len(self._items))
         newest = self._items[-INTERVALS:]
         halves = sorted((found[1] - found[0]) / 2 for item in newest if (found := corrected(item.trial.gain, count)))
         return base + halves[len(halves) // 2] if halves and base is not None else None
