@@ -181,6 +181,8 @@ def test_the_comparison_says_what_the_winner_is_better_and_worse_than(state: Run
     assert rows[1].what == "w; 1 of 4 settings tried; trained for 60% of the search's training time"
     assert rows[2].missing
     assert standing(state) == "the winner is worse than sft_all; not told from best_merge; better than few_shot"
+    state.baselines["sft_all"] |= {"object": {}}  # type: ignore[typeddict-item]
+    assert standing(state).endswith("better than few_shot (lamdatui export r --model sft_all)")
 
 
 def test_why_a_baseline_is_missing(state: RunState) -> None:

@@ -29,8 +29,8 @@ def wanted(*extras: str) -> list[Requirement]:
 @pytest.mark.parametrize(
     ("file", "extras"),
     [
-        ("constraints.txt", ("dev", "reasoning-gym", "serve")),
-        ("constraints-vllm.txt", ("dev", "reasoning-gym", "serve", "qlora", "llama-cpp-python", "vllm")),
+        ("constraints.txt", ("dev", "lm-eval", "reasoning-gym", "serve")),
+        ("constraints-vllm.txt", ("dev", "lm-eval", "reasoning-gym", "serve", "qlora", "llama-cpp-python", "vllm")),
     ],
 )
 def test_every_range_is_met(file: str, extras: tuple[str, ...]) -> None:

@@ -152,14 +152,17 @@ def board(state: RunState) -> list[Row]:
 
 
 def standing(state: RunState) -> str:
-    """What the winner is better than, worse than, and not told from, on the sealed rows, in a sentence; empty where there is nothing."""
+    """What the winner is better than, worse than, and not told from, on the sealed rows, in a sentence, with how to take a better one that was made for the comparison;
+    empty where there is nothing."""
     names: dict[int, list[str]] = {-1: [], 0: [], 1: []}
     for row in board(state):
         if row.behind:
             names[row.sign].append(row.name)
     words = {-1: "worse than", 0: "not told from", 1: "better than"}
     parts = [f"{text} {', '.join(names[sign])}" for sign, text in words.items() if names[sign]]
-    return f"the winner is {'; '.join(parts)}" if parts else ""
+    better = [name for name in names[-1] if (one := state.baselines.get(name)) and one.get("object")]
+    take = f" (lamdatui export {state.name} --model {better[0]})" if better else ""
+    return f"the winner is {'; '.join(parts)}{take}" if parts else ""
 
 
 def missing(state: RunState) -> dict[str, str]:

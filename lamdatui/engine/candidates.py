@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.domain.actions import FAMILIES, BoundType, Inputs, Slot, Value
+from lamdatui.domain.actions import FAMILIES, BoundType, Inputs, Param, Slot, Value
+from lamdatui.domain.baselines import TRAINS
 from lamdatui.domain.choice import Candidate
+from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
 from lamdatui.engine.combinations import Combinations
@@ -22,6 +24,7 @@ from lamdatui.engine.machine import Machine
 LIMIT = 64
 """At most this many candidates of a type are offered; more are sampled by the run's seed, and the log says so."""
 ENUMERATE = 4096
+LENGTH = "max_steps"
 TOO_LONG = "takes longer than the time that the run has left"
 REASONS = 4
 """The commonest reasons for refusing a combination that are told, for each type."""
@@ -82,7 +85,7 @@ def enumerate_type(bound: BoundType, state: RunState, machine: Machine, known: K
     slots = bound.type.slots
     pool = state.usable
     options = [_slot_options(slot, pool.models, pool.datasets) for slot in slots]
-    grids: list[Sequence[Value]] = [param.choices or (param.default,) for param in bound.params]
+    grids: list[Sequence[Value]] = [grid_of(param, bound, state) for param in bound.params]
     axes: list[Sequence[object]] = [*options, *grids]
     size = math.prod(len(axis) for axis in axes)
     listing = Listing(combinations=size)
@@ -108,6 +111,26 @@ def enumerate_type(bound: BoundType, state: RunState, machine: Machine, known: K
         if len(seen) == LIMIT:
             break
     return listing
+
+
+def grid_of(param: Param, bound: BoundType, state: RunState) -> Sequence[Value]:
+    """What is searched of a hyperparameter: its grid, and where the profile lets training get longer (`policy.longer`), twice the longest training of
+    the best model's lineage, once that is as long as the grid's longest."""
+    grid = param.choices or (param.default,)
+    best = state.trials.get(state.best) if state.best is not None else None
+    longer = (state.profile.get("policy") or {}).get("longer") and param.name == LENGTH and bound.type.family in TRAINS
+    if not longer or best is None or best.model not in state.pool.items:
+        return grid
+    steps = [
+        int(action["params"][LENGTH])
+        for trial in lineage(state, best.model)
+        if (action := trial.action) and action["type"] == bound.name and LENGTH in action["params"]
+    ]
+    longest = max(steps, default=0)
+    if longest < max(map(float, grid)):  # type: ignore[arg-type]
+        return grid
+    doubled = int(min(2 * longest, param.high or math.inf))
+    return tuple(dict.fromkeys([*grid, longest, doubled]))
 
 
 def _candidate(

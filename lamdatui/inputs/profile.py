@@ -106,12 +106,14 @@ class ScriptStep(_Strict):
 
 class PolicySpec(_Strict):
     """Who chooses the next action. `share`: on how many of the trials the hybrid asks its planner at first; `adapt`: whether that follows
-    what the planner's choices bring. `opening: false` leaves out the trials that every policy begins with."""
+    what the planner's choices bring. `opening: false` leaves out the trials that every policy begins with. `longer`: once the best model has trained as long as
+    the grid lets it, training for twice as long is offered, too, and so on."""
 
     name: str = "hybrid"
     share: float = Field(default=0.3, ge=0, le=1)
     adapt: bool = True
     opening: bool = True
+    longer: bool = False
     script: list[ScriptStep] = []
 
 
@@ -199,6 +201,8 @@ class Profile(_Strict):
     def search_digest(self) -> str:
         """Digest of what makes two runs the same search: all but what may change on resume (`OUTSIDE`)."""
         plain = self.model_dump(mode="json", exclude=set(OUTSIDE))
+        if not self.policy.longer:
+            del plain["policy"]["longer"]
         for step in plain["policy"]["script"]:
             if not step["makes"]:
                 del step["makes"]
