@@ -12,7 +12,7 @@ from lamdatui.domain.actions import make_action
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
-from lamdatui.engine.candidates import LIMIT, TOO_LONG, enumerate_all, opening
+from lamdatui.engine.candidates import LIMIT, TOO_LONG, enumerate_all, grid_of, opening
 from lamdatui.engine.judging import Known, tried_digests
 from lamdatui.engine.machine import Machine
 
@@ -174,3 +174,30 @@ def test_a_digest_tells_apart_whatever_makes_other_work() -> None:
 def test_a_hyperparameter_is_refused_in_plain_words(value: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         TYPES["sft"].param("learning_rate").parse(value)
+
+
+def test_training_gets_longer_where_the_best_model_has_reached_the_end_of_the_grid() -> None:
+    state = pool(model("base"), model("m1", trial=1), model("m2", trial=2))
+    sft = TYPES["sft"].narrow("max_steps", 20, [20, 40])
+
+    def tried(number: int, parent: str, steps: int) -> None:
+        params = {**sft.defaults(), "max_steps": steps}
+        action = make_action(sft, {"model": (parent,), "dataset": ("calls",)}, params, state.pool, seed=1, dtype="float32")
+        state.trials[number] = Trial(number, "done", action=action.to_json(), model=f"m{number}", objective=0.1 * number)
+
+    def offered() -> list[int]:
+        return list(grid_of(sft.param("max_steps"), sft, state))  # type: ignore[arg-type]
+
+    tried(1, "base", 40)
+    tried(2, "m1", 20)
+    state.best = 2
+    assert offered() == [20, 40], "the profile does not say so"
+    state.profile = {"policy": {"longer": True}}
+    assert offered() == [20, 40, 80], "m2 stands on m1, which trained as long as the grid lets it"
+    tried(2, "base", 20)
+    assert offered() == [20, 40]
+    tried(2, "base", 80)
+    assert offered() == [20, 40, 80, 160]
+    assert list(grid_of(sft.param("learning_rate"), sft, state)) == list(sft.param("learning_rate").choices)
+    listed = {c.action.params["max_steps"] for c in enumerate_all({"sft": sft}, state, MACHINE, 3)[0]["sft"]}
+    assert listed <= {20, 40, 80, 160} and 160 in listed

@@ -156,6 +156,23 @@ def test_the_result_names_winner_and_baselines_and_what_is_missing(history: Fake
     assert any("baseline no best_merge: no trial merged models" in row for row in rows)
 
 
+def test_the_result_tells_other_seeds_of_the_winner_and_what_it_lost(history: FakeEngine) -> None:
+    report = {"objective": script.gain(0.08), "tasks": {}, "each": [0.1, 0.06]}
+    seeds = {"made": [], "gain": {"search": report, "sealed": report}}
+    history.add("replicates.recorded", model="m6", replicates=seeds)
+    history.add("replicates.recorded", model="m4", replicates=seeds)
+    history.add("replicates.missing", model="m4", reason="it takes about 60 s, and 5 s are left for it")
+    worse = {"objective": script.gain(0.1), "tasks": {"copy": script.gain(-0.2)}}
+    history.add("run.ended", status="done", reason="", winner="m6", beats_base=True, gain={"sealed": worse})
+    view = play(history)
+    text = script.text_of(result_lines(view.run))
+    assert "over 2 seeds     +0.08" in text and "its seeds +0.10, +0.06" in text and text.count("seeds") == 2
+    assert "worse than the base on copy: -0.200" in text
+    rows = [f"{row.head} {row.text}" for row in view.activity]
+    assert any(row.startswith("seeds over 2 seeds: +0.08") and "the pipeline of m6" in row for row in rows)
+    assert any(row.startswith("seeds no more of m4: it takes about 60 s") for row in rows)
+
+
 def test_a_second_winner_on_the_sealed_rows_is_a_second_look(history: FakeEngine) -> None:
     gains = {split: {"objective": script.gain(0.07), "tasks": {}} for split in ("search", "sealed")}
     for winner in ("m4", "m6"):
