@@ -284,12 +284,7 @@ class Baselines:
         run, base = self._run, self._run.base
         digest = found.model.digest
         splits = [split for split in ("search", "sealed") if found.scoring.complete(digest, split)]
-        scores: dict[str, dict[str, Any]] = {task: {} for task in found.scoring.tasks}
-        keys: dict[str, dict[str, str]] = {task: {} for task in found.scoring.tasks}
-        for split in splits:
-            named = found.scoring.keys(digest, split)
-            for task, score in found.scoring.scores(digest, split).items():
-                scores[task][split], keys[task][split] = score, named[task]
+        scores, keys = found.scoring.by_task(digest, splits)
         told = {
             "model": found.model.id,
             "digest": digest,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain import replicates
@@ -85,12 +84,7 @@ class Replicates:
 
     def _told(self, name: str, model: ModelObject, shift: int, actions: list[ActionRecord]) -> ReplicatesRecord:
         scoring = self._run.scoring
-        scores: dict[str, dict[str, Any]] = {task: {} for task in scoring.tasks}
-        keys: dict[str, dict[str, str]] = {task: {} for task in scoring.tasks}
-        for split in SPLITS:
-            named = scoring.keys(model.digest, split)
-            for task, score in scoring.scores(model.digest, split).items():
-                scores[task][split], keys[task][split] = score, named[task]
+        scores, keys = scoring.by_task(model.digest, SPLITS)
         one: Replicate = {"shift": shift, "digest": model.digest, "actions": actions, "scores": scores, "keys": keys}
         made = [*self._made(name), one]
         digests = [self._state.pool.model(name).digest, *(each["digest"] for each in made)]

@@ -81,6 +81,16 @@ class Scoring:
             for task, rows in ((task, self._rows(digest, task, split)) for task in self.tasks)
         }
 
+    def by_task(self, digest: str, splits: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
+        """Task → split → score, and → key, of a model's evaluations. Raises LookupError when one is missing."""
+        scores: dict[str, dict[str, Any]] = {task: {} for task in self.tasks}
+        keys: dict[str, dict[str, str]] = {task: {} for task in self.tasks}
+        for split in splits:
+            named = self.keys(digest, split)
+            for task, score in self.scores(digest, split).items():
+                scores[task][split], keys[task][split] = score, named[task]
+        return scores, keys
+
     def keys(self, digest: str, split: str) -> dict[str, str]:
         """Task → key of a model's evaluation on a split."""
         return {task: self._key(self.tasks[task], digest, split) for task in self.tasks}
