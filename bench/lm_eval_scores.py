@@ -185,7 +185,7 @@ def compare(model: Any, tokenizer: Any, path: Path) -> dict[str, Any]:
     for row, scored in ours:
         reference = row["reference"]
         sample = theirs[json.dumps(reference["doc"], sort_keys=True)][reference["filter"]]
-        pairs.append((scored["score"], scaled(sample[reference["metric"]])))
+        pairs.append((scored["score"], scaled(sample[reference["metric"]], str(reference["task"]["output_type"]))))
     return {
         "task": path.stem,
         "n": len(pairs),

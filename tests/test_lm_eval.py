@@ -20,7 +20,7 @@ from lamdatui.step.generate import cut
 from lamdatui.step.likelihood import rate
 from lamdatui.tasks.choice import choice, rating_text
 from lamdatui.tasks.extracted import number, regex
-from lamdatui.tasks.lm_eval import lm_eval
+from lamdatui.tasks.lm_eval import config_of, lm_eval, package
 from lamdatui.tasks.scorers import problem
 from tests.conftest import Commands
 
@@ -55,14 +55,18 @@ def test_splits_share_no_question_and_each_row_says_how_it_is_asked(tasks: Path)
     asked = {split: {row["messages"][0]["content"] for row in task.rows[split]} for split in task.rows}
     assert not asked["search"] & asked["sealed"] and len(asked["sealed"]) == 20
     row = task.rows["search"][0]
-    assert row["plain"].count("Question:") == 2 and row["plain"].endswith("Answer:") and row["until"] == ["Question:", "\n\n"]
+    asking = row["asking"]
+    assert asking["plain"].count("Question:") == 2 and asking["plain"].endswith("Answer:")
+    assert asking["until"] == ["Question:", "\n\n"]
     assert row["reference"]["filter"] == "flexible-extract" and "####" in row["reference"]["target"]
     right = row["reference"]["target"].rpartition(" ")[2]
     assert [lm_eval(row["reference"], said) for said in (f"it is {right}", "it is -1", "")] == [1.0, 0.0, 0.0]
     assert build(f"lm_eval:{tasks / 'generate_until.yaml'}?search=5&sealed=20&shots=1&filter=flexible-extract") == path
     chat = load_task("t", build(f"lm_eval:{tasks / 'generate_until.yaml'}?search=5&sealed=20&chat=true"), "lm_eval", 32, {})
     turns = chat.rows["search"][0]["messages"]
-    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"] and "plain" not in chat.rows["search"][0]
+    assert [turn["role"] for turn in turns] == ["user", "assistant"] * 2 + ["user"] and "plain" not in chat.rows["search"][0][
+        "asking"
+    ]
 
 
 def changed(tasks: Path, to: Path, **change: Any) -> Path:
@@ -132,6 +136,57 @@ def test_a_reference_that_can_t_be_read(text: str, what: str) -> None:
         parse(text)
 
 
+def test_what_a_task_file_includes_counts_too(tasks: Path, tmp_path: Path) -> None:
+    base = changed(tasks, tmp_path).rename(tmp_path / "base.yaml")
+    own = tmp_path / "own.yaml"
+    own.write_text("include: base.yaml\ntask: own\n")
+    before = build(f"lm_eval:{own}")
+    base.write_text(base.read_text().replace("Question:", "Q:"))
+    assert build(f"lm_eval:{own}") != before
+    base.write_text(base.read_text() + "doc_to_decontamination_query: !function utils.f\n")
+    with pytest.raises(LamdatuiError, match="functions"):
+        build(f"lm_eval:{own}")
+
+
+def test_a_folder_s_modules_are_not_those_of_the_harness(tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    canary = tmp_path / "touched"
+    (tmp_path / "yaml.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    (tmp_path / "bleu").mkdir()
+    (tmp_path / "bleu" / "bleu.py").write_text(f"open({str(canary)!r}, 'w').close()\n")
+    path = changed(tasks, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    build(f"lm_eval:{path}?search=3&sealed=3")
+    reference = {"task": "meqsum/meqsum.yaml", "doc": {"a": "b"}, "metric": "bleu", "filter": "none", "shape": [0, 0]}
+    with pytest.raises(LamdatuiError, match="not offered"):
+        lm_eval(reference, "x")
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["squadv2/squadv2.yaml", "humaneval/humaneval.yaml", "score/math/prompt_robustness_math.yaml"])
+def test_tasks_that_are_programs_or_evaluate_text_are_not_offered(name: str) -> None:
+    found = list(package().rglob(name.rpartition("/")[2]))
+    for path in found or [package() / name]:
+        with pytest.raises(LamdatuiError, match="not offered|code|no task file"):
+            config_of(str(path.relative_to(package())))
+
+
+def test_usual_benchmarks_are_offered() -> None:
+    for name in (
+        "gsm8k/gsm8k.yaml",
+        "mmlu/default/mmlu_anatomy.yaml",
+        "ifeval/ifeval.yaml",
+        "hendrycks_math/hendrycks_math_algebra.yaml",
+        "arc/arc_easy.yaml",
+    ):
+        assert config_of(name)["task"]
+
+
+def test_a_metric_that_is_no_score_of_a_row_is_refused_before_anything_is_generated(tasks: Path, tmp_path: Path) -> None:
+    for metric in ("mcc", "f1", "brier_score"):
+        with pytest.raises(LamdatuiError, match="no score of one row|lower"):
+            build(f"lm_eval:{changed(tasks, tmp_path, metric_list=[{'metric': metric}])}")
+
+
 def test_too_few_documents_and_unknown_metrics_are_told(tasks: Path) -> None:
     path = tasks / "multiple_choice_texts.yaml"
     for options, what in (
@@ -160,6 +215,11 @@ def test_choices_share_what_stands_before_them_and_rate_as_alone(model: tuple[An
     for one, other in zip(together, alone, strict=True):
         assert [greedy for _, greedy in one] == [greedy for _, greedy in other]
         assert [value for value, _ in one] == pytest.approx([value for value, _ in other], abs=1e-4)
+    many = [{"plain": "one two three", "choices": [f" {number}" for number in range(40)]}]
+    parts = rate(*model, many, batch_tokens=64, positions=512)[0]
+    assert [value for value, _ in parts] == pytest.approx(
+        [value for value, _ in rate(*model, many, batch_tokens=8192, positions=512)[0]], abs=1e-4
+    )
     long = [{"plain": "abc " * 300, "rolling": True}]
     whole = rate(*model, long, batch_tokens=4096, positions=512)[0][0][0]
     parts = rate(*model, long, batch_tokens=4096, positions=64)[0][0][0]
@@ -199,6 +259,8 @@ def test_the_likeliest_choice_counts() -> None:
         (1e3, "1e3", 1),
         (1, "no number at all", 0),
         (1, "1" * 500_000, 0),
+        (5, "Answer:" + "\n" * 100_000, 0),
+        (1, "Answer: 1/" + "3" * 5000, 0),
     ],
 )
 def test_the_number_of_an_answer(reference: Any, said: str, score: int) -> None:
@@ -234,11 +296,12 @@ def test_stops_end_an_answer_and_are_no_part_of_it() -> None:
         {"rolling": True},
         {"rolling": 1, "plain": "a"},
         {"rolling": True, "plain": "a", "choices": ["a"]},
+        {"other": 1},
     ],
 )
 def test_a_row_that_can_t_be_asked_so_is_refused(row: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"[a-z]"):
-        read_asking(row)
+        read_asking({"asking": row})
 
 
 # --- in a run
@@ -252,7 +315,7 @@ def test_a_run_over_a_benchmark_and_choices_of_one_s_own(lab_profile: Any, cli: 
         row = {
             "id": place,
             "split": "search" if place < 16 else "sealed",
-            "choices": made["sentences"],
+            "asking": {"choices": made["sentences"]},
             "reference": made["gold"],
         }
         lines.append({**row, "messages": [{"role": "user", "content": made["question"]}]})

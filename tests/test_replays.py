@@ -14,7 +14,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.cli.replays import scales
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.choice import PolicyError
-from lamdatui.domain.scripts import FULL, best, script
+from lamdatui.domain.scripts import FULL, best, distinct, script
 from lamdatui.domain.state import RunState
 from lamdatui.policy.scripted import ScriptedPolicy
 from lamdatui.store.journal import read_state
@@ -90,6 +90,8 @@ def test_pipelines_are_done_again_with_more_data_and_on_another_base(lab_profile
     steps = script(source, ["m4"], load_registry().types, 2.0)
     assert [step["params"].get("max_steps") for step in steps] == [40, 20, None, 20]
     assert steps[2]["inputs"]["models"] == ["r/m1", "r/m2"] and steps[3]["makes"] == "r/m4"
+    once, called = distinct([*steps, {**steps[0], "makes": "x"}, {**steps[3], "inputs": steps[3]["inputs"], "makes": "y"}])
+    assert len(once) == 4 and called["x"] == "r/m1" and called["y"] == "r/m4", "what is done twice is done once"
     full = script(source, ["m1"], load_registry().types, FULL)
     assert full[0]["params"]["max_steps"] == -(-source.pool.dataset("call_replay").rows // 32)
 

@@ -15,6 +15,7 @@ the harness's filters and metrics. So the model stays in memory, and a search ev
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import json
 import os
@@ -117,7 +118,7 @@ def build(reference: str, *, online: bool = False, say: Callable[[str], None] = 
     environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     if not online:
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    words = [sys.executable, "-m", "lamdatui.catalogue.lm_eval_rows", json.dumps(asdict(spec))]
+    words = [sys.executable, "-P", "-m", "lamdatui.catalogue.lm_eval_rows", json.dumps(asdict(spec))]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     try:
         told = json.loads(done.stdout.splitlines()[-1])
@@ -134,23 +135,23 @@ def build(reference: str, *, online: bool = False, say: Callable[[str], None] = 
 
 
 def _files(spec: Spec, reference: str) -> dict[str, str]:
-    """sha256 of a task file of one's own and of the local files that it names."""
+    """sha256 of a task file of one's own, of those that it includes, and of the local files that they name. Raises LamdatuiError."""
     if spec.file is None:
         return {}
+    found = {str(path): digest(text) for path, text in included(spec.file).items()}
     try:
-        text = spec.file.read_text(encoding="utf-8")
-        # Functions of the harness's own dialect are refused later, with the reason.
-        config = yaml.safe_load(text.replace("!function", ""))
-        named: Any = ((config or {}).get("dataset_kwargs") or {}).get("data_files") or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        config = importlib.import_module("lm_eval.tasks._yaml_loader").load_yaml(spec.file, resolve_func=False)
+        named: Any = (config.get("dataset_kwargs") or {}).get("data_files") or {}
+    except Exception as error:
         raise LamdatuiError(f"can't read the task file: {error}", where=str(spec.file)) from error
-    paths = [
-        one
-        for value in (named.values() if isinstance(named, dict) else [named])
-        for one in (value if isinstance(value, list) else [value])
-    ]
-    found = {str(spec.file): digest(text)}
-    for one in map(str, paths):
+    if (
+        config.get("use_prompt")
+        or (config.get("dataset_kwargs") or {}).get("data_dir")
+        or os.path.exists(spec.file.parent / str(config.get("dataset_path") or "-"))
+    ):
+        raise LamdatuiError("a task of one's own names its local data by data_files alone", where=str(spec.file))
+    listed = named.values() if isinstance(named, dict) else [named]
+    for one in (str(each) for value in listed for each in (value if isinstance(value, list) else [value])):
         place = data_file(one, spec.file)
         if not place.is_file():
             raise LamdatuiError(
@@ -158,6 +159,27 @@ def _files(spec: Spec, reference: str) -> dict[str, str]:
             )
         found[one] = file_digest(place)
     return found
+
+
+def included(file: Path, seen: dict[Path, str] | None = None) -> dict[Path, str]:
+    """A task file and those that it includes, with their texts. Raises LamdatuiError for one that can't be read, or names a function."""
+    seen = {} if seen is None else seen
+    try:
+        text = file.read_text(encoding="utf-8")
+        told = yaml.safe_load(text.replace("!function", ""))
+        more = (told or {}).get("include") or []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        raise LamdatuiError(f"can't read the task file: {error}", where=str(file)) from error
+    if "!function" in text:
+        raise LamdatuiError(
+            "a task of one's own can't name functions: they are code", where=str(file), fix="write it as templates"
+        )
+    seen[file] = text
+    for name in [more] if isinstance(more, str) else more:
+        place = (file.parent / str(name)).resolve()
+        if place not in seen:
+            included(place, seen)
+    return seen
 
 
 def data_file(name: str, task: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue.lm_eval import Spec, data_file
-from lamdatui.tasks.lm_eval import RATED, package, refuse_code, sandboxed
+from lamdatui.tasks.lm_eval import RATED, config_of, judged, package, refuse_code, sandboxed
 
 SHARE = 25
 """Percent of the questions that are of the search split."""
@@ -36,7 +36,7 @@ def main(text: str) -> None:
         except Exception as error:  # noqa: BLE001 (whatever the harness stumbles over is told in one line)
             words = next(iter(str(error).splitlines()), "")
             told = {"error": f"{type(error).__name__}: {words}", "fix": ""}
-    print(json.dumps(told, ensure_ascii=False))
+    print(json.dumps(told))  # in ASCII: a line is a line to whoever reads it
 
 
 def _rows(spec: Spec) -> dict[str, Any]:
@@ -73,8 +73,6 @@ def _tasks(spec: Spec) -> Iterator[tuple[str, str | dict[str, Any], Any]]:
 
     more = {"num_fewshot": spec.shots} if spec.shots is not None else {}
     if spec.file is not None:
-        if "!function" in spec.file.read_text(encoding="utf-8"):
-            raise LamdatuiError("a task of one's own can't name functions: they are code", fix="write it as templates")
         config = {**load_yaml(spec.file, resolve_func=False), **more}
         refuse_code(config)
         files = (config.get("dataset_kwargs") or {}).get("data_files")
@@ -96,10 +94,11 @@ def _tasks(spec: Spec) -> Iterator[tuple[str, str | dict[str, Any], Any]]:
         )
     for name, task in manager.load([spec.name])["tasks"].items():
         path = manager.task_index[name].yaml_path
-        if path is None or not isinstance(task, ConfigurableTask):
+        if path is None or type(task) is not ConfigurableTask:
             raise LamdatuiError(f"{name} is a program of lm-eval's, no YAML task: it is not offered")
         if getattr(task, "UNSAFE_CODE", False) or getattr(task, "MULTIMODAL", False):
             raise LamdatuiError(f"{name} runs code that a model wrote, or asks about pictures: it is not offered")
+        config_of(str(path.resolve().relative_to(package().resolve())))
         if spec.shots is not None:
             task.set_config("num_fewshot", spec.shots)
         yield name, str(path.resolve().relative_to(package().resolve())), task
@@ -150,6 +149,7 @@ def _task_rows(
     for instance in task.instances:
         by_doc[instance.doc_id].append(instance)
     shape = [task.multiple_input, task.multiple_target]
+    is_tried = False
     for doc_id in sorted(by_doc):
         asked = sorted(by_doc[doc_id], key=lambda instance: instance.idx)
         doc = json.loads(json.dumps(asked[0].doc, default=str))
@@ -157,7 +157,22 @@ def _task_rows(
         question = text if isinstance(text, str) and text.strip() else json.dumps(doc, ensure_ascii=False)
         reference = {"task": source, "doc": doc, "metric": metric, "filter": chosen, "shape": shape, "name": name}
         reference["target"] = _target(task, asked[0].doc)
+        if not is_tried:
+            _try(reference, task, len(asked))
+            is_tried = True
         yield {**_put(task.OUTPUT_TYPE, [one.args for one in asked], question, spec), "reference": reference}, question
+
+
+def _try(reference: dict[str, Any], task: Any, count: int) -> None:
+    """Score a made answer: a metric that is no number of one row is refused before anything is generated. Raises LamdatuiError."""
+    answer: Any = [("", -1.0 - place, False) for place in range(count)] if task.OUTPUT_TYPE in RATED else reference["target"]
+    try:
+        judged(reference, answer)
+    except LamdatuiError:
+        raise
+    except Exception as error:
+        told = f"{reference['metric']} of {reference['name']} is no score of one row: {type(error).__name__}: {error}"
+        raise LamdatuiError(told[:500], fix="name another: metric=…") from error
 
 
 def _target(task: Any, doc: Any) -> str:
@@ -176,10 +191,11 @@ def _as_text(messages: list[dict[str, str]], **_: Any) -> str:
 
 
 def _put(kind: str, arguments: list[tuple[Any, ...]], question: str, spec: Spec) -> dict[str, Any]:
-    """How a document is put to a model: `messages`, and the keys of `lamdatui.inputs.asking`."""
+    """How a document is put to a model: `messages`, and `asking` (`lamdatui.inputs.asking`)."""
     shown = [{"role": "user", "content": question}]
     if kind == "loglikelihood_rolling":
-        return {"messages": [{"role": "user", "content": arguments[0][0]}], "plain": arguments[0][0], "rolling": True}
+        text = arguments[0][0]
+        return {"messages": [{"role": "user", "content": text}], "asking": {"plain": text, "rolling": True}}
     contexts = [one[0] for one in arguments]
     if spec.chat:
         conversations = [json.loads(one) for one in contexts]
@@ -187,18 +203,17 @@ def _put(kind: str, arguments: list[tuple[Any, ...]], question: str, spec: Spec)
             turn["role"] == "assistant" for turn in conversations[0][-1:]
         ):
             raise LamdatuiError("this task can't be asked as a conversation", fix="leave out chat")
-        told: dict[str, Any] = {"messages": conversations[0]}
+        shown, asking = conversations[0], {}
     else:
-        told = {"messages": shown, "plain": contexts[0]}
+        asking: dict[str, Any] = {"plain": contexts[0]}
     if kind in RATED:
-        told["choices"] = [one[1] for one in arguments]
+        asking["choices"] = [one[1] for one in arguments]
         if any(one != contexts[0] for one in contexts):
-            told = {"messages": shown, "choices": told["choices"], "contexts": contexts}
-        return told
-    settings = arguments[0][1]
-    stops = settings.get("until") or []
-    told["until"] = [one for one in ([stops] if isinstance(stops, str) else stops) if one]
-    return told if told["until"] else {key: value for key, value in told.items() if key != "until"}
+            asking = {"choices": asking["choices"], "contexts": contexts}
+    else:
+        stops = arguments[0][1].get("until") or []
+        asking["until"] = [one for one in ([stops] if isinstance(stops, str) else stops) if one]
+    return {"messages": shown, "asking": {key: value for key, value in asking.items() if value}}
 
 
 if __name__ == "__main__":

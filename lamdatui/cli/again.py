@@ -16,6 +16,7 @@ def promote(
     run: Run,
     data: Annotated[str, typer.Option(help="How many times as many rows each training step reads: 2x,4x,full (once all).")],
     top: Top = 5,
+    name: Annotated[str, typer.Option(help="Name of the runs, before the factor.")] = "",
     as_json: AsJson = False,
     trust: Trust = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
@@ -23,13 +24,14 @@ def promote(
     """Do a run's best pipelines again with more data (or less), a run for each factor, and tell how their order holds."""
     from lamdatui.cli import replays
 
-    raise typer.Exit(replays.promote(run, runs_dir, top, data, as_json=as_json, trust=trust))
+    raise typer.Exit(replays.promote(run, runs_dir, top, data, name, as_json=as_json, trust=trust))
 
 
 def transfer(
     run: Run,
     base: Annotated[str, typer.Option(help="Another base: a folder, or a name of the catalogue.")],
     top: Top = 5,
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
     as_json: AsJson = False,
     trust: Trust = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
@@ -37,7 +39,7 @@ def transfer(
     """Do a run's best pipelines again on another base, as a run of its own, and tell how their order holds."""
     from lamdatui.cli import replays
 
-    raise typer.Exit(replays.transfer(run, runs_dir, top, base, as_json=as_json, trust=trust))
+    raise typer.Exit(replays.transfer(run, runs_dir, top, base, name, as_json=as_json, trust=trust))
 
 
 def replay(
@@ -56,6 +58,7 @@ def replay(
 def contributions(
     run: Run,
     model: Annotated[str, typer.Option(help="A model's id; the winner when not given.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the run.")] = "",
     as_json: AsJson = False,
     trust: Trust = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
@@ -63,7 +66,7 @@ def contributions(
     """What each step of a model's pipeline brings: the pipeline without it, as a run of its own, compared row by row."""
     from lamdatui.cli import replays
 
-    raise typer.Exit(replays.contributions(run, runs_dir, model, as_json=as_json, trust=trust))
+    raise typer.Exit(replays.contributions(run, runs_dir, model, name, as_json=as_json, trust=trust))
 
 
 COMMANDS = (promote, transfer, replay, contributions)

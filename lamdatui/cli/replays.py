@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.scores import objectives, weights_of
-from lamdatui.domain.scripts import FULL, best, label, outcome, script, without
+from lamdatui.domain.scripts import FULL, best, distinct, label, outcome, script, without
 from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.inputs.profile import Profile, load_profile
@@ -48,32 +49,33 @@ def scales(text: str) -> dict[str, float]:
     return found
 
 
-def promote(run: str, runs_dir: Path, top: int, data: str, *, as_json: bool, trust: bool) -> int:
+def promote(run: str, runs_dir: Path, top: int, data: str, name: str, *, as_json: bool, trust: bool) -> int:
     """The best pipelines with so many times as much data, a run for each factor; then how their order holds. Raises LamdatuiError."""
     asked = scales(data)
     state, profile = _source(run, runs_dir)
     models = _best(state, top)
     found: dict[str, dict[str, float]] = {}
     for word, scale in asked.items():
-        steps = script(state, models, load_registry().types, scale)
-        done = _run(_scripted(profile, steps, f"{state.name}-{word}"), f"{state.name}-{word}", runs_dir, trust=trust)
-        found[f"data {word}"] = _reached(done, state, models)
+        steps, called = distinct(script(state, models, load_registry().types, scale))
+        run_name = f"{name or state.name}-{word}"
+        done = _run(_scripted(profile, steps, run_name), run_name, runs_dir, trust=trust)
+        found[f"data {word}"] = _reached(done, state, models, called)
         complain(f"data {word}: {_tau(state, models, found[f'data {word}'])}")
     _tell(state, models, found, as_json=as_json)
     return EXIT_DONE
 
 
-def transfer(run: str, runs_dir: Path, top: int, base: str, *, as_json: bool, trust: bool) -> int:
+def transfer(run: str, runs_dir: Path, top: int, base: str, name: str, *, as_json: bool, trust: bool) -> int:
     """The best pipelines on another base, and how their order holds. Raises LamdatuiError."""
     state, profile = _source(run, runs_dir)
     models = _best(state, top)
     first = state.pool.base or ""
     changed = profile.model_dump(mode="json")
     changed["models"] = {first: {"path": _place(base)}}
-    name = f"{state.name}-{Path(base.rstrip('/')).name.removeprefix('catalogue:')}"[:80]
-    steps = script(state, models, load_registry().types)
+    name = name or _named(f"{state.name}-{Path(base.rstrip('/')).name.removeprefix('catalogue:')}")
+    steps, called = distinct(script(state, models, load_registry().types))
     done = _run(_scripted(Profile.model_validate(changed), steps, name), name, runs_dir, trust=trust)
-    _tell(state, models, {f"on {base}": _reached(done, state, models)}, as_json=as_json)
+    _tell(state, models, {f"on {base}": _reached(done, state, models, called)}, as_json=as_json)
     return EXIT_DONE
 
 
@@ -90,11 +92,11 @@ def replay(recipe: Path, runs_dir: Path, base: str, name: str, *, trust: bool) -
         raise LamdatuiError(
             f"not a recipe that can be done again: {what}", where=str(path), fix="export the model again"
         ) from error
-    _run(profile, name or f"replay-{told['run']}-{told['model']}"[:80], runs_dir, trust=trust)
+    _run(profile, name or _named(f"replay-{told['run']}-{told['model']}"), runs_dir, trust=trust)
     return EXIT_DONE
 
 
-def contributions(run: str, runs_dir: Path, model: str, *, as_json: bool, trust: bool) -> int:
+def contributions(run: str, runs_dir: Path, model: str, name: str, *, as_json: bool, trust: bool) -> int:
     """What each step of a model's pipeline brings: the model against its pipeline without the step, row by row. Raises LamdatuiError."""
     state, profile = _source(run, runs_dir)
     target = model or state.winner or _best(state, 1)[0]
@@ -106,15 +108,15 @@ def contributions(run: str, runs_dir: Path, model: str, *, as_json: bool, trust:
             f"{target} is one step from a base: its gain is what that step brings", where=state.name, exit_code=1
         )
     every = [*script(state, [target], load_registry().types), *(step for steps in variants.values() for step in steps)]
-    steps = list({step["makes"]: step for step in every}.values())
-    name = f"{state.name}-{target}-steps"
+    steps, called = distinct(every)
+    name = name or _named(f"{state.name}-{target}-steps")
     done = _run(_scripted(profile, steps, name), name, runs_dir, trust=trust)
     made = _made(done)
     run_dir = rundir.find_run(name, runs_dir)
     weights = weights_of(state.profile)
     told = []
     for number in variants:
-        full, other = made.get(label(state.name, target)), made.get(outcome(state, target, number))
+        full, other = (made.get(called.get(one, one)) for one in (label(state.name, target), outcome(state, target, number)))
         gain = _difference(run_dir, done, full, other, weights) if full and other else None
         trial = state.trials[number]
         told.append({"trial": number, "step": call_of(trial.action), "brings": gain, "without": other})
@@ -195,7 +197,9 @@ def _scripted(profile: Profile, steps: Sequence[Mapping[str, Any]], name: str) -
     plain = profile.model_dump(mode="json")
     plain |= {"name": name[:200], "planner": None, "mode": "auto"}
     plain["policy"] = {"name": "scripted", "opening": False, "script": list(steps)}
-    plain["budget"] = {"trials": len(steps), "baselines": 0, "replicates": 0, "keep_free_mib": profile.budget.keep_free_mib}
+    # Its disk is as large as before; its time is what the steps take.
+    kept = {"keep_free_mib": profile.budget.keep_free_mib, "disk_gib": profile.budget.disk_gib}
+    plain["budget"] = {"trials": len(steps), "baselines": 0, "replicates": 0, **kept}
     plain["actions"] = {kind: plain["actions"].get(kind) for kind in {step["type"]: None for step in steps}}
     return Profile.model_validate(plain)
 
@@ -228,11 +232,16 @@ def _made(done: RunState) -> dict[str, str]:
     return found
 
 
-def _reached(done: RunState, source: RunState, models: Sequence[str]) -> dict[str, float]:
+def _named(text: str) -> str:
+    """A run's name of a text that may hold anything."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:60]
+
+
+def _reached(done: RunState, source: RunState, models: Sequence[str], called: Mapping[str, str]) -> dict[str, float]:
     """Model of the source → the objective, on the search rows, of what stands for it."""
     made = _made(done)
     reached = {trial.model: trial.objective for trial in done.trials.values() if trial.objective is not None}
-    named = {model: made.get(label(source.name, model)) for model in models}
+    named = {model: made.get(called.get(one := label(source.name, model), one)) for model in models}
     return {model: value for model, name in named.items() if (value := reached.get(name)) is not None}
 
 

@@ -62,6 +62,22 @@ def script(
     return found
 
 
+def distinct(steps: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Steps without those that do what an earlier one does (a search does nothing twice), and for each result what it is called now."""
+    first: dict[str, str] = {}
+    called: dict[str, str] = {}
+    found = []
+    for step in steps:
+        if step["makes"] in called:
+            continue
+        inputs = {slot: [called.get(name, name) for name in ids] for slot, ids in step["inputs"].items()}
+        does = repr((step["type"], sorted(inputs.items()), sorted(step["params"].items())))
+        called[step["makes"]] = first.setdefault(does, step["makes"])
+        if called[step["makes"]] == step["makes"]:
+            found.append({**step, "inputs": inputs})
+    return found, called
+
+
 def scaled(state: RunState, action: Mapping[str, Any], bound: BoundType | None, scale: float) -> dict[str, Any]:
     """The hyperparameters of an action that reads `scale` times as many rows; as they are where it does not train."""
     params = dict(action["params"])

@@ -114,6 +114,8 @@ class Baselines:
     async def _few_shot(self) -> Found:
         """The base, asked after examples of the dataset that helps most on the search rows, for each task."""
         run, base = self._run, self._run.base
+        if all("plain" in (row.get("asking") or {}) for task in run.workspace.tasks.values() for row in task.rows["search"]):
+            raise Missing("the benchmarks bring examples of their own")
         best: dict[str, tuple[float, str]] = {}
         shown: dict[str, tuple[dict[str, Any], ...]] = {}
         why = "the rows of the datasets are too long to stand in a prompt"

@@ -65,22 +65,24 @@ class Replicates:
         known = Known.of(state, run.machine)
         again: dict[str, str] = {}
         """Object of the lineage → what stands for it now."""
-        for trial in lineage(state, name):
-            old = action_from_json(trial.action or {})
-            if (bound := run.workspace.types.get(old.type)) is None:
-                raise Missing(f"the profile does not offer {old.type} any more")
-            inputs = {slot: tuple(again.get(each, each) for each in ids) for slot, ids in old.inputs.items()}
-            action = known.action(bound, inputs, old.params, pool, seed=old.seed + shift, dtype=run.machine.dtype).to_json()
-            made = trial.model or trial.dataset or ""
-            again[made] = f"{made}-seed{shift + 1}"
-            pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
-            actions.append(action)
-        model = pool.model(again[name])
-        for split in SPLITS:
-            await self._aside.scored(model, split, run.scoring, f"{model.id}-{split}", pool)
-            await run.upkeep.evaluate(state.pool.model(name), split, f"{split}-{name}")
-        run.record(("replicates.recorded", {"model": name, "replicates": self._told(name, model, shift, actions)}))
-        await self._aside.drop({action["digest"] for action in actions})
+        try:
+            for trial in lineage(state, name):
+                old = action_from_json(trial.action or {})
+                if (bound := run.workspace.types.get(old.type)) is None:
+                    raise Missing(f"the profile does not offer {old.type} any more")
+                inputs = {slot: tuple(again.get(each, each) for each in ids) for slot, ids in old.inputs.items()}
+                action = known.action(bound, inputs, old.params, pool, seed=old.seed + shift, dtype=run.machine.dtype).to_json()
+                made = trial.model or trial.dataset or ""
+                again[made] = f"{made}-seed{shift + 1}"
+                actions.append(action)
+                pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
+            model = pool.model(again[name])
+            for split in SPLITS:
+                await self._aside.scored(model, split, run.scoring, f"{model.id}-{split}", pool)
+                await run.upkeep.evaluate(state.pool.model(name), split, f"{split}-{name}")
+            run.record(("replicates.recorded", {"model": name, "replicates": self._told(name, model, shift, actions)}))
+        finally:
+            await self._aside.drop({action["digest"] for action in actions})
 
     def _told(self, name: str, model: ModelObject, shift: int, actions: list[ActionRecord]) -> ReplicatesRecord:
         scoring = self._run.scoring

@@ -20,7 +20,7 @@ from lamdatui.domain.verdicts import gain_text
 from lamdatui.export.model_gguf import FORMS, write_gguf
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
 from lamdatui.inputs.workspace import locate
-from lamdatui.step.generate import Answer, Sampling, ends_of, prompt_ids
+from lamdatui.step.generate import Answer, Sampling, cut, ends_of, prompt_ids
 from lamdatui.tasks.stats import paired_gain, summary
 from lamdatui.wire.answers import answers
 
@@ -91,12 +91,16 @@ def _compare(
         generator.ends = ends_of(GenerationConfig.from_pretrained(staged, local_files_only=True), tokenizer)
     generator.tokenizer = tokenizer
     for task in _tasks(state):
+        request = task.request("", "sealed", state.scheme)
+        if request.get("rated"):
+            say(f"{task.name}: its choices are rated by log-likelihood, which is not measured here")
+            continue
         try:
             ours = {str(answer.id): answer.score for answer in answers(run_dir, state, model, task.name, "sealed")}
         except LamdatuiError:
             say(f"{task.name}: its sealed rows were not scored in the run")
             continue
-        value = evaluate(generator, tokenizer, task.request("", "sealed", state.scheme), _quiet)
+        value = evaluate(generator, tokenizer, request, _quiet)
         theirs = {str(row["id"]): row["score"] for row in value["rows"]}
         gain = paired_gain({task.name: theirs}, {task.name: ours}, {task.name: 1.0})
         told["tasks"][task.name] = {**summary(list(theirs.values())), "model": summary(list(ours.values())), "difference": gain}
@@ -142,10 +146,11 @@ class LlamaCppGenerator:
             self.otherwise += read != ids
             tokens = min(how.max_new_tokens, self._room - len(read))
             body = {"prompt": read, "n_predict": tokens, "temperature": 0.0, "return_tokens": True, "cache_prompt": True}
+            body |= {"stop": list(how.until)} if how.until else {}
             given = self._ask("/completion", body)["tokens"]
             ended = bool(given) and given[-1] in self.ends
             shown = self.tokenizer.decode(given, skip_special_tokens=True)
-            found.append([Answer(shown, ended or len(given) < tokens)])
+            found.append([cut(shown, how.until, ended=ended or len(given) < tokens)])
             progress(place + 1)
         return found
 

@@ -1,4 +1,4 @@
-"""How a task's row may be put to a model other than by its chat template: as plain text, with stops, or as choices to be rated.
+"""How a task's row may be put to a model other than by its chat template: as plain text, with stops, or as choices to be rated. A row says it in `asking`:
 
 | key | meaning |
 |---|---|
@@ -19,8 +19,11 @@ MOST_CHOICES = 1000
 
 
 def read_asking(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `KEYS` that a row has. Raises ValueError where they are not of their types, or don't go together."""
-    found = {key: row[key] for key in KEYS if row.get(key) is not None}
+    """What `asking` of a row says. Raises ValueError where it is not of its types, or does not go together."""
+    told = row.get("asking") or {}
+    if not isinstance(told, Mapping) or not told.keys() <= set(KEYS):
+        raise ValueError(f"asking has {', '.join(KEYS)}")
+    found = {key: told[key] for key in KEYS if told.get(key) is not None}
     if not isinstance(found.get("plain", ""), str):
         raise ValueError("plain is a text")
     for key in ("until", "choices", "contexts"):

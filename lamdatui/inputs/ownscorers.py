@@ -51,8 +51,8 @@ class OwnScorer:
         return None
 
 
-def own_scorer(name: str) -> OwnScorer:
-    """By its file's name. Raises LamdatuiError where there is none, or it can't be read."""
+def own_scorer(name: str, *, step: bool = False) -> OwnScorer:
+    """By its file's name; `step` as in `lamdatui.config.reading`. Raises LamdatuiError where there is none, or it can't be read."""
     known = files("scorers")
     if name not in known:
         fix = (
@@ -61,7 +61,7 @@ def own_scorer(name: str) -> OwnScorer:
         )
         raise LamdatuiError(f"no scorer named {name!r}", fix=fix)
     origin, path = known[name]
-    if wrong := reading.problems([reading.file_source(origin, path, "score")], step=True).get(str(path)):
+    if wrong := reading.problems([reading.file_source(origin, path, "score")], step=step).get(str(path)):
         raise LamdatuiError(
             f"the scorer {name} can't be read: {wrong}", where=str(path), fix="it has a function score(reference, completion)"
         )

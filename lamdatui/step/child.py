@@ -245,9 +245,9 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
     rated: dict[str, dict[str, Any]] = {}
     if by_vllm and any(request.get("rated") for request in wanted):
         # vLLM's server does not tell the log-likelihood of a given text at a bearable price.
-        generator = TransformersGenerator(
-            load_model(step.store, reference, step.dtype, step.device), tokenizer, step.batch_tokens
-        )
+        model = step.model if step.model is not None else load_model(step.store, reference, step.dtype, step.device)
+        generator = TransformersGenerator(model, tokenizer, step.batch_tokens)
+        del model
         some = [request for request in wanted if request.get("rated")]
         rated = {
             request["key"]: evaluate(generator, tokenizer, request, step.metric, positions=positions(step.store, reference))

@@ -25,7 +25,7 @@ from lamdatui.tasks.thinking import without_thinking
 
 def _question(row: dict[str, Any], thinking: bool | None, examples: list[dict[str, Any]]) -> dict[str, Any]:
     found = asked(row)
-    if "plain" in row:
+    if "plain" in found:
         # A benchmark's text brings its own examples.
         return found
     if examples:
@@ -113,7 +113,7 @@ def _own(request: dict[str, Any]) -> OwnScorer | None:
     if not (source := request.get("scorer_source")):
         return None
     try:
-        found = own_scorer(request["scorer"])
+        found = own_scorer(request["scorer"], step=True)
     except LamdatuiError as error:
         raise StepError("data", str(error)) from error
     if found.source != source:

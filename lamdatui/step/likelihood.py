@@ -16,6 +16,10 @@ from transformers import DynamicCache
 
 from lamdatui.step.encoding import Encoder
 
+PART = 256
+"""Tokens whose probabilities are computed at a time."""
+WINDOW = 2048
+"""A text that is rated whole is read in windows of at most so many tokens."""
 Rated = tuple[float, bool]
 """Log-likelihood in nats, and whether each token of it is the likeliest."""
 
@@ -46,7 +50,7 @@ def rate(
     for number, row in enumerate(asked):
         if row.get("rolling"):
             counts.append(1)
-            work += [(number, 0, pair) for pair in encoder.windows(row["plain"], positions)]
+            work += [(number, 0, pair) for pair in encoder.windows(row["plain"], min(positions, WINDOW))]
             continue
         counts.append(len(row["choices"]))
         contexts = row.get("contexts") or [encoder.context(row)] * len(row["choices"])
@@ -119,8 +123,9 @@ def _groups(work: list[tuple[int, int, Pair]], batch_tokens: int) -> list[list[t
     order = sorted(work, key=lambda item: (-len(item[2].context), item[2].context))
     groups: list[list[tuple[int, int, Pair]]] = []
     longest = 0
-    for _, same in groupby(order, key=lambda item: item[2].context):
-        family = list(same)
+    families = (list(same) for _, same in groupby(order, key=lambda item: item[2].context))
+    # Each choice has a copy of its context's keys and values: many of them come in parts.
+    for family in (part for whole in families for part in _parted(whole, batch_tokens)):
         length = max(len(pair.context) + len(pair.continuation) for _, _, pair in family)
         if groups and (len(groups[-1]) + len(family)) * max(longest, length) <= batch_tokens:
             longest = max(longest, length)
@@ -129,6 +134,12 @@ def _groups(work: list[tuple[int, int, Pair]], batch_tokens: int) -> list[list[t
             longest = length
             groups.append(family)
     return groups
+
+
+def _parted(family: list[tuple[int, int, Pair]], batch_tokens: int) -> list[list[tuple[int, int, Pair]]]:
+    longest = max(len(pair.context) + len(pair.continuation) for _, _, pair in family)
+    size = max(1, batch_tokens // longest)
+    return [family[start : start + size] for start in range(0, len(family), size)]
 
 
 def _rated(model: Any, pairs: Sequence[Pair]) -> list[Rated]:
@@ -186,8 +197,12 @@ def _read(model: Any, pairs: Sequence[Pair], cache: Any = None, before: torch.Te
     ).logits
     found = []
     for row, pair in enumerate(pairs):
-        told = torch.log_softmax(logits[row, -len(pair.continuation) :].float(), dim=-1)
-        wanted = torch.tensor(pair.continuation, device=told.device)
-        value = told.gather(1, wanted[:, None]).sum()
-        found.append((float(value), bool((told.argmax(dim=-1) == wanted).all())))
+        wanted = torch.tensor(pair.continuation, device=logits.device)
+        value, greedy = 0.0, True
+        # In parts: a vocabulary is wide, and they are wanted in float32.
+        for part, targets in zip(logits[row, -len(wanted) :].split(PART), wanted.split(PART), strict=True):
+            told = torch.log_softmax(part.float(), dim=-1)
+            value += float(told.gather(1, targets[:, None]).sum())
+            greedy = greedy and bool((told.argmax(dim=-1) == targets).all())
+        found.append((value, greedy))
     return found

@@ -9,8 +9,9 @@ from typing import Any
 _WHOLE = r"(?:\d{1,3}(?:[, '\u00a0\u202f]\d{3})+(?!\d)|\d+)"
 _NUMBER = re.compile(rf"[-+−]?{_WHOLE}(?:\.\d+)?(?:[eE][-+]?\d{{1,3}})?|[-+−]?\.\d+")
 _MARKED = re.compile(
-    r"(?:####|\\boxed\s*\{|(?:final )?answer(?: is|:)?\s*:?)\s*\$?\\?\$?\s*(" + _NUMBER.pattern + ")", re.IGNORECASE
+    rf"(?:####|\\boxed\s*+\{{|(?:final )?answer(?: is|:)?\s*+:?+)\s*+\$?+\\?+\$?+\s*+({_NUMBER.pattern})", re.IGNORECASE
 )
+"""Nothing of it gives back what it took: a model may write a thousand line ends."""
 _FRACTION = re.compile(r"\s*/\s*(\d+)\b")
 MOST_CHARACTERS = 200_000
 """Of an answer that is looked through: its end."""
@@ -31,8 +32,8 @@ def number(reference: Any, completion: str) -> float:
         given = read_number(found[1] if marked else found[0])
     except ValueError:
         return 0.0
-    if part := _FRACTION.match(text, found.end()):
-        given = given / Decimal(part[1]) if int(part[1]) else given
+    if (part := _FRACTION.match(text, found.end())) and (below := Decimal(part[1])):
+        given = given / below
     return float(abs(given - wanted) <= tolerance)
 
 

@@ -22,7 +22,7 @@ from lamdatui.tasks.choice import ratings
 FIX = "pip install 'lamdatui[lm-eval]'"
 RATED = ("multiple_choice", "loglikelihood", "loglikelihood_rolling")
 """Output types whose answers are log-likelihoods."""
-KEYS = ("function", "class", "custom_dataset", "process_docs", "process_results", "doc_to_image", "doc_to_audio")
+KEYS = ("function", "class", "use_prompt", "custom_dataset", "process_docs", "process_results", "doc_to_image", "doc_to_audio")
 """Keys that a task of one's own can't have: they are code, or not text."""
 SPLIT = "test"
 
@@ -62,27 +62,66 @@ def config_of(source: str | dict[str, Any]) -> dict[str, Any]:
         raise LamdatuiError(
             f"lm-eval has no task file {source}", where=str(folder), fix="make the rows again: lm-eval was changed"
         )
-    config = importlib.import_module("lm_eval.tasks._yaml_loader").load_yaml(path)
-    if config.get("unsafe_code"):
-        raise LamdatuiError(f"{source} runs code that a model wrote: lamdatui does not", where=str(path))
-    return config
+    read = importlib.import_module("lm_eval.tasks._yaml_loader").load_yaml
+    plain = read(path, resolve_func=False)
+    if plain.get("unsafe_code") or plain.get("class"):
+        raise LamdatuiError(f"{source} runs code that a model wrote, or is a program: it is not offered", where=str(path))
+    for module in _modules(plain, folder.resolve()):
+        if found := _EVALUATES.search(module.read_text(encoding="utf-8", errors="replace")):
+            raise LamdatuiError(
+                f"{source} is not offered: {module.name} has {found[0].strip()!r}, which may run what is in an answer or in this folder",
+                where=str(module),
+            )
+    if plain.get("process_results") is None:
+        _refuse_metrics(plain)
+    return read(path)
+
+
+_EVALUATES = re.compile(
+    r"(?<![\w.])(?:eval|exec|compile|__import__)\s*\(|\bimport evaluate\b|\bfrom evaluate\b|parse_expr|sympify|subprocess|os\.system|pickle"
+)
+
+
+def _modules(config: Any, folder: Path) -> list[Path]:
+    """The Python files of the folders in which the functions are that a configuration names (`/folder/utils.function`)."""
+    found: set[Path] = set()
+
+    def look(value: Any) -> None:
+        if isinstance(value, dict):
+            for one in value.values():
+                look(one)
+        elif isinstance(value, list):
+            for one in value:
+                look(one)
+        elif isinstance(value, str) and value.startswith("/") and len(value) < 4096 and "\n" not in value:
+            place = Path(value).with_suffix("").parent
+            if place.is_relative_to(folder) and place.is_dir():
+                found.update(place.rglob("*.py"))
+
+    look(config)
+    return sorted(found)
+
+
+def _refuse_metrics(config: dict[str, Any]) -> None:
+    """Raises LamdatuiError for a metric that is not the harness's own: it would be looked for on a hub, or in this folder."""
+    importlib.import_module("lm_eval.api.metrics")  # which fills the registry
+    known = importlib.import_module("lm_eval.api.registry").METRIC_REGISTRY
+    for metric in config.get("metric_list") or []:
+        name = metric.get("metric")
+        if metric.get("hf_evaluate") or not isinstance(name, str) or (name not in known and not name.startswith("/")):
+            raise LamdatuiError(f"{name!r} is no metric of lm-eval itself", fix=f"one of: {', '.join(sorted(known))}")
 
 
 def refuse_code(config: dict[str, Any]) -> None:
     """Raises LamdatuiError where a configuration of one's own would run code."""
-    importlib.import_module("lm_eval.api.metrics")  # which fills the registry
-    known = importlib.import_module("lm_eval.api.registry")
     for key in KEYS:
         if config.get(key) is not None:
             raise LamdatuiError(f"a task of one's own can't have {key}: it is code, or not text", fix="write it as templates")
     if config.get("unsafe_code"):
         raise LamdatuiError("the task runs code that a model wrote: lamdatui does not")
-    for metric in config.get("metric_list") or []:
-        name = metric.get("metric")
-        if metric.get("hf_evaluate") or name not in known.METRIC_REGISTRY:
-            raise LamdatuiError(
-                f"{name!r} is no metric of lm-eval itself", fix=f"one of: {', '.join(sorted(known.METRIC_REGISTRY))}"
-            )
+    _refuse_metrics(config)
+    if any(str(metric.get("metric")).startswith("/") for metric in config.get("metric_list") or []):
+        raise LamdatuiError("a task of one's own can't name functions", fix="write it as templates")
     if "!function" in json.dumps(config, default=str):
         raise LamdatuiError("a task of one's own can't name functions", fix="write it as templates")
 
@@ -92,8 +131,19 @@ def lm_eval(reference: dict[str, Any], completion: str) -> float:
 
     Of a text's log-likelihood (`loglikelihood_rolling`) it is the probability of a byte or word, in the geometric mean. Raises LamdatuiError without the package.
     """
-    judge = _judge(json.dumps(reference["task"], sort_keys=True), json.dumps(reference["shape"]))
-    values = ratings(completion) if judge.OUTPUT_TYPE in RATED else None
+    judge = _judge_of(reference)
+    return judged(reference, ratings(completion) if judge.OUTPUT_TYPE in RATED else completion)
+
+
+def _judge_of(reference: dict[str, Any]) -> Any:
+    return _judge(json.dumps(reference["task"], sort_keys=True), json.dumps(reference["shape"]))
+
+
+def judged(reference: dict[str, Any], answer: str | list[tuple[str, float, bool]]) -> float:
+    """The score of an answer: a text, or rated choices. Raises LamdatuiError, ValueError, and whatever the harness raises."""
+    judge = _judge_of(reference)
+    values = None if isinstance(answer, str) else answer
+    completion = answer
     instance = importlib.import_module("lm_eval.api.instance").Instance
     # What the harness hands on: of a text that is rated, the log-likelihood alone.
     if values is None:
@@ -120,16 +170,17 @@ def lm_eval(reference: dict[str, Any], completion: str) -> float:
             each.apply(asked)
     metrics = judge.process_results(doc, [one.filtered_resps[reference["filter"]] for one in asked])
     random.setstate(state)
-    return scaled(metrics[reference["metric"]])
+    return scaled(metrics[reference["metric"]], judge.OUTPUT_TYPE)
 
 
-def scaled(value: Any) -> float:
+def scaled(value: Any, output: str) -> float:
     """A metric of one row as a score. Raises ValueError where it is none in [0, 1]."""
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and output == "loglikelihood_rolling":
         # A sum of log-likelihoods, and over how many bytes or words.
         total, count = map(float, value)
         return math.exp(total / count) if count else 0.0
-    found = float(value)
+    number: Any = value
+    found = float(number)
     if not 0 <= found <= 1:
         raise ValueError(f"{found} is no score from 0 to 1")
     return found

@@ -80,7 +80,8 @@ def paired_gain(
         difference = np.array([ours[task][i] - base[task][i] for i in ids])
         total += weight * difference[rng.integers(0, len(ids), size=(RESAMPLES, len(ids)))].mean(axis=1)
         mean += weight * float(difference.mean())
-        parts.append(weight * difference[difference != 0] / len(ids))
+        if weight:  # a task that is only kept changes nothing, and must not hide how few rows do
+            parts.append(weight * difference[difference != 0] / len(ids))
     low, high = np.quantile(total, [0.025, 0.975])
     differing = np.concatenate(parts) if parts else np.zeros(0)
     if 0 < len(differing) <= EXACT and not low <= 0 <= high and _flipped(differing) > 0.05:
