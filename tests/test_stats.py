@@ -92,6 +92,14 @@ def test_few_rows_are_no_gain_before_the_exact_test_says_so() -> None:
     assert false / 400 <= 0.04
 
 
+def test_a_task_that_is_only_kept_does_not_hide_how_few_rows_make_a_gain() -> None:
+    ours = {"t": {str(n): float(n < 4) for n in range(50)}, "kept": {str(n): float(n % 3 == 0) for n in range(50)}}
+    base = {"t": dict.fromkeys(ours["t"], 0.0), "kept": dict.fromkeys(ours["kept"], 0.0)}
+    alone = paired_gain(ours, base, {"t": 1.0})["interval"]
+    beside = paired_gain(ours, base, {"t": 1.0, "kept": 0.0})["interval"]
+    assert alone[0] == beside[0] == 0.0, "four wins without a loss may be chance"
+
+
 def test_rows_that_differ_are_refused() -> None:
     with pytest.raises(KeyError, match="differ"):
         paired_gain({"t": {"a": 1.0}}, {"t": {"b": 1.0}}, {"t": 1.0})

@@ -74,11 +74,16 @@ def config_of(source: str | dict[str, Any]) -> dict[str, Any]:
             )
     if plain.get("process_results") is None:
         _refuse_metrics(plain)
-    return read(path)
+    try:
+        return read(path)
+    except ImportError as error:
+        raise LamdatuiError(
+            f"{source} needs more than is installed: {error}"[:500], where=str(path), fix="install what it names"
+        ) from error
 
 
 _EVALUATES = re.compile(
-    r"(?<![\w.])(?:eval|exec|compile|__import__)\s*\(|\bimport evaluate\b|\bfrom evaluate\b|parse_expr|sympify|subprocess|os\.system|pickle"
+    r"(?<![\w.])(?:eval|exec|compile|__import__)\s*\(|\bimport evaluate\b|\bfrom evaluate\b|parse_expr|sympify|\bsubprocess\.|os\.system|pickle\.loads?\("
 )
 
 
