@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pexpect
+import psutil
 import pyte
 import pytest
 
@@ -24,6 +25,8 @@ os.write(1, b"\\x1b[?1049h\\x1b[?1000h\\x1b[?1002h\\x1b[?1003h\\x1b[?1015h\\x1b[
             b"\\x1b[?25l\\x1b[>1u\\x1b[31m")
 if sys.argv[1] == "ignore-int":
     signal.signal(signal.SIGINT, lambda *_: os.write(1, b"INT-SEEN"))
+if sys.argv[1] == "ignore-hup":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 os.write(1, f"READY {os.getpid()} ".encode())
 if sys.argv[1].startswith("exit"):
     os._exit(int(sys.argv[1][4:]))
@@ -172,3 +175,23 @@ def children(pid: int) -> list[int]:
     """Processes that a process started."""
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(word) for word in text.split()]
+
+
+# As `make` does: it hears that the terminal is gone, tells nobody, and waits for its children.
+DEAF = "import signal, subprocess, sys; signal.signal(signal.SIGHUP, lambda *_: None); subprocess.run([sys.executable, '-c', {code!r}])"
+
+
+@pytest.mark.parametrize("how", ["wait", "ignore-hup"])
+def test_the_console_ends_with_its_terminal_whoever_else_waits(how: str) -> None:
+    code = PARENT.format(child=CHILD, how=how)
+    terminal = pexpect.spawn(sys.executable, ["-c", DEAF.format(code=code)], timeout=20, dimensions=(24, 80))
+    terminal.expect(rb"READY (\d+) ")
+    child = psutil.Process(int(terminal.match.group(1)))
+    ours = [child, *child.parents()[:2]]
+    assert ours[-1].pid == terminal.pid
+    os.close(terminal.child_fd)  # the window is closed: nobody reads, and the leader alone is told
+    _, alive = psutil.wait_procs(ours, timeout=10)
+    for process in alive:
+        process.kill()
+    terminal.child_fd, terminal.closed = -1, True
+    assert not alive, f"{[process.pid for process in alive]} of {[process.pid for process in ours]} outlive the terminal"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
     """Run `argv` on this terminal until it ends; its exit code, or 128 + the signal that killed it.
 
     The child shares the terminal and the process group. TERM and HUP are passed on to it; INT and QUIT are its own
-    business. The terminal's modes and screen are restored afterwards, in every case.
+    business. When the terminal is gone the child is ended. The terminal's modes and screen are restored afterwards, in every case.
     """
     saved = _save()
     if saved is not None:
@@ -75,12 +76,36 @@ def run(argv: list[str]) -> int:
             before = set(_children())
             child = subprocess.Popen(argv)
             adopt(child)
-            code = child.wait()
+            code = _wait(child, saved[0] if saved else None)
             if code < 0:
                 _end(set(_children()) - before)
     finally:
         _restore(saved)
     return 128 - code if code < 0 else code
+
+
+def _wait(child: subprocess.Popen[bytes], terminal: int | None) -> int:
+    """The child's exit code. Where its terminal goes it is told, and killed if it stays: the kernel tells the session's leader alone, and `make`, say,
+    tells nobody and waits; a console would go on for ever, reading the end of its input."""
+    try:
+        watched = os.pidfd_open(child.pid)
+    except (AttributeError, OSError):  # not Linux, or a kernel before 5.3
+        return child.wait()
+    try:
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        if terminal is not None:
+            poll.register(terminal, 0)  # whatever is asked for, a hang-up is told
+        if any(descriptor == watched for descriptor, _ in poll.poll()):
+            return child.wait()
+    finally:
+        os.close(watched)
+    child.send_signal(signal.SIGHUP)
+    try:
+        return child.wait(LEFT_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return child.wait()
 
 
 @contextlib.contextmanager
