@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench.lm_eval_scores import TASKS, compare, document, write_tasks
+from bench.lm_eval_scores import TASKS, by_lamdatui, compare, document, write_tasks
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue.lm_eval import build, parse
 from lamdatui.inputs.asking import read_asking
@@ -46,6 +47,14 @@ def test_the_same_model_has_the_harness_s_own_scores(name: str, tasks: Path, mod
     found = compare(*model, tasks / f"{name}.yaml")
     assert found["n"] == ROWS and found["differ"] == 0
     assert found["ours"] == pytest.approx(found["theirs"], abs=1e-6)
+
+
+def test_a_model_without_a_chat_template_is_asked_in_plain_text(tasks: Path, model: tuple[Any, Any]) -> None:
+    plain = copy.deepcopy(model[1])
+    plain.chat_template = None
+    for name in ("generate_until", "multiple_choice_letters"):
+        rows, _ = by_lamdatui(model[0], plain, tasks / f"{name}.yaml")
+        assert [scored for _, scored in rows] == [scored for _, scored in by_lamdatui(*model, tasks / f"{name}.yaml")[0]]
 
 
 def test_splits_share_no_question_and_each_row_says_how_it_is_asked(tasks: Path) -> None:
@@ -116,6 +125,8 @@ def test_a_row_is_data_also_where_its_reference_holds_templates() -> None:
     assert problem("lm_eval", reference) is None
     with pytest.raises(Exception, match=r"unsafe|undefined"):
         lm_eval(reference, "x")
+    with pytest.raises(ValueError, match=r"can't judge this answer: KeyError"):
+        lm_eval({**reference, "task": {**task, "doc_to_target": "a"}, "metric": "other"}, "x")
     with pytest.raises(LamdatuiError, match="no task file"):
         lm_eval({**reference, "task": "../../../etc/passwd"}, "x")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.scores import PENALTY, front, objective, objectives, shortfall, weights_of
@@ -46,6 +48,22 @@ def test_the_best_model_is_one_that_keeps_it(state: RunState) -> None:
     found = objectives(state, weights_of(state.profile))
     assert max(found, key=lambda name: found[name]) == "m2" and found["base"] == 0.2
     assert front(state) == ["m1", "m2"], "the base is bettered on one task and equalled on the other"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), max_size=12))
+def test_no_model_of_the_front_is_bettered_and_every_other_is(points: list[tuple[int, int, int]]) -> None:
+    state = RunState(name="r")
+    state.profile = {"objective": {"weights": {"a": 1.0, "b": 1.0, "c": 1.0}}}
+    state.scores = {  # type: ignore[assignment]
+        f"m{place}": {task: scored(value / 3) for task, value in zip("abc", point, strict=True)}
+        for place, point in enumerate(points)
+    }
+    bettered = {
+        f"m{place}"
+        for place, point in enumerate(points)
+        if any(other != point and all(b >= a for a, b in zip(point, other, strict=True)) for other in points)
+    }
+    assert set(front(state)) == state.scores.keys() - bettered
 
 
 def test_a_winner_s_losses_are_named(state: RunState) -> None:

@@ -53,7 +53,9 @@ def look(profile: Profile, say: Say | None = None, *, headers_only: bool = False
             rendered += _noted(f"dataset {name} × {model}", notes)
     for model, template in templates.items():
         for task, splits in tasks.items():
-            questions = [asked(row) for held in splits.values() for row in held]
+            every = [asked(row) for held in splits.values() for row in held]
+            # What is asked as plain text does not go through a template.
+            questions = [one for one in every if not {"plain", "contexts"} & one.keys()]
             rendered += _noted(
                 f"task {task} × {model}", templatechecks.of_questions(template, questions, profile.tasks[task].max_new_tokens)
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from lamdatui.domain.baselines import TRAINS, family, seconds_of
@@ -25,9 +26,11 @@ FINALISTS = 2
 def finalists(state: RunState, objectives: Mapping[str, float]) -> list[str]:
     """Models whose pipelines train something: the winner, then the best of the others by the search rows."""
     made = {trial.model for trial in state.trials.values() if trial.status == "done" and trial.model}
-    usable = [name for name in made if name in objectives and name not in state.lost and trains(state, name)]
+    usable = [name for name in made if name in objectives and name not in state.lost]
     order = sorted(usable, key=lambda name: (name != state.winner, -objectives[name], state.pool.items[name].trial or 0))
-    return order[:FINALISTS] if state.winner in usable else []
+    # A lineage may be long: only as many are looked at as it takes.
+    found = list(islice((name for name in order if trains(state, name)), FINALISTS))
+    return found if state.winner in found else []
 
 
 def trains(state: RunState, model: str) -> bool:

@@ -49,7 +49,7 @@ def objectives(state: RunState, weights: Mapping[str, float]) -> dict[str, float
 
 def front(state: RunState) -> list[str]:
     """Models that no other betters on one task without being worse on another, by the means on the search split; in the order of the pool."""
-    tasks = [task for task in weights_of(state.profile)]
+    tasks = list(weights_of(state.profile))
     points: dict[str, tuple[float, ...]] = {}
     for model, scores in state.scores.items():
         means = [finite(scores.get(task, {}).get("search", {}).get("mean")) for task in tasks]
@@ -57,10 +57,12 @@ def front(state: RunState) -> list[str]:
         if tasks and len(known) == len(tasks):
             points[model] = known
 
-    def is_bettered(one: tuple[float, ...]) -> bool:
-        return any(other != one and all(b >= a for a, b in zip(one, other, strict=True)) for other in points.values())
-
-    return [model for model, point in points.items() if not is_bettered(point)]
+    best: list[tuple[float, ...]] = []
+    # Whatever betters a point comes before it in this order: those that were kept are enough to look at.
+    for point in sorted(set(points.values()), reverse=True):
+        if not any(all(b >= a for a, b in zip(point, other, strict=True)) for other in best):
+            best.append(point)
+    return [model for model, point in points.items() if point in best]
 
 
 def remarks(rows: int, counts: Mapping[str, Any]) -> str:

@@ -6,20 +6,32 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.records import ActionRecord
+from lamdatui.engine.integrity import Lost
 from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.scoring import Scoring
 from lamdatui.engine.steps import StepOutcome
 from lamdatui.engine.upkeep import Run as Kept
-from lamdatui.engine.upkeep import Upkeep
+from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.step.request import StepRequest, made
+from lamdatui.store.journal import JournalFailed
 
 
 class Missing(Exception):
     """It won't be made; says why."""
+
+
+def reason_of(error: Exception) -> str:
+    """Why something was not made, for the record: whatever is wrong beside a search, its winner is to be reported. Raises what the journal can't take."""
+    if isinstance(error, JournalFailed):
+        raise error
+    words = str(error).splitlines()[0] if str(error) else ""
+    known = isinstance(error, (Missing, Lost, SearchEnded, LamdatuiError))
+    return (words if known else f"{type(error).__name__}: {words}")[:500]
 
 
 class Run(Kept, Protocol):

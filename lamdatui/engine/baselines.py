@@ -18,14 +18,11 @@ from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, obje
 from lamdatui.domain.records import ActionRecord, BaselinePlan, Value
 from lamdatui.domain.state import RunState
 from lamdatui.domain.training import in_steps
-from lamdatui.engine.aside import Aside, Missing, Run
-from lamdatui.engine.integrity import Lost
+from lamdatui.engine.aside import Aside, Missing, Run, reason_of
 from lamdatui.engine.judging import Known
 from lamdatui.engine.scoring import Scoring
-from lamdatui.engine.upkeep import SearchEnded
 from lamdatui.inputs.datafiles import read_noted
 from lamdatui.inputs.fewshot import examples
-from lamdatui.store.journal import JournalFailed
 
 LEAST = 0.25
 """Where there is no time to train for as long as the search has, it may be so much of that; it is told then."""
@@ -80,13 +77,9 @@ class Baselines:
             try:
                 await self._sealed()
                 told = self._told(await maker())
-            except JournalFailed:
-                raise
-            except Exception as error:  # noqa: BLE001 (the search is done: whatever is wrong with a baseline, its winner is to be reported)
-                known_kind = isinstance(error, (Missing, Lost, SearchEnded, LamdatuiError))
-                words = str(error).splitlines()[0] if str(error) else ""
-                reason = words if known_kind else f"{type(error).__name__}: {words}"
-                self._run.record(("baseline.missing", {"name": name, "reason": reason[:500]}))
+            except Exception as error:  # noqa: BLE001 (`reason_of` says why)
+                reason = reason_of(error)
+                self._run.record(("baseline.missing", {"name": name, "reason": reason}))
             else:
                 self._run.record(("baseline.recorded", {"name": name, "baseline": told}))
 

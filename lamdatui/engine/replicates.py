@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain import replicates
 from lamdatui.domain.actions import action_from_json
 from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
@@ -14,11 +13,8 @@ from lamdatui.domain.records import ActionRecord, Replicate, ReplicatesRecord
 from lamdatui.domain.replicates import SEEDS
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import REPLICATE
-from lamdatui.engine.aside import Aside, Missing, Run
-from lamdatui.engine.integrity import Lost
+from lamdatui.engine.aside import Aside, Missing, Run, reason_of
 from lamdatui.engine.judging import Known
-from lamdatui.engine.upkeep import SearchEnded
-from lamdatui.store.journal import JournalFailed
 
 SPLITS = ("search", "sealed")
 
@@ -41,13 +37,9 @@ class Replicates:
             try:
                 while len(self._made(model)) < SEEDS - 1 and goes_on():
                     await self._again(model)
-            except JournalFailed:
-                raise
-            except Exception as error:  # noqa: BLE001 (the search is done: whatever is wrong here, its winner is to be reported)
-                known = isinstance(error, (Missing, Lost, SearchEnded, LamdatuiError))
-                words = str(error).splitlines()[0] if str(error) else ""
-                reason = words if known else f"{type(error).__name__}: {words}"
-                self._run.record(("replicates.missing", {"model": model, "reason": reason[:500]}))
+            except Exception as error:  # noqa: BLE001 (`reason_of` says why)
+                reason = reason_of(error)
+                self._run.record(("replicates.missing", {"model": model, "reason": reason}))
 
     def _made(self, model: str) -> list[Replicate]:
         found = self._state.replicates.get(model)

@@ -57,11 +57,7 @@ def recipe(state: RunState, model_id: str) -> dict[str, Any]:
         "steps": steps,
         "objective": state.profile["objective"],
         "weights": weights_of(state.profile),
-        "tasks": {
-            name: {"scorer": task["scorer"], "think": task.get("think", "strip"), "max_new_tokens": task["max_new_tokens"]}
-            | dict(task)
-            for name, task in state.profile["tasks"].items()
-        },
+        "tasks": {name: {"think": "strip", **task} for name, task in state.profile["tasks"].items()},
         "older": state.scheme < ASKED,
         "base": state.pool.base,
         "scores": baseline["scores"] if baseline else state.scores.get(model_id, {}),

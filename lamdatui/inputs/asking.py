@@ -41,6 +41,6 @@ def read_asking(row: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def is_rated(asked: Mapping[str, Any] | str) -> bool:
-    """Whether log-likelihoods are measured of a row, and nothing is generated."""
-    return not isinstance(asked, str) and ("choices" in asked or "rolling" in asked)
+def is_rated(asked: Mapping[str, Any]) -> bool:
+    """Whether log-likelihoods are measured of a question, or of what `asking` of a row says, and nothing is generated."""
+    return "choices" in asked or "rolling" in asked

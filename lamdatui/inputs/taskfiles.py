@@ -130,7 +130,7 @@ class Task:
             "older": scheme < ASKED,
             **({"examples": list(self.examples)} if self.examples else {}),
             **({"scorer_source": self.own.source} if self.own else {}),
-            **({"rated": True} if any(is_rated(asked(row)) for row in self.rows[split]) else {}),
+            **({"rated": True} if any(is_rated(row.get("asking") or {}) for row in self.rows[split]) else {}),
         }
 
 
@@ -150,10 +150,9 @@ def load_task(
         if wrong := own.problem(row["reference"]) if own else problem(scorer, row["reference"]):
             where = f"{path}, the row {row['id']!r} (task {name})"
             raise LamdatuiError(f"the reference does not suit the scorer {scorer}: {wrong}", where=where)
-        if scorer != LM_EVAL and not own and is_rated(asked(row)) != (scorer == CHOICE):
-            what = (
-                "has choices, which the scorer choice rates" if is_rated(asked(row)) else "has no choices that could be rated"
-            )
+        rated = is_rated(row.get("asking") or {})
+        if scorer != LM_EVAL and not own and rated != (scorer == CHOICE):
+            what = "has choices, which the scorer choice rates" if rated else "has no choices that could be rated"
             raise LamdatuiError(
                 f"the row {what}; the task's scorer is {scorer}", where=f"{path}, the row {row['id']!r} (task {name})"
             )

@@ -16,7 +16,7 @@ from lamdatui.inputs.fewshot import after, fewer
 from lamdatui.inputs.ownscorers import OwnScorer, own_scorer
 from lamdatui.step.encoding import Encoder
 from lamdatui.step.errors import StepError
-from lamdatui.step.generate import Sampling
+from lamdatui.step.generate import Conversation, Sampling, prompt_ids
 from lamdatui.step.generators import Generator, TransformersGenerator
 from lamdatui.tasks.choice import rating_text
 from lamdatui.tasks.scorers import score
@@ -71,10 +71,9 @@ def evaluate(
     `most`: only so many of the first rows; `positions` of the model bound the examples in the prompt. Raises Changed, StepError as `questions` does.
     """
     began = time.monotonic()
-    encoder = Encoder(tokenizer)
 
     def fits(asked: list[dict[str, Any]]) -> bool:
-        longest = max(len(encoder.ids(text_of(row, encoder))) for row in asked)
+        longest = max(map(len, prompt_ids(tokenizer, list(map(conversation, asked)))))
         return longest + request["max_new_tokens"] <= positions
 
     rows, asked_for = (found[:most] for found in questions(request, fits))
@@ -88,10 +87,13 @@ def evaluate(
     left = [place for place in range(len(rows)) if place not in given]
     given |= _answered(generator, asked_for, left, request, lambda done: progress(len(rows) - len(left) + done))
     keeps = request.get("think") == "keep"
+    # A model without a chat template can be asked in plain text.
+    encoder = None if keeps or all(is_rated(one) or "plain" in one for one in asked_for) else Encoder(tokenizer)
     scored = []
     for place, (row, question) in enumerate(zip(rows, asked_for, strict=True)):
         text, ended = given[place]
-        said = text if keeps or is_rated(question) else without_thinking(text, text_of(question, encoder))
+        asked_text = question.get("plain") or (encoder.ask(question) if encoder else "")
+        said = text if keeps or is_rated(question) else without_thinking(text, asked_text)
         points = _points(own, request, row, said)
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
@@ -103,9 +105,9 @@ def evaluate(
     }
 
 
-def text_of(row: dict[str, Any], encoder: Encoder) -> str:
-    """What a model is given of a row."""
-    return row["plain"] if "plain" in row else encoder.ask(row)
+def conversation(row: dict[str, Any]) -> Conversation:
+    """What a generator is given of a row."""
+    return row.get("plain", row)
 
 
 def _own(request: dict[str, Any]) -> OwnScorer | None:
@@ -145,7 +147,7 @@ def _answered(
     own = request.get("generation") == "own"
     for until, group in by_stops.items():
         how = Sampling(request["max_new_tokens"], until=until)
-        conversations = [row.get("plain", row) for row in (asked_for[place] for place in group)]
+        conversations = [conversation(asked_for[place]) for place in group]
         before = len(found)
         given = generator.answers(conversations, how, progress=lambda done, before=before: progress(before + done), own=own)
         found |= {place: (text, ended) for place, ((text, ended),) in zip(group, given, strict=True)}

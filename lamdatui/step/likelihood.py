@@ -170,7 +170,8 @@ def _rated(model: Any, pairs: Sequence[Pair]) -> list[Rated]:
         use_cache=True,
         logits_to_keep=1,
     )
-    rows = [contexts.index(pair.context) for pair in pairs]
+    places_of = {context: row for row, context in enumerate(contexts)}
+    rows = [places_of[pair.context] for pair in pairs]
     cache.batch_select_indices(torch.tensor(rows, device=device))
     return _read(model, [Pair(pair.context[-1:], pair.continuation) for pair in pairs], cache, mask[rows])
 

@@ -88,8 +88,16 @@ _EVALUATES = re.compile(
 
 
 def _modules(config: Any, folder: Path) -> list[Path]:
-    """The Python files of the folders in which the functions are that a configuration names (`/folder/utils.function`)."""
+    """The Python files of the folders in which the functions are that a configuration names (`/folder/utils.function`), and of those
+    that they import from."""
     found: set[Path] = set()
+
+    def take(place: Path) -> None:
+        for module in sorted(place.rglob("*.py")) if place.is_dir() and place != folder else []:
+            if module not in found:
+                found.add(module)
+                for name in re.findall(r"lm_eval\.tasks\.(\w+)", module.read_text(encoding="utf-8", errors="replace")):
+                    take(folder / name)
 
     def look(value: Any) -> None:
         if isinstance(value, dict):
@@ -100,8 +108,8 @@ def _modules(config: Any, folder: Path) -> list[Path]:
                 look(one)
         elif isinstance(value, str) and value.startswith("/") and len(value) < 4096 and "\n" not in value:
             place = Path(value).with_suffix("").parent
-            if place.is_relative_to(folder) and place.is_dir():
-                found.update(place.rglob("*.py"))
+            if place.is_relative_to(folder):
+                take(place)
 
     look(config)
     return sorted(found)
@@ -134,10 +142,15 @@ def refuse_code(config: dict[str, Any]) -> None:
 def lm_eval(reference: dict[str, Any], completion: str) -> float:
     """The metric of one document, in [0, 1]: `reference` is what `lamdatui.catalogue.lm_eval` wrote.
 
-    Of a text's log-likelihood (`loglikelihood_rolling`) it is the probability of a byte or word, in the geometric mean. Raises LamdatuiError without the package.
+    Of a text's log-likelihood (`loglikelihood_rolling`) it is the probability of a byte or word, in the geometric mean. Raises LamdatuiError without the package, ValueError where the harness stumbles over the answer.
     """
-    judge = _judge_of(reference)
-    return judged(reference, ratings(completion) if judge.OUTPUT_TYPE in RATED else completion)
+    rated = _judge_of(reference).OUTPUT_TYPE in RATED
+    try:
+        return judged(reference, ratings(completion) if rated else completion)
+    except LamdatuiError:
+        raise
+    except Exception as error:
+        raise ValueError(f"lm-eval can't judge this answer: {type(error).__name__}: {error}") from error
 
 
 def _judge_of(reference: dict[str, Any]) -> Any:
@@ -148,11 +161,10 @@ def judged(reference: dict[str, Any], answer: str | list[tuple[str, float, bool]
     """The score of an answer: a text, or rated choices. Raises LamdatuiError, ValueError, and whatever the harness raises."""
     judge = _judge_of(reference)
     values = None if isinstance(answer, str) else answer
-    completion = answer
     instance = importlib.import_module("lm_eval.api.instance").Instance
     # What the harness hands on: of a text that is rated, the log-likelihood alone.
     if values is None:
-        given: list[Any] = [completion]
+        given: list[Any] = [answer]
     elif judge.OUTPUT_TYPE == "loglikelihood_rolling":
         given = [value for _, value, _ in values]
     else:
