@@ -17,11 +17,12 @@ import yaml
 
 from lamdatui.base.errors import EXIT_DONE, LamdatuiError
 from lamdatui.base.output import complain, say, say_json
+from lamdatui.base.strictyaml import parse_yaml
 from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.config.resources import load_registry
 from lamdatui.domain.lineage import ancestry
 from lamdatui.domain.scores import objectives, weights_of
-from lamdatui.domain.scripts import FULL, best, distinct, label, outcome, script, without
+from lamdatui.domain.scripts import FULL, best, distinct, label, script, without
 from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.inputs.profile import Profile, load_profile
@@ -83,7 +84,7 @@ def replay(recipe: Path, runs_dir: Path, base: str, name: str, *, trust: bool) -
     """The pipeline of an exported recipe, as a run. Raises LamdatuiError."""
     path = recipe / RECIPE if recipe.is_dir() else recipe
     try:
-        told = yaml.safe_load(path.read_text(encoding="utf-8"))
+        told, _ = parse_yaml(path.read_text(encoding="utf-8"))
         profile = _of_recipe(told, base)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise LamdatuiError(f"can't read the recipe: {error}", where=str(path)) from error
@@ -107,7 +108,10 @@ def contributions(run: str, runs_dir: Path, model: str, name: str, *, as_json: b
         raise LamdatuiError(
             f"{target} is one step from a base: its gain is what that step brings", where=state.name, exit_code=1
         )
-    every = [*script(state, [target], load_registry().types), *(step for steps in variants.values() for step in steps)]
+    every = [
+        *script(state, [target], load_registry().types),
+        *(step for variant in variants.values() for step in variant.steps),
+    ]
     steps, called = distinct(every)
     name = name or _named(f"{state.name}-{target}-steps")
     done = _run(_scripted(profile, steps, name), name, runs_dir, trust=trust)
@@ -115,8 +119,8 @@ def contributions(run: str, runs_dir: Path, model: str, name: str, *, as_json: b
     run_dir = rundir.find_run(name, runs_dir)
     weights = weights_of(state.profile)
     told = []
-    for number in variants:
-        full, other = (made.get(called.get(one, one)) for one in (label(state.name, target), outcome(state, target, number)))
+    for number, variant in variants.items():
+        full, other = (made.get(called.get(one, one)) for one in (label(state.name, target), variant.result))
         gain = _difference(run_dir, done, full, other, weights) if full and other else None
         trial = state.trials[number]
         told.append({"trial": number, "step": call_of(trial.action), "brings": gain, "without": other})

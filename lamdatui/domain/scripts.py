@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lamdatui.domain.actions import BoundType
@@ -11,6 +12,7 @@ from lamdatui.domain.baselines import TRAINS
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import DatasetObject
 from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 FULL = math.inf
 """A scale that says: one whole pass over the rows."""
@@ -29,32 +31,20 @@ def label(run: str, made: str) -> str:
     return f"{run}/{made}"
 
 
-def script(
-    state: RunState,
-    models: Sequence[str],
-    types: Mapping[str, BoundType],
-    scale: float = 1.0,
-    rename: Mapping[str, str] | None = None,
-) -> list[dict[str, Any]]:
+def script(state: RunState, models: Sequence[str], types: Mapping[str, BoundType], scale: float = 1.0) -> list[dict[str, Any]]:
     """Steps (`lamdatui.inputs.profile.ScriptStep`) of the pipelines that led to these models, each step once, after those it needs.
 
-    `scale`: steps that train read so many times as many rows, or all of them once (FULL); `rename`: objects of the profile → what they are called now.
+    `scale`: steps that train read so many times as many rows, or all of them once (FULL).
     """
     numbers = sorted({trial.number for model in models for trial in lineage(state, model)})
     found = []
-    for number in numbers:
-        trial = state.trials[number]
+    for trial in (state.trials[number] for number in numbers):
         action = trial.action
         assert action is not None
-        names = {
-            name: label(state.name, name) if state.pool.items[name].trial is not None else (rename or {}).get(name, name)
-            for ids in action["inputs"].values()
-            for name in ids
-        }
         found.append(
             {
                 "type": action["type"],
-                "inputs": {slot: [names[name] for name in ids] for slot, ids in action["inputs"].items()},
+                "inputs": {slot: [_called(state, name) for name in ids] for slot, ids in action["inputs"].items()},
                 "params": scaled(state, action, types.get(action["type"]), scale),
                 "makes": label(state.name, trial.model or trial.dataset or ""),
             }
@@ -92,59 +82,47 @@ def scaled(state: RunState, action: Mapping[str, Any], bound: BoundType | None, 
     return {**params, "max_steps": int(min(max(1, round(steps)), most))}
 
 
-def without(state: RunState, model: str) -> dict[int, list[dict[str, Any]]]:
-    """Trial of a model's lineage → the model's pipeline without that step, as steps of a script: where its result stood, stands what it was made of.
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A pipeline without one step: its steps, and what the script calls the model that they make."""
+
+    steps: list[dict[str, Any]]
+    result: str
+
+
+def without(state: RunState, model: str) -> dict[int, Variant]:
+    """Trial of a model's lineage → the model's pipeline without that step: where its result stood, stands what it was made of.
 
     A step without which there is another kind of result, or the base itself, is left out: a model is made of models, a dataset of datasets.
     """
     line = lineage(state, model)
     found = {}
     for left in line:
-        action = left.action
-        assert action is not None
-        made = left.model or left.dataset or ""
+        made, inputs = left.model or left.dataset or "", _inputs(left)
         kind = state.pool.items[made].kind
-        before = [name for ids in action["inputs"].values() for name in ids if state.pool.items[name].kind == kind]
+        before = [name for ids in inputs.values() for name in ids if state.pool.items[name].kind == kind]
         if not before or (made == model and state.pool.items[before[0]].trial is None):
             continue
-        stands = {made: before[0]}
+        called = {made: _called(state, before[0])}
         steps = []
         for trial in line:
             if trial is left:
                 continue
-            own = trial.model or trial.dataset or ""
-            inputs = (trial.action or {"inputs": {}})["inputs"]
-            changed = any(name in stands for ids in inputs.values() for name in ids)
-            names = {
-                slot: [_called(state, stands.get(name, name), left.number, stands) for name in ids]
-                for slot, ids in inputs.items()
-            }
+            own, inputs = trial.model or trial.dataset or "", _inputs(trial)
+            changed = any(name in called for ids in inputs.values() for name in ids)
+            names = {slot: [called.get(name) or _called(state, name) for name in ids] for slot, ids in inputs.items()}
+            makes = label(state.name, f"{own} without {left.number}" if changed else own)
             if changed:
-                stands[own] = f"{own} without {left.number}"
-            called = _called(state, stands.get(own, own), left.number, stands)
-            steps.append({"type": trial.action["type"], "inputs": names, "params": trial.action["params"], "makes": called})  # type: ignore[index]
-        found[left.number] = steps
+                called[own] = makes
+            steps.append({"type": trial.action["type"], "inputs": names, "params": trial.action["params"], "makes": makes})  # type: ignore[index]
+        found[left.number] = Variant(steps, called[model])
     return found
 
 
-def _called(state: RunState, name: str, left: int, stands: Mapping[str, str]) -> str:
-    """What a script calls an object, or what stands for it without a step."""
-    if name.endswith(f" without {left}"):
-        return label(state.name, name)
-    item = state.pool.items[name]
-    return label(state.name, name) if item.trial is not None else name
+def _inputs(trial: Trial) -> Mapping[str, Sequence[str]]:
+    return trial.action["inputs"] if trial.action else {}
 
 
-def outcome(state: RunState, model: str, left: int) -> str:
-    """What the script of `without` calls what stands for the model."""
-    line = lineage(state, model)
-    trial = next(one for one in line if one.number == left)
-    made = trial.model or trial.dataset or ""
-    if made != model:
-        return label(state.name, f"{model} without {left}")
-    kind = state.pool.items[made].kind
-    action = trial.action
-    assert action is not None
-    return label(
-        state.name, next(name for ids in action["inputs"].values() for name in ids if state.pool.items[name].kind == kind)
-    )
+def _called(state: RunState, name: str) -> str:
+    """What a script calls an object of the run: those of the profile keep their names."""
+    return name if state.pool.items[name].trial is None else label(state.name, name)
