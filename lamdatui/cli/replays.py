@@ -203,7 +203,7 @@ def _scripted(profile: Profile, steps: Sequence[Mapping[str, Any]], name: str) -
     plain["policy"] = {"name": "scripted", "opening": False, "script": list(steps)}
     # Its disk is as large as before; its time is what the steps take.
     kept = {"keep_free_mib": profile.budget.keep_free_mib, "disk_gib": profile.budget.disk_gib}
-    plain["budget"] = {"trials": len(steps), "baselines": 0, "replicates": 0, **kept}
+    plain["budget"] = {"trials": len(steps), "baselines": 0, "replicates": 0, "promotion": 0, **kept}
     plain["actions"] = {kind: plain["actions"].get(kind) for kind in {step["type"]: None for step in steps}}
     return Profile.model_validate(plain)
 

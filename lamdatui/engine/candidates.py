@@ -28,11 +28,14 @@ LENGTH = "max_steps"
 TOO_LONG = "takes longer than the time that the run has left"
 REASONS = 4
 """The commonest reasons for refusing a combination that are told, for each type."""
+OPENING = "opening"
 OPENING_TRIES = 512
 """At most this many combinations of objects are looked at for an opening trial."""
 
 
-def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[DatasetObject]) -> Combinations:
+def _slot_options(
+    slot: Slot, models: Sequence[ModelObject], datasets: Sequence[DatasetObject], *, most_first: bool = False
+) -> Combinations:
     """What a slot can take of these objects, in their order; several at once are of one layout or format."""
     groups: dict[str, list[str]] = {}
     if slot.takes_models:
@@ -43,7 +46,8 @@ def _slot_options(slot: Slot, models: Sequence[ModelObject], datasets: Sequence[
         for data in datasets:
             if data.format in slot.formats:
                 groups.setdefault(data.format if slot.kind == "datasets" else "", []).append(data.id)
-    return Combinations(list(groups.values()), range(slot.least, slot.most + 1), slot.least == 0)
+    sizes = range(slot.most, slot.least - 1, -1) if most_first else range(slot.least, slot.most + 1)
+    return Combinations(list(groups.values()), sizes, slot.least == 0)
 
 
 def _combination(index: int, axes: Sequence[Sequence[object]]) -> tuple[object, ...]:
@@ -177,11 +181,12 @@ def enumerate_all(
 def opening(
     types: Mapping[str, BoundType], state: RunState, machine: Machine, objectives: Mapping[str, float]
 ) -> Candidate | None:
-    """The next trial of the opening: one of each family as soon as it is legal, at defaults; None when it is over.
+    """The next trial of the opening: one of each family as soon as it is legal, at defaults, and supervised learning of the data that it made; None
+    when it is over.
 
     Which objects: what supervised learning and distillation change is a base; elsewhere the best model so far comes first,
-    and a merge takes produced models; datasets come in the profile's order. It is the same for every policy, so that policies
-    can be compared.
+    and a merge takes produced models; datasets come in the profile's order, and as many at once as data is made of. It is the same for every
+    policy, so that policies can be compared.
     """
     counted = [t.action["type"] for t in state.trials.values() if t.action and not undone(state, t)]
     opened = {types[name].type.family for name in counted if name in types}
@@ -197,7 +202,28 @@ def opening(
             found = _candidate(bound, inputs, bound.defaults(), state, machine, known)
             if isinstance(found, Candidate):
                 return found
-    return None
+    return _on_made_data(types, state, machine, known)
+
+
+def _on_made_data(types: Mapping[str, BoundType], state: RunState, machine: Machine, known: Known) -> Candidate | None:
+    """Supervised learning of the dataset that the opening made, once: what data is worth shows in what is trained of it."""
+    made = [
+        t.dataset for t in state.trials.values() if t.proposed_by == OPENING and t.dataset and t.dataset in state.usable.items
+    ]
+    bound = next((b for b in types.values() if b.type.family == "supervised"), None)
+    acted = [t.action for t in state.trials.values() if t.action and not undone(state, t)]
+    used = {name for action in acted for ids in action["inputs"].values() for name in ids}
+    if bound is None or not made or used & set(made):
+        return None
+    slots = [slot for slot in bound.type.slots if slot.least]
+    data = next((slot for slot in slots if not slot.takes_models), None)
+    base = state.pool.base
+    if data is None or base is None or len(slots) != 2:
+        return None
+    inputs = {slot.name: (made[0] if slot is data else base,) for slot in slots}
+    inputs |= {slot.name: () for slot in bound.type.slots if not slot.least}
+    found = _candidate(bound, inputs, bound.defaults(), state, machine, known)
+    return found if isinstance(found, Candidate) else None
 
 
 def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> list[Combinations]:
@@ -214,5 +240,5 @@ def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str
             models = [*bases, *produced]
         else:
             models = [*produced, *bases]
-        found.append(_slot_options(slot, models, pool.datasets))
+        found.append(_slot_options(slot, models, pool.datasets, most_first=family == "data"))
     return found

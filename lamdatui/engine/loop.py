@@ -22,13 +22,14 @@ from lamdatui.domain.trials import Trial
 from lamdatui.engine.approval import Approvals, Decision
 from lamdatui.engine.attempts import Attempts
 from lamdatui.engine.baselines import Baselines
-from lamdatui.engine.candidates import TOO_LONG, enumerate_all, opening
+from lamdatui.engine.candidates import OPENING, TOO_LONG, enumerate_all, opening
 from lamdatui.engine.closing import Closing, ending, lost
 from lamdatui.engine.forecasts import Forecasts
 from lamdatui.engine.integrity import Fact, Lost, inputs_of, opening_facts
 from lamdatui.engine.layouts import Layouts
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.orders import OWN, waiting
+from lamdatui.engine.promotion import promoted_step
 from lamdatui.engine.proposals import proposal_json
 from lamdatui.engine.replicates import Replicates
 from lamdatui.engine.requests import Requests
@@ -231,10 +232,16 @@ class Loop:
     async def _choose(self, number: int) -> tuple[View, Proposal, str | None]:
         """The opening's next action or the policy's, with what it was chosen from and why a fallback had to choose."""
         opens = self.workspace.profile.policy.opening
-        first = opening(self.workspace.types, self.state, self.machine, self.scoring.objectives(self.state)) if opens else None
+        objectives = self.scoring.objectives(self.state)
+        first = opening(self.workspace.types, self.state, self.machine, objectives) if opens else None
         if first is not None:
-            reason = f"the opening tries each kind of action once, at its defaults; this is the first {first.action.type}"
-            return self.view(number), Proposal(first.action, reason, "opening"), None
+            reason = f"the opening tries each kind of action once, at its defaults; this is {first.action.type}"
+            return self.view(number), Proposal(first.action, reason, OPENING), None
+        view = self.view(number)
+        if view.candidate and (
+            longer := promoted_step(self.state, objectives, self.workspace.types, view.candidate, self.now())
+        ):
+            return view, longer, None
         candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
         self.record(("candidates.listed", {"number": number, "types": counts}))
         if not candidates:

@@ -8,6 +8,7 @@ from lamdatui.domain.actions import Action, BoundType
 from lamdatui.domain.budget import evaluation_seconds
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.state import RunState
+from lamdatui.engine.candidates import OPENING
 from lamdatui.engine.machine import Machine, size_of
 
 
@@ -30,7 +31,7 @@ def proposal_json(
         "proposed_by": f"{proposal.proposed_by} (planner failed: {fallback})" if fallback else proposal.proposed_by,
         "alternatives": list(proposal.alternatives),
         "estimate": cost_json(action, bound, state, machine),
-        "opening": proposal.proposed_by == "opening",
+        "opening": proposal.proposed_by == OPENING,
         "fallback": fallback,
         "seconds": round(seconds, 3),
         "details": dict(proposal.details),

@@ -131,6 +131,8 @@ class BudgetSpec(_Strict):
     """Share of the search's time that goes, after it, to what its winner is compared with; the wall minutes have room for it. 0: none."""
     replicates: float = Field(default=0.25, ge=0, le=10)
     """The same for doing the best pipelines again with other seeds."""
+    promotion: float = Field(default=1 / 3, ge=0, lt=1)
+    """The last share of the search, of its trials or its time, in which its best pipelines train for longer. 0: none."""
     keep_free_mib: float = Field(default=64, ge=1, le=MOST_COUNT)
     """What stays free on the run's disk: with less, the run pauses before its next trial."""
 

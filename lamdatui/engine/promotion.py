@@ -1,0 +1,160 @@
+"""Promotion: the last share of a search trains its best pipelines for longer.
+
+A search compares many short trainings, and one plain fine-tuning that gets all of their time may be better than the best of them. As successive halving
+gives its best configurations more of a resource (Jamieson & Talwalkar 2016, arXiv 1502.07943), the last trials do two pipelines again with more
+steps: the best one, and the best one that is a single training, because what is best when it is short need not be best when it is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lamdatui.domain.actions import BoundType, Inputs, Value
+from lamdatui.domain.baselines import TRAINS, family, seconds_of, training_seconds
+from lamdatui.domain.budget import evaluation_seconds, ledgers, seconds_left
+from lamdatui.domain.choice import Candidate, Proposal
+from lamdatui.domain.lineage import lineage
+from lamdatui.domain.replicates import trains
+from lamdatui.domain.scripts import scaled
+from lamdatui.domain.state import RunState, details_of
+from lamdatui.domain.trials import Trial
+
+NAME = "promotion"
+LEAST = 1.5
+"""What is trained for less than this many times its length is not worth a trial."""
+PLANS = 2
+"""So many pipelines are promoted, for each budget of trials."""
+
+Legal = Callable[[str, Inputs, Mapping[str, Value]], Candidate | str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A pipeline that is promoted: its model, how many times as long it trains, and the budget of trials that it is for."""
+
+    model: str
+    scale: float
+    budget: int
+
+    def details(self, trial: Trial) -> dict[str, Any]:
+        """What a proposal records of it: it does `trial` again."""
+        return {"promotes": self.model, "scale": self.scale, "budget": self.budget, "again": trial.number}
+
+
+def promoted_step(
+    state: RunState, objectives: Mapping[str, float], types: Mapping[str, BoundType], legal: Legal, now: float | None = None
+) -> Proposal | None:
+    """The next step of a promotion; None where none is due, or possible. The same state gives the same step."""
+    if not _is_due(state, now):
+        return None
+    begun = _begun(state)
+    plans = [plan for plan in begun if plan.budget == state.max_trials]
+    for plan in plans:
+        if found := _next(plan, state, types, legal):
+            return found
+    if len(plans) >= PLANS:
+        return None
+    targets = [name for name in _targets(state, objectives) if name not in {plan.model for plan in begun}]
+    for place, target in enumerate(targets):
+        plan = Plan(target, _scale(state, target, len(targets) - place, now), state.max_trials)
+        if plan.scale >= LEAST and (found := _next(plan, state, types, legal)):
+            return found
+    return None
+
+
+def _is_due(state: RunState, now: float | None) -> bool:
+    """Whether the search is in its last share, of trials or of time."""
+    share = float((state.profile.get("budget") or {}).get("promotion") or 0.0)
+    if not share or (state.profile.get("policy") or {}).get("name") == "scripted":
+        return False
+    limited = [(one.used, one.limit - one.reserved) for one in ledgers(state, now) if one.unit == "s" and one.limit is not None]
+    limited.append((state.counted - 1, state.max_trials))  # the open trial is counted
+    return any(limit > 0 and used >= limit * (1 - share) - 1e-9 for used, limit in limited)
+
+
+def _of_promotions(state: RunState) -> list[tuple[Trial, dict[str, Any]]]:
+    """Trials that were promotions' and are not to come again, with what their proposals recorded."""
+    told = [(trial, details_of(trial.proposal or {})) for trial in state.trials.values() if trial.status != "stopped"]
+    return [(trial, details) for trial, details in told if "promotes" in details]
+
+
+def _begun(state: RunState) -> list[Plan]:
+    found = [Plan(told["promotes"], told["scale"], told["budget"]) for _, told in _of_promotions(state)]
+    return list(dict.fromkeys(found))
+
+
+def _targets(state: RunState, objectives: Mapping[str, float]) -> list[str]:
+    """The models whose pipelines are promoted, as many as fit into the trials that are left: the best of one training step, which takes one
+    trial, then the best of all; not what a promotion made."""
+    promotions = {trial.number for trial, _ in _of_promotions(state)}
+    made = [
+        trial.model
+        for trial in state.trials.values()
+        if trial.status == "done"
+        and trial.model in objectives
+        and trial.model not in state.lost
+        and trial.number not in promotions
+    ]
+    order = sorted((name for name in made if name), key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))
+    left = state.max_trials - state.counted + 1  # the open trial is counted
+    single = next((name for name in order if len(_steps(state, name)) == 1 and trains(state, name)), None)
+    found = [single] if single and left > 0 else []
+    best = next((name for name in order if trains(state, name)), None)
+    if best and best not in found and len(_steps(state, best)) + len(found) <= left:
+        found.append(best)
+    return found
+
+
+def _steps(state: RunState, model: str) -> list[Trial]:
+    """The trials of a model's lineage that made models; what made its data is not done again."""
+    return [trial for trial in lineage(state, model) if trial.model]
+
+
+def _scale(state: RunState, model: str, left: int, now: float | None) -> float:
+    """How many times as long a pipeline may train, where `left` of them share what is left: as many seconds as the search has trained, and no more
+    than it has time for."""
+    promotions = [trial for trial, _ in _of_promotions(state) if family(state, trial.action or {"type": ""}) in TRAINS]
+    spent = sum(seconds_of(trial) for trial in promotions)
+    steps = _steps(state, model)
+    once = sum(seconds_of(trial) for trial in steps if family(state, trial.action or {"type": ""}) in TRAINS)
+    if once <= 0:
+        return 0.0
+    most = (seconds_left(state, now) - evaluation_seconds(state) * len(steps)) / left
+    return round(min(max(0.0, training_seconds(state) - 2 * spent) / left, most) / once, 2)
+
+
+def _next(plan: Plan, state: RunState, types: Mapping[str, BoundType], legal: Legal) -> Proposal | None:
+    """The first step of a plan that is not done, None where there is none or where it can't be done."""
+    did = {told["again"]: trial for trial, told in _of_promotions(state) if told["promotes"] == plan.model}
+    stands: dict[str, str] = {}
+    line = _steps(state, plan.model)
+    for place, trial in enumerate(line):
+        assert trial.action is not None
+        inputs = {slot: tuple(stands.get(name, name) for name in ids) for slot, ids in trial.action["inputs"].items()}
+        params = scaled(state, trial.action, types.get(trial.action["type"]), plan.scale)
+        again = did.get(trial.number) or _same(state, trial.action["type"], inputs, params)
+        if again is None:
+            found = legal(trial.action["type"], inputs, params)
+            if isinstance(found, str):
+                return None
+            kind = "the best so far" if len(line) > 1 else "the best of one training step"
+            reason = (
+                f"the pipeline of {plan.model}, {kind}, again with {plan.scale:g} times the steps ({place + 1} of {len(line)})"
+            )
+            return Proposal(found.action, reason, NAME, details=plan.details(trial))
+        if again.status != "done" or again.model is None:
+            return None
+        stands[trial.model or ""] = again.model
+    return None
+
+
+def _same(state: RunState, kind: str, inputs: Inputs, params: Mapping[str, Value]) -> Trial | None:
+    """A trial that has done just this."""
+    for trial in state.trials.values():
+        action: Mapping[str, Any] = trial.action or {"type": "", "inputs": {}, "params": {}}
+        given = {slot: tuple(ids) for slot, ids in action["inputs"].items()}
+        if trial.status == "done" and (action["type"], given, dict(action["params"])) == (kind, inputs, dict(params)):
+            return trial
+    return None
