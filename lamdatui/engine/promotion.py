@@ -7,7 +7,7 @@ steps: the best one, and the best one that is a single training, because what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,12 +54,13 @@ def promoted_step(
     for plan in plans:
         if found := _next(plan, state, types, legal):
             return found
-    if len(plans) >= PLANS:
-        return None
-    targets = [name for name in _targets(state, objectives) if name not in {plan.model for plan in begun}]
+    targets = _targets(state, objectives, {plan.model for plan in begun}, len(plans))
+    # What would train hardly longer with its share leaves all of it to the others.
+    while targets and min(_scale(state, target, len(targets), now) for target in targets) < LEAST:
+        targets.pop()
     for place, target in enumerate(targets):
         plan = Plan(target, _scale(state, target, len(targets) - place, now), state.max_trials)
-        if plan.scale >= LEAST and (found := _next(plan, state, types, legal)):
+        if found := _next(plan, state, types, legal):
             return found
     return None
 
@@ -75,19 +76,20 @@ def _is_due(state: RunState, now: float | None) -> bool:
 
 
 def _of_promotions(state: RunState) -> list[tuple[Trial, dict[str, Any]]]:
-    """Trials that were promotions' and are not to come again, with what their proposals recorded."""
-    told = [(trial, details_of(trial.proposal or {})) for trial in state.trials.values() if trial.status != "stopped"]
+    """Trials that promotions proposed, with what their proposals recorded."""
+    told = [(trial, details_of(trial.proposal or {})) for trial in state.trials.values()]
     return [(trial, details) for trial, details in told if "promotes" in details]
 
 
 def _begun(state: RunState) -> list[Plan]:
+    """A plan stays what it was when its step was stopped: a checkpoint is one of that very action."""
     found = [Plan(told["promotes"], told["scale"], told["budget"]) for _, told in _of_promotions(state)]
     return list(dict.fromkeys(found))
 
 
-def _targets(state: RunState, objectives: Mapping[str, float]) -> list[str]:
-    """The models whose pipelines are promoted, as many as fit into the trials that are left: the best of one training step, which takes one
-    trial, then the best of all; not what a promotion made."""
+def _targets(state: RunState, objectives: Mapping[str, float], begun: Collection[str], plans: int) -> list[str]:
+    """The models whose pipelines are promoted, after so many plans: the best of one training step, which takes one trial, then the best of
+    all, as far as it fits into the trials that are left; not what a promotion made."""
     promotions = {trial.number for trial, _ in _of_promotions(state)}
     made = [
         trial.model
@@ -97,14 +99,14 @@ def _targets(state: RunState, objectives: Mapping[str, float]) -> list[str]:
         and trial.model not in state.lost
         and trial.number not in promotions
     ]
-    order = sorted((name for name in made if name), key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))
-    left = state.max_trials - state.counted + 1  # the open trial is counted
-    single = next((name for name in order if len(_steps(state, name)) == 1 and trains(state, name)), None)
-    found = [single] if single and left > 0 else []
-    best = next((name for name in order if trains(state, name)), None)
-    if best and best not in found and len(_steps(state, best)) + len(found) <= left:
-        found.append(best)
-    return found
+    found = [name for name in made if name and name not in begun and trains(state, name)]
+    order = sorted(found, key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))
+    singles = [name for name in order if len(_steps(state, name)) == 1]
+    targets = singles[:1] if plans == 0 else []
+    left = state.max_trials - state.counted + 1 - len(targets)  # the open trial is counted
+    if plans < PLANS and order and order[:1] != targets and len(_steps(state, order[0])) <= left:
+        targets.append(order[0])
+    return targets
 
 
 def _steps(state: RunState, model: str) -> list[Trial]:
@@ -127,7 +129,11 @@ def _scale(state: RunState, model: str, left: int, now: float | None) -> float:
 
 def _next(plan: Plan, state: RunState, types: Mapping[str, BoundType], legal: Legal) -> Proposal | None:
     """The first step of a plan that is not done, None where there is none or where it can't be done."""
-    did = {told["again"]: trial for trial, told in _of_promotions(state) if told["promotes"] == plan.model}
+    did = {
+        told["again"]: trial
+        for trial, told in _of_promotions(state)
+        if told["promotes"] == plan.model and trial.status != "stopped"
+    }
     stands: dict[str, str] = {}
     line = _steps(state, plan.model)
     for place, trial in enumerate(line):
