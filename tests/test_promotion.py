@@ -183,7 +183,20 @@ def test_the_opening_makes_data_of_all_datasets_and_trains_on_it_once() -> None:
     assert opens().inputs == {"datasets": ("calls", "notes", "more")}
     trained = opens()
     assert trained.type == "sft" and trained.inputs == {"model": ("base",), "dataset": ("d2",), "replay": ()}
+    assert opening(types, search.state, MACHINE, {}) is not None, "three datasets are a third of nine trials"
+    assert opens().inputs["dataset"] == ("notes",)
+    assert opens().inputs["dataset"] == ("more",)
     assert opening(types, search.state, MACHINE, {}) is None
+
+
+def test_with_many_datasets_and_few_trials_the_opening_does_not_train_on_each() -> None:
+    search = Search(trials=5)
+    found = opening({"sft": TYPES["sft"]}, search.state, MACHINE, {})
+    assert found is not None
+    search.took(found.action, 0.1, by=OPENING)
+    assert opening({"sft": TYPES["sft"]}, search.state, MACHINE, {}) is None
+    search.state.max_trials = 6
+    assert opening({"sft": TYPES["sft"]}, search.state, MACHINE, {}) is not None
 
 
 def test_a_run_promotes_in_its_last_trials(lab_profile: Any, cli: Commands) -> None:

@@ -53,6 +53,8 @@ class Entry:
 
 
 _BFCL = "bfcl_eval/data"
+MADE_HERE = ("lab-bases", "lab-choice")
+"""Entries that are made, of nothing that is fetched: a run that needs one makes it."""
 
 ENTRIES: dict[str, Entry] = {
     entry.name: entry
@@ -145,6 +147,14 @@ ENTRIES: dict[str, Entry] = {
             kind="built",
             version="2",
             builder="lamdatui.catalogue.lab:build",
+        ),
+        Entry(
+            name="lab-choice",
+            summary="Six datasets for the lab's bases, of which two can be trusted",
+            licence="Apache-2.0",
+            kind="built",
+            version="1",
+            builder="lamdatui.catalogue.lab_choice:build",
         ),
     )
 }

@@ -106,19 +106,19 @@ def build(target: Path, say: Say) -> None:
 def write_data(target: Path) -> None:
     """Write the task files and the datasets: deterministic, and quick (no torch)."""
     for name in TASKS:
-        _write_jsonl(target / "tasks" / f"{name}.jsonl", task_rows(name))
+        write_jsonl(target / "tasks" / f"{name}.jsonl", task_rows(name))
     for number, (name, parts) in enumerate(SFT_SETS.items()):
         found = strings.mixture(parts, "train", SEED + number)
-        _write_jsonl(target / "data" / f"{name}.jsonl", ({"prompt": r.prompt, "completion": r.completion} for r in found))
+        write_jsonl(target / "data" / f"{name}.jsonl", ({"prompt": r.prompt, "completion": r.completion} for r in found))
     for number, (name, parts) in enumerate(PREFERENCE_SETS.items()):
         pairs = strings.preferences(parts, "train", SEED + 100 + number)
-        _write_jsonl(
+        write_jsonl(
             target / "data" / f"{name}.jsonl",
             ({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected} for p in pairs),
         )
     for number, (name, parts) in enumerate(VERIFY_SETS.items()):
         found = strings.mixture(parts, "train", SEED + 200 + number)
-        _write_jsonl(
+        write_jsonl(
             target / "data" / f"{name}.jsonl",
             ({"prompt": r.prompt, "scorer": "exact", "reference": r.completion} for r in found),
         )
@@ -137,7 +137,8 @@ def task_rows(skill: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_jsonl(path: Path, items: Iterable[dict[str, Any]]) -> None:
+def write_jsonl(path: Path, items: Iterable[dict[str, Any]]) -> None:
+    """Write JSON lines, with the folders that are missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
 

@@ -338,8 +338,8 @@ def _catalogue() -> list[Finding]:
         path = local(entry.name)
         if path is None:
             fix = f"lamdatui models fetch {entry.name}"
-            detail = "not made yet; a run of the lab makes it" if fix == MADE else "not fetched; only what names it needs it"
-            findings.append(Finding("info", entry.name, detail, "" if fix == MADE else fix))
+            detail = "not made yet; a run that needs it makes it" if fix in MADE else "not fetched; only what names it needs it"
+            findings.append(Finding("info", entry.name, detail, "" if fix in MADE else fix))
         else:
             findings.append(Finding("ok", entry.name, str(path)))
     return findings

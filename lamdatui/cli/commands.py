@@ -130,13 +130,18 @@ def open_all(profile: Any) -> None:
 
 
 def _prepare_lab(profile: Any) -> None:
-    """The lab's bases are made here, not fetched: nothing stands against making them when they are missing."""
+    """The lab's bases and data are made here, not fetched: nothing stands against making them when they are missing."""
+    from lamdatui.catalogue.entries import MADE_HERE
     from lamdatui.catalogue.fetch import fetch, local
 
-    references = [spec.path for section in (profile.models, profile.datasets, profile.tasks) for spec in section.values()]
-    if any(text.startswith("catalogue:lab-bases") for text in references) and local("lab-bases") is None:
-        complain("making the lab's two tiny bases (once, about two minutes)")
-        fetch("lab-bases", complain)
+    sections = (profile.models, profile.datasets, profile.tasks)
+    named = {spec.path.removeprefix("catalogue:").split("/")[0] for section in sections for spec in section.values()}
+    for name in MADE_HERE:
+        if name in named and local(name) is None:
+            complain(
+                "making the lab's two tiny bases (once, about two minutes)" if name == "lab-bases" else f"making {name} (once)"
+            )
+            fetch(name, complain)
 
 
 def _ended(run_dir: Path) -> RunState | None:

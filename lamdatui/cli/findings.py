@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.catalogue.entries import MADE_HERE
 
 Status = Literal["ok", "info", "warn", "bad"]
 """`info`: nothing is wrong; it is optional, or lamdatui makes it when it is needed."""
-MADE = "lamdatui models fetch lab-bases"
-"""The fix of what `lamdatui run` makes by itself before it starts."""
+MADE = tuple(f"lamdatui models fetch {name}" for name in MADE_HERE)
+"""Fixes of what `lamdatui run` does by itself before it starts."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ def tried(subject: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding("ok", subject, look())
     except LamdatuiError as error:
-        if error.fix == MADE:
-            return Finding("info", subject, "made when a run starts: once, about two minutes")
+        if error.fix in MADE:
+            return Finding("info", subject, "made when a run starts, once")
         where = f" ({error.where})" if error.where else ""
         return Finding("bad", subject, error.what + where, error.fix)
     except (OSError, RecursionError, TypeError, ValueError) as error:

@@ -29,6 +29,8 @@ TOO_LONG = "takes longer than the time that the run has left"
 REASONS = 4
 """The commonest reasons for refusing a combination that are told, for each type."""
 OPENING = "opening"
+OPENING_SHARE = 1 / 3
+"""Of the trials: with more datasets than that, not each of them is trained on alone."""
 OPENING_TRIES = 512
 """At most this many combinations of objects are looked at for an opening trial."""
 
@@ -181,8 +183,8 @@ def enumerate_all(
 def opening(
     types: Mapping[str, BoundType], state: RunState, machine: Machine, objectives: Mapping[str, float]
 ) -> Candidate | None:
-    """The next trial of the opening: one of each family as soon as it is legal, at defaults, and supervised learning of the data that it made; None
-    when it is over.
+    """The next trial of the opening: one of each family as soon as it is legal, at defaults, and supervised learning of data (`_on_data`); None when it
+    is over.
 
     Which objects: what supervised learning and distillation change is a base; elsewhere the best model so far comes first,
     and a merge takes produced models; datasets come in the profile's order, and as many at once as data is made of. It is the same for every
@@ -202,28 +204,36 @@ def opening(
             found = _candidate(bound, inputs, bound.defaults(), state, machine, known)
             if isinstance(found, Candidate):
                 return found
-    return _on_made_data(types, state, machine, known)
+    return _on_data(types, state, machine, known)
 
 
-def _on_made_data(types: Mapping[str, BoundType], state: RunState, machine: Machine, known: Known) -> Candidate | None:
-    """Supervised learning of the dataset that the opening made, once: what data is worth shows in what is trained of it."""
-    made = [
-        t.dataset for t in state.trials.values() if t.proposed_by == OPENING and t.dataset and t.dataset in state.usable.items
-    ]
+def _on_data(types: Mapping[str, BoundType], state: RunState, machine: Machine, known: Known) -> Candidate | None:
+    """Supervised learning of a base on the data that the opening made, and, where the budget has room for it, on each dataset of the profile:
+    what data is worth shows in what is trained of it alone."""
     bound = next((b for b in types.values() if b.type.family == "supervised"), None)
-    acted = [t.action for t in state.trials.values() if t.action and not undone(state, t)]
-    used = {name for action in acted for ids in action["inputs"].values() for name in ids}
-    if bound is None or not made or used & set(made):
-        return None
-    slots = [slot for slot in bound.type.slots if slot.least]
+    slots = [slot for slot in bound.type.slots if slot.least] if bound else []
     data = next((slot for slot in slots if not slot.takes_models), None)
-    base = state.pool.base
-    if data is None or base is None or len(slots) != 2:
+    if bound is None or data is None or state.pool.base is None or len(slots) != 2:
         return None
-    inputs = {slot.name: (made[0] if slot is data else base,) for slot in slots}
-    inputs |= {slot.name: () for slot in bound.type.slots if not slot.least}
-    found = _candidate(bound, inputs, bound.defaults(), state, machine, known)
-    return found if isinstance(found, Candidate) else None
+    suits = [item.id for item in state.usable.datasets if item.format in data.formats]
+    made = [trial.dataset for trial in state.trials.values() if trial.proposed_by == OPENING and trial.dataset in suits]
+    given = [name for name in suits if state.pool.items[name].trial is None]
+    trained = [
+        trial.action
+        for trial in state.trials.values()
+        if trial.action and not undone(state, trial) and trial.action["type"] in types
+        if types[trial.action["type"]].type.family in TRAINS
+    ]
+    used = {name for action in trained for ids in action["inputs"].values() for name in ids}
+    for name in [*made, *(given if len(given) <= OPENING_SHARE * state.max_trials else ())]:
+        inputs = {
+            slot.name: () if not slot.least else (name,) if slot is data else (state.pool.base,) for slot in bound.type.slots
+        }
+        if name not in used and isinstance(
+            found := _candidate(bound, inputs, bound.defaults(), state, machine, known), Candidate
+        ):
+            return found
+    return None
 
 
 def _opening_options(bound: BoundType, pool: ObjectPool, objectives: Mapping[str, float]) -> list[Combinations]:

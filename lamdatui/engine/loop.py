@@ -235,7 +235,7 @@ class Loop:
         objectives = self.scoring.objectives(self.state)
         first = opening(self.workspace.types, self.state, self.machine, objectives) if opens else None
         if first is not None:
-            reason = f"the opening tries each kind of action once, at its defaults; this is {first.action.type}"
+            reason = f"the opening tries each kind of action and data once, at defaults; this is {first.action.describe()}"
             return self.view(number), Proposal(first.action, reason, OPENING), None
         view = self.view(number)
         if view.candidate and (
