@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lamdatui.catalogue import bfcl as builder
 from lamdatui.inputs.taskfiles import load_task
@@ -39,6 +41,9 @@ LLAMA = [text.replace("arguments", "parameters") for text in OBJECTS]
         "[{'name': 'a.b', 'parameters': {'x': 1, 'y': ['é', True, None]}}, {'name': 'c', 'parameters': {}}]",
         "[a.b(x=1, y=['é', True, None]), c()]",
         "a.b(x=1, y=['é', True, None]), c()",
+        '[TOOL_CALLS]a.b[ARGS]{"x": 1, "y": ["é", true, null]}[TOOL_CALLS]c[ARGS]{}',
+        'a.b{"x": 1, "y": ["é", true, null]}c{}',
+        "```a.b(x=1, y=['é', True, None]), c()```",
         "```python\n[a.b(x=1, y=['é', True, None]), c('not by name')]\n```",
     ],
 )
@@ -60,6 +65,7 @@ def test_calls_are_read_in_each_familys_form(text: str) -> None:
         '{"name": "c", "arguments": "x"}',
         "[1]",
         '<tool_call>\n{"name": "c"}\n</tool_call>',
+        'c{"a": 1} d',
         "<tool_call>\n[]\n</tool_call>",
         "[c(a=1), 2]",
         "[c(a=-'x')]",
@@ -118,6 +124,24 @@ def test_nothing_of_an_answer_is_run(tmp_path: Path) -> None:
     assert not trace.exists()
 
 
+PIECES = (
+    "<tool_call>",
+    "</tool_call>",
+    *OBJECTS,
+    *LLAMA,
+    "[TOOL_CALLS]",
+    "[ARGS]",
+    "```",
+    "[",
+    "]",
+    "f(",
+    "a=",
+    "'x'",
+    "1",
+    ",",
+    ")",
+    "\n",
+)
 HOSTILE = [
     "[" * 100_000,
     "[" * 9_000,
@@ -143,6 +167,14 @@ HOSTILE = [
     "[TOOL_CALLS]" * 4_000,
     "```" * 9_000,
     ";" * 40_000,
+    "<tool_call>" + " " * 40_000 + "x",
+    "```" + " " * 40_000 + "x",
+    "a" * 40_000,
+    "a" + "\n" * 40_000 + "x",
+    "a{}" * 10_000 + "a",
+    "[" + " " * 40_000 + "x",
+    "{}" + "; " * 20_000 + "x",
+    "'\\" * 4_500,
     "\0[f()]",
     "\ud800(a=1)",
 ]
@@ -153,6 +185,12 @@ def test_hostile_answers_are_wrong_in_bounded_time(text: str) -> None:
     started = time.process_time()
     assert score("bfcl", REFERENCE, text) == 0.0
     assert time.process_time() - started < 2
+
+
+@given(st.text(alphabet="[](){}=,:;'\"\\ `f1.-*<>/\n") | st.lists(st.sampled_from(PIECES)).map("".join))
+def test_no_answer_makes_it_raise(text: str) -> None:
+    assert score("bfcl", REFERENCE, text) in (0.0, 1.0)
+    assert score("bfcl", {"want": "none"}, text) == (not read_calls(text))
 
 
 def test_a_long_answer_is_no_call() -> None:

@@ -1,7 +1,7 @@
 """The calls of functions in a model's answer, in the forms that open-weight families write them. Pure; nothing of an answer is evaluated.
 
 Read are `<tool_call>{json}</tool_call>` (Qwen, Hermes, Granite 4, SmolLM3), JSON objects one after another or in one list, after
-`<|python_tag|>` (Llama 3) or `[TOOL_CALLS]` (Mistral) or nothing, and the Python syntax that the Berkeley leaderboard asks for in prompts,
+`<|python_tag|>` (Llama 3) or `[TOOL_CALLS]` (Mistral) or nothing, Mistral's newer `name[ARGS]{json}`, and the Python syntax that the Berkeley leaderboard asks for in prompts,
 `[f(a=1), g()]`. What a Python value means follows the leaderboard's reader (package `bfcl-eval`, `model_handler/utils.py`, Apache-2.0), in
 code of our own: a name is a text, positional arguments don't count.
 """
@@ -13,7 +13,7 @@ import json
 import operator
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from lamdatui.tasks.function_call import ARGUMENTS
@@ -29,8 +29,9 @@ MAX_POWER = 64
 MAX_BITS = 4096
 """Sizes of numbers that sums in arguments may have."""
 
-_TAGGED = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_FENCE = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+_OPEN, _CLOSE, _FENCE = "<tool_call>", "</tool_call>", "```"
+_LANGUAGE = re.compile(r"\w+\n")
+_NAMED = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)(?:\[ARGS\])?(?=\{)")
 _BETWEEN = re.compile(r"[\s;,]*")
 _TEXTS = re.compile(r"""'(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*\"""")
 _FORMATTED = re.compile(r"[fF][rR]?''|[rR][fF]''")
@@ -58,16 +59,26 @@ def read_calls(completion: str) -> list[Call] | None:
     if len(text) > MAX_CHARS:
         return None
     try:
-        if "<tool_call>" in text:
-            return [_call(value) for value in map(_json_or_none, _TAGGED.findall(text)) if value is not None]
+        if _OPEN in text:
+            return [_call(value) for value in map(_json_or_none, _tagged(text)) if value is not None]
         for mark in _MARKS:
             text = text.partition(mark)[2].strip() if mark == _MARKS[0] and mark in text else text.replace(mark, "").strip()
-        if fenced := _FENCE.fullmatch(text):
-            text = fenced[1]
+        if text.startswith(_FENCE) and (language := _LANGUAGE.match(text, len(_FENCE))):
+            text = text[language.end() :]
         text = text.strip("`\n ")
+        if _NAMED.match(text):
+            return _named_calls(text)
         return _json_calls(text) if _is_json(text) else _python_calls(text)
     except _FAULTS:
         return None
+
+
+def _tagged(text: str) -> Iterator[str]:
+    """What stands between the tags."""
+    end = 0
+    while (start := text.find(_OPEN, end)) >= 0 and (stop := text.find(_CLOSE, start)) >= 0:
+        yield text[start + len(_OPEN) : stop]
+        end = stop
 
 
 def _json_or_none(text: str) -> Any:
@@ -108,6 +119,20 @@ def _json_values(text: str) -> list[Any]:
     while place < len(text):
         value, end = decoder.raw_decode(text, place)
         found += value if isinstance(value, list) and not found else [value]
+        between = _BETWEEN.match(text, end)
+        place = between.end() if between else end
+    return found
+
+
+def _named_calls(text: str) -> list[Call]:
+    """Raises one of `_FAULTS` for anything but names, each with a JSON object."""
+    decoder, place, found = json.JSONDecoder(), 0, []
+    while place < len(text):
+        head = _NAMED.match(text, place)
+        if head is None:
+            raise ValueError("no name")
+        arguments, end = decoder.raw_decode(text, head.end())
+        found.append((head[1], arguments))
         between = _BETWEEN.match(text, end)
         place = between.end() if between else end
     return found
