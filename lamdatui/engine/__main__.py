@@ -210,6 +210,8 @@ class Engine:
             loop.problem("trust" if text == untrusted() else "actions", text)
         for text in self.workspace.origins:
             loop.problem("origin", text)
+        for text in self.workspace.unasked:
+            loop.problem("template", text)
         if not self.options.view:
             await self._serve()
         readings = asyncio.create_task(self._readings())

@@ -25,6 +25,7 @@ from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
 from lamdatui.inputs.rowfiles import is_pattern
 from lamdatui.inputs.scan import scan
 from lamdatui.inputs.taskfiles import Asking, Task, load_task
+from lamdatui.inputs.templatechecks import of_questions
 from lamdatui.inputs.templates import read_template, template_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ BUILTIN = Path(__file__).parent.parent / "planner"
 
 @dataclass(frozen=True)
 class Workspace:
-    """What a run starts from; `problems` are drop-in files that could not be loaded, `origins` those in a builtin's place."""
+    """What a run starts from; `problems` are drop-in files that could not be loaded, `origins` those in a builtin's place, `unasked` what of
+    tasks' questions the models' templates leave out."""
 
     profile: Profile
     models: dict[str, ModelObject]
@@ -44,6 +46,7 @@ class Workspace:
     types: dict[str, BoundType]
     problems: list[str] = field(default_factory=list)
     origins: list[str] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
 
     @property
     def threads(self) -> int:
@@ -162,6 +165,21 @@ def _overlaps(
     return told
 
 
+def _unasked(profile: Profile, tasks: Mapping[str, Task]) -> list[str]:
+    """What of the questions with tools a base's template leaves out or does not take, a sentence each."""
+    asks = {
+        name: [asked(row) for rows in task.rows.values() for row in rows if row.get("tools")] for name, task in tasks.items()
+    }
+    told = []
+    for model, spec in profile.models.items() if any(asks.values()) else ():
+        place = locate_model(spec)
+        template = read_template(place.weights, place.template)
+        for name, questions in asks.items():
+            notes = of_questions(template, questions, tasks[name].max_new_tokens) if template.text and questions else []
+            told += [f"task {name} × {model}: {note.detail}; {note.fix}" for note in notes if note.status == "bad"]
+    return told
+
+
 def open_workspace(
     profile: Profile, say: Say | None = None, promised: Mapping[str, str] | None = None, *, headers_only: bool = False
 ) -> Workspace:
@@ -218,7 +236,8 @@ def open_workspace(
             traits=info.traits,
             sizes=info.sizes,
         )
-    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
+    unasked = [] if promised or headers_only else _unasked(profile, tasks)
+    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types), unasked)
 
 
 def _check_gguf(what: str, path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.words import words
+from lamdatui.tasks.bfcl import bfcl, bfcl_problem
 from lamdatui.tasks.choice import choice, choice_problem
 from lamdatui.tasks.constraints import check_arguments, constraints
 from lamdatui.tasks.extracted import number, number_problem, regex, regex_problem
@@ -42,6 +43,7 @@ def _f1(wanted: Counter[str], given: Counter[str]) -> float:
 
 SCORERS: dict[str, Callable[[Any, str], float]] = {
     "function_call": function_call,
+    "bfcl": bfcl,
     "constraints": constraints,
     "exact": exact,
     "word_f1": word_f1,
@@ -122,6 +124,7 @@ _PROBLEMS: dict[str, Callable[[Any], str | None]] = {
     "exact": _exact_problem,
     "word_f1": _exact_problem,
     "function_call": _call_problem,
+    "bfcl": bfcl_problem,
     "constraints": _constraints_problem,
     "number": number_problem,
     "regex": regex_problem,
