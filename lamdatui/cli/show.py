@@ -56,6 +56,7 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "reason": state.reason,
         "mode": state.mode,
         "profile": state.profile,
+        "forked_from": state.forked_from,
         "base": _model(state, base),
         "winner": _model(state, state.winner),
         "beats_base": state.beats_base,
@@ -149,6 +150,8 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
     if found["paused"]:
         lines.append(f"paused by {found['paused']['by'] or 'a person'} {found['paused']['reason']}".rstrip())
+    if origin := found["forked_from"]:
+        lines.append(f"forked from {origin['run']} at trial {origin['at']}")
     lines += [f"lost: {name}: {reason}" for name, reason in found["lost"].items()]
     lines.append("used: " + ", ".join(spent(ledger) for ledger in found["ledgers"]))
     lines += [f"queued: {item['action']['type']} by {item['by']}  {item['note']}".rstrip() for item in found["queue"]]
