@@ -103,6 +103,8 @@ def fork(
     then = found.then
     # As they were then: a person may have changed them since.
     as_then = [f"seed={then.seed}", f"policy.name={then.policy}", f"mode={then.mode}", f"budget.trials={then.max_trials}"]
+    # Runs of older versions have no time for them.
+    as_then += [f"budget.{name}=0" for name in ("baselines", "replicates") if name not in then.profile["budget"]]
     profile = load_profile(path, [*as_then, *overrides])
     _check_kept(load_profile(path), profile, at)
     if then.counted >= profile.budget.trials:

@@ -264,12 +264,13 @@ def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> It
     A run that only the first version has written has no hashes: its rows are given as they are, with none.
     """
     has_chain = bool(list(db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'")))
+    most = 2**62 if upto is None else upto
     if not has_chain:
         # Only readers meet such a run: a writer has given it hashes first.
-        for row in db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (after,)):
+        asked = "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
+        for row in db.execute(asked, (after, most)):
             yield row, ""
         return
-    most = 2**62 if upto is None else upto
     before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
     rows: Iterable[tuple[Any, ...]] = db.execute(
         "SELECT e.seq, e.kind, e.wall, e.mono, e.data, c.hash FROM events e LEFT JOIN chain c ON c.seq = e.seq "
