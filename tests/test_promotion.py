@@ -166,6 +166,8 @@ def test_a_run_without_promotion_and_a_script_have_none(search: Search) -> None:
     assert search.next() is None, "a run of an older version"
     search.state.profile = {"budget": {"promotion": 0.5}, "policy": {"name": "scripted"}}
     assert search.next() is None
+    search.state.profile = {"budget": {"promotion": 0.5}, "policy": {"name": "hybrid"}, "objective": {"per_hour": True}}
+    assert search.next() is None
 
 
 def test_the_opening_makes_data_of_all_datasets_and_trains_on_it_once() -> None:

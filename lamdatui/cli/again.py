@@ -1,4 +1,4 @@
-"""Commands that do again what a run has found: with more data, on another base, from a recipe."""
+"""Commands that do again what a run has found: with more data, on another base, from a recipe; and one that goes on from within a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lamdatui.cli.options import DEFAULT_RUNS, AsJson, Run, RunsDir, Trust
+from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust, use_ascii
 
 Top = Annotated[int, typer.Option(min=1, max=1000, help="How many of the best pipelines.")]
 
@@ -69,4 +69,44 @@ def contributions(
     raise typer.Exit(replays.contributions(run, runs_dir, model, name, as_json=as_json, trust=trust))
 
 
-COMMANDS = (promote, transfer, replay, contributions)
+def fork(
+    run: Run,
+    at: Annotated[int, typer.Option(min=0, help="The last trial that is kept; 0: the scored bases alone.")],
+    name: Annotated[str, typer.Option(help="Name of the run; RUN-at-N when not given.")] = "",
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="End after so many trials, kept ones included.")
+    ] = None,
+    policy: Annotated[str | None, typer.Option(help="Who proposes (see `lamdatui policies`).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed: other choices from there on.")] = None,
+    mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
+    headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
+    ascii_only: Ascii = False,
+    no_console: NoConsole = False,
+    trust: Trust = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """A run that begins as RUN was when a trial had closed, and goes on from there on its own."""
+    from lamdatui.cli import forking
+
+    use_ascii(ascii_only)
+    given = {"budget.trials": trials, "policy.name": policy, "seed": seed, "mode": mode}
+    named = [f"{key}={value}" for key, value in given.items() if value is not None]
+    raise typer.Exit(
+        forking.fork(
+            run,
+            runs_dir,
+            at,
+            name,
+            [*(overrides or []), *named],
+            headless=headless or as_json,
+            mode=mode,
+            as_json=as_json,
+            console=not no_console,
+            trust=trust,
+        )
+    )
+
+
+COMMANDS = (promote, transfer, replay, contributions, fork)

@@ -13,7 +13,7 @@ from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
 from lamdatui.cli import again, results, steering
-from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust
+from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust, use_ascii
 
 app = typer.Typer(
     name="lamdatui",
@@ -33,12 +33,6 @@ data_app = typer.Typer(help="A profile's data: what a trainer will see of it.", 
 app.add_typer(data_app, name="data")
 
 
-def _use_ascii(asked: bool) -> None:
-    if asked:
-        # The console is another process.
-        os.environ["LAMDATUI_ASCII"] = "1"
-
-
 @app.callback(invoke_without_command=True)
 def start(
     context: typer.Context,
@@ -51,7 +45,7 @@ def start(
     if source is not None and source.name == "COMMANDLINE":
         # Given before the command, it holds for the command.
         os.environ["LAMDATUI_RUNS"] = str(runs_dir)
-    _use_ascii(ascii_only)
+    use_ascii(ascii_only)
     if version:
         from lamdatui import __version__
 
@@ -86,7 +80,7 @@ def run(
     """Start a search, or go on with one."""
     from lamdatui.cli.commands import run_profile
 
-    _use_ascii(ascii_only)
+    use_ascii(ascii_only)
     headless = headless or as_json
     raise typer.Exit(
         run_profile(
@@ -117,7 +111,7 @@ def attach(
     """Open the console on a run; an interrupted one goes on."""
     from lamdatui.cli.commands import attach_run
 
-    _use_ascii(ascii_only)
+    use_ascii(ascii_only)
     raise typer.Exit(attach_run(run, runs_dir, console=not no_console, trust=trust))
 
 

@@ -46,19 +46,11 @@ def run_profile(
 
     It is watched by the console, or (headless) by a line client, or (without `console`) by nobody yet: then its path is printed.
     """
-    from lamdatui.cli.headless import STOP_SECONDS, Headless, interrupted_once
-
     if mode is not None and mode not in MODES:
         raise LamdatuiError(f"no mode {mode!r}", fix=f"modes: {', '.join(MODES)}")
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
     if policy is not None:
         known_policy(policy)
-    if headless and mode is None:
-        raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
-    if headless:
-        interrupted_once()
-    if console and not headless and not terminal:
-        raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
+    check_start(mode, headless=headless, console=console)
     if fake_gpu is not None:
         fake_gpu = _recording(fake_gpu)
     path = find_profile(profile_text)
@@ -68,6 +60,35 @@ def run_profile(
     _prepare_lab(profile)
     open_all(profile)
     run_dir = rundir.prepare_run(profile, name or rundir.new_name(profile, runs_dir), runs_dir)
+    return go_on(run_dir, mode, max_trials, policy, fake_gpu, headless=headless, as_json=as_json, console=console)
+
+
+def check_start(mode: str | None, *, headless: bool, console: bool) -> None:
+    """Raises LamdatuiError where a run can't be watched as it is asked for."""
+    from lamdatui.cli.headless import interrupted_once
+
+    if headless and mode is None:
+        raise LamdatuiError("a headless run must name its mode", fix="add --mode auto (or ask, ask-risky, read-only)")
+    if headless:
+        interrupted_once()
+    if console and not headless and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise LamdatuiError("the console needs a terminal", fix="add --headless --mode auto")
+
+
+def go_on(
+    run_dir: Path,
+    mode: str | None = None,
+    max_trials: int | None = None,
+    policy: str | None = None,
+    fake_gpu: Path | None = None,
+    *,
+    headless: bool,
+    as_json: bool,
+    console: bool,
+) -> int:
+    """Have a run's engine at work and watch it; the exit code, as of `run_profile`."""
+    from lamdatui.cli.headless import STOP_SECONDS, Headless
+
     finished = _finished(run_dir, max_trials)
     if finished and headless:
         complain(f"the run {run_dir.name} is finished; give a larger --max-trials to go on")

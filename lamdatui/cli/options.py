@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -18,3 +19,10 @@ Trust = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")
+
+
+def use_ascii(asked: bool) -> None:
+    """Have this process and those that it starts draw with ASCII alone, where that is asked for."""
+    if asked:
+        # The console is another process.
+        os.environ["LAMDATUI_ASCII"] = "1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ from lamdatui.base.output import say, say_json
 from lamdatui.domain.baselines import NAMES, board, missing, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
+from lamdatui.domain.rates import most_per_hour, rates, step_seconds
 from lamdatui.domain.replicates import spreads
 from lamdatui.domain.replicates import told as told_seeds
-from lamdatui.domain.scores import front
+from lamdatui.domain.scores import front, is_per_hour
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, losses
@@ -43,6 +45,12 @@ def _model(state: RunState, model_id: str | None) -> dict[str, Any] | None:
     return {"model": model_id, "digest": state.pool.model(model_id).digest, "scores": state.scores.get(model_id, {})}
 
 
+def _models(state: RunState, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Each model of the pool with what led to it has taken, and its gain per hour of that."""
+    gains = rates(state)
+    return [(_model(state, name) or {}) | {"seconds": took, "per_hour": gains.get(name)} for name, took in seconds.items()]
+
+
 def _trial(trial: Trial) -> dict[str, Any]:
     return {name: getattr(trial, name) for name in TRIAL_FIELDS} | {"details": details(trial), "shadows": trial.shadows}
 
@@ -50,25 +58,27 @@ def _trial(trial: Trial) -> dict[str, Any]:
 def describe(state: RunState, alive: bool) -> dict[str, Any]:
     """The object that `lamdatui show --json` prints."""
     base = next((model.id for model in state.pool.models if model.trial is None), None)
+    seconds = step_seconds(state)
     return {
         "run": state.name,
         "status": _status(state, alive),
         "reason": state.reason,
         "mode": state.mode,
         "profile": state.profile,
+        "forked_from": state.forked_from,
         "base": _model(state, base),
         "winner": _model(state, state.winner),
         "beats_base": state.beats_base,
         "gain": state.gain,
         "losses": losses(state),
-        "front": front(state),
+        "front": front(state, seconds if is_per_hour(state.profile) else None),
         "sealed_looks": len(state.sealed_looks),
         "baselines": {name: state.baselines.get(name) for name in NAMES},
         "baselines_missing": missing(state),
         "replicates": state.replicates,
         "replicates_missing": state.replicates_missing,
         "trials": [_trial(state.trials[number]) for number in sorted(state.trials)],
-        "models": [_model(state, model.id) for model in state.pool.models],
+        "models": _models(state, seconds),
         "constraints": list(state.constraints.values()),
         "rules": list(state.rules.values()),
         "memory": state.memory,
@@ -149,6 +159,8 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
     lines = [f"{found['run']}: {found['status']}" + (f" ({found['reason']})" if found["reason"] else "")]
     if found["paused"]:
         lines.append(f"paused by {found['paused']['by'] or 'a person'} {found['paused']['reason']}".rstrip())
+    if origin := found["forked_from"]:
+        lines.append(f"forked from {origin['run']} at trial {origin['at']}")
     lines += [f"lost: {name}: {reason}" for name, reason in found["lost"].items()]
     lines.append("used: " + ", ".join(spent(ledger) for ledger in found["ledgers"]))
     lines += [f"queued: {item['action']['type']} by {item['by']}  {item['note']}".rstrip() for item in found["queue"]]
@@ -166,8 +178,12 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
         told = "  ".join(f"{k} {gain_text(v)}" for k, v in parts.items())
         lines.append(f"gain of the winner over the base, {split}: {told}")
     lines += [f"the winner is {loss}" for loss in losses(state)] if state and state.winner else []
-    if state and len(better := front(state)) > 1:
-        lines.append(f"no model is better on every task (search rows) than: {', '.join(better)}")
+    per_hour = bool(state) and is_per_hour(state.profile)
+    lines += [_fastest(found, state)] if state and per_hour and state.winner else []
+    if len(better := found["front"]) > 1:
+        lines.append(
+            f"no model is better on every task (search rows){' and took less' if per_hour else ''} than: {', '.join(better)}"
+        )
     lines += comparison(state) if state else []
     for trial in found["trials"]:
         action = trial["action"]
@@ -179,6 +195,21 @@ def table(found: dict[str, Any], state: RunState | None = None) -> str:
             f"{trial['number']:3}  {trial['status']:9} {what:40} {value:>7} {seconds:>9}  {trial['proposed_by'][:20]:20} {note}"
         )
     return "\n".join(lines)
+
+
+def _fastest(found: dict[str, Any], state: RunState) -> str:
+    """What the winner's gain took, where the gain per hour was looked for."""
+    winner = next(model for model in found["models"] if model["model"] == state.winner)
+    rate = winner["per_hour"]
+    told = f"{winner['seconds']:.1f} s of steps led to it" + (
+        f", {gain_text(rate)} per hour of them (search rows)" if rate else ""
+    )
+    how = (
+        "the highest gain per hour"
+        if most_per_hour(state) == state.winner
+        else "the best score: none is told to gain over the base"
+    )
+    return f"the winner has {how}; {told}"
 
 
 def spent(ledger: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lamdatui.domain.objects import ModelObject, stored
 from lamdatui.domain.state import RunState
+from lamdatui.domain.trials import Trial
 
 MEASURED = ("trial", "search")
 """Purposes of steps that score one model on the search split."""
@@ -113,7 +114,12 @@ def step_seconds(state: RunState) -> float:
 def written(state: RunState) -> int:
     """Bytes of the models and datasets that this run made and keeps; what came from the store was there before."""
     made = [item for item in state.pool.items.values() if item.trial is not None and item.id not in state.dropped]
-    return sum(item.bytes for item in made if not ((trial := state.trials.get(item.trial or 0)) and trial.cached))
+    return sum(item.bytes for item in made if (trial := state.trials.get(item.trial or 0)) is None or _wrote(state, trial))
+
+
+def _wrote(state: RunState, trial: Trial) -> bool:
+    """Whether what a trial made is this run's: it was not in the store before, and is not of the run that this one begins with."""
+    return not trial.cached and (state.forked_from is None or trial.number > state.forked_from["at"])
 
 
 def droppable(state: RunState, keep: Collection[str] = ()) -> list[str]:
@@ -127,7 +133,7 @@ def droppable(state: RunState, keep: Collection[str] = ()) -> list[str]:
     for trial in state.trials.values():
         model = state.pool.items.get(trial.model or "")
         # One that came from the store is not this run's to remove; an adapter is small.
-        mine = trial.status == "done" and trial.action and trial.action["type"] in merges and not trial.cached
+        mine = trial.status == "done" and trial.action and trial.action["type"] in merges and _wrote(state, trial)
         if mine and isinstance(model, ModelObject) and stored(model) == [model.digest] and model.digest not in needed:
             found.append(trial)
     return [trial.model or "" for trial in sorted(found, key=lambda trial: (trial.objective or 0.0, trial.number))]

@@ -47,6 +47,8 @@ class View:
     """Task → its weight in the objective, 0 where it is only kept."""
     keep: Mapping[str, float] = field(default_factory=dict)
     """Task → by how much a model may fall behind the base on it."""
+    per_hour: bool = False
+    """Whether the gain per hour of steps is looked for."""
     makes_data: frozenset[str] = frozenset()
     """Action types whose result is a dataset."""
     hints: tuple[str, ...] = ()

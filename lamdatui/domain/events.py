@@ -14,6 +14,7 @@ from lamdatui.domain.records import (
     DecisionRecord,
     Declaration,
     Failure,
+    ForkedFrom,
     Gain,
     Json,
     Offered,
@@ -33,7 +34,7 @@ from lamdatui.domain.records import (
 # ---------------------------------------------------------------- the run and its engine
 
 
-class RunCreated(TypedDict):
+class RunSpec(TypedDict):
     name: str
     profile: Json
     profile_digest: str
@@ -42,7 +43,15 @@ class RunCreated(TypedDict):
     policy: str
     max_trials: int
     wall_seconds: float | None
+
+
+class RunCreated(RunSpec):
     scheme: NotRequired[int]
+
+
+class RunForked(RunSpec):
+    forked_from: ForkedFrom
+    looks: list[str]
 
 
 class EngineStarted(TypedDict):
@@ -240,6 +249,8 @@ class PlannerAnswered(TypedDict):
 
 EVENTS: dict[str, type[Any]] = {
     "run.created": RunCreated,
+    # All before it is the record of another run, which this one begins with; `looks`: for which winners the sealed split was opened there.
+    "run.forked": RunForked,
     "engine.started": EngineStarted,
     "engine.stopped": Reason,
     "run.resumed": MaxTrials,

@@ -199,6 +199,13 @@ class TaskFile(TypedDict):
     digest: str
 
 
+class ForkedFrom(TypedDict):
+    """The run, and the trial, after which another one goes on by itself; 0: after its bases were scored."""
+
+    run: str
+    at: int
+
+
 class Offered(TypedDict):
     """How many actions of a type are legal, and why others are not: reason → how many."""
 

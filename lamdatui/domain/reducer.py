@@ -22,10 +22,42 @@ def declared(proposal: ProposalRecord, types: Mapping[str, Declaration]) -> Prop
     return {**proposal, "declaration": declaration}
 
 
+SPEC = ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds")
+"""What a run's first event says of it."""
+
+
 def _run_created(state: RunState, data: events.RunCreated, _: Event) -> None:
-    for name in ("name", "profile", "profile_digest", "seed", "mode", "policy", "max_trials", "wall_seconds"):
+    for name in SPEC:
         setattr(state, name, data[name])
     state.status, state.scheme = "running", data.get("scheme", 1)
+
+
+def _run_forked(state: RunState, data: events.RunForked, _: Event) -> None:
+    """From here on it is another run: what belongs to the first one's engine, to its clients and to its end is not this one's."""
+    for name in SPEC:
+        setattr(state, name, data[name])
+    state.forked_from = data["forked_from"]
+    if state.engine_since is not None:
+        # The first one's engine worked on; this one's time ends with what it has taken over.
+        state.used_seconds += max(0.0, state.metered_until - state.engine_since)
+        state.engine_since = None
+    state.engine_pid, state.queue, state.phase, state.phase_detail = None, {}, "", ""
+    state.sealed_looks = list(dict.fromkeys([*state.sealed_looks, *data["looks"]]))
+    for step in state.steps.values():
+        # Whoever does it does it for the first one.
+        step.status = "void" if step.status in ("intended", "running") else step.status
+        state.touched.add(("step", step.key))
+    _reopened(state)
+
+
+def _reopened(state: RunState) -> None:
+    """The search goes on: nothing is said yet of what it will find."""
+    state.status, state.reason, state.stopping = "running", "", ""
+    state.paused, state.paused_by, state.paused_reason = False, "", ""
+    state.winner = state.beats_base = state.gain = state.searched = None
+    state.finishing, state.baselines, state.baselines_missing, state.planned = None, {}, {}, {}
+    # Those of a pipeline stay true, whatever is found later.
+    state.replicates_missing = {}
 
 
 def _stop_meter(state: RunState, event: Event) -> None:
@@ -71,13 +103,7 @@ def _run_resumed(state: RunState, data: events.MaxTrials, event: Event) -> None:
         state.used_seconds = 0.0
         state.engine_since = _metered(state, event) if state.engine_since is not None else None
         state.earlier_seconds += state.searched["seconds"] if state.searched else 0.0
-    state.reason = ""
-    state.status, state.stopping = "running", ""
-    state.paused, state.paused_by, state.paused_reason = False, "", ""
-    state.winner = state.beats_base = state.gain = state.searched = None
-    state.finishing, state.baselines, state.baselines_missing, state.planned = None, {}, {}, {}
-    # Those of a pipeline stay true, whatever is found later.
-    state.replicates_missing = {}
+    _reopened(state)
 
 
 def _baselines_asked(state: RunState, data: events.By, _: Event) -> None:
@@ -312,6 +338,7 @@ def _rule_revoked(state: RunState, data: events.Revoked, _: Event) -> None:
 
 HANDLERS: Mapping[str, Callable[[RunState, Any, Event], None]] = {
     "run.created": _run_created,
+    "run.forked": _run_forked,
     "engine.started": _engine_started,
     "engine.stopped": _engine_stopped,
     "run.resumed": _run_resumed,

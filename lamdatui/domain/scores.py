@@ -47,15 +47,18 @@ def objectives(state: RunState, weights: Mapping[str, float]) -> dict[str, float
     return {model: value for model, value in found.items() if value is not None}
 
 
-def front(state: RunState) -> list[str]:
-    """Models that no other betters on one task without being worse on another, by the means on the search split; in the order of the pool."""
+def front(state: RunState, seconds: Mapping[str, float] | None = None) -> list[str]:
+    """Models that no other betters on one task without being worse on another, by the means on the search split; in the order of the pool.
+
+    `seconds`: model id → what it took; fewer are better then as a higher mean is.
+    """
     tasks = list(weights_of(state.profile))
     points: dict[str, tuple[float, ...]] = {}
     for model, scores in state.scores.items():
         means = [finite(scores.get(task, {}).get("search", {}).get("mean")) for task in tasks]
         known = tuple(mean for mean in means if mean is not None)
         if tasks and len(known) == len(tasks):
-            points[model] = known
+            points[model] = known if seconds is None else (*known, -seconds.get(model, 0.0))
 
     best: list[tuple[float, ...]] = []
     # Whatever betters a point comes before it in this order: those that were kept are enough to look at.
@@ -88,6 +91,11 @@ def weights_of(profile: Mapping[str, Any]) -> dict[str, float]:
 def keep_of(profile: Mapping[str, Any]) -> dict[str, float]:
     """Task → by how much a model may fall behind the base on it."""
     return _numbers(profile, "keep")
+
+
+def is_per_hour(profile: Mapping[str, Any]) -> bool:
+    """Whether a run looks for the gain per hour of steps."""
+    return bool((profile.get("objective") or {}).get("per_hour"))
 
 
 def _numbers(profile: Mapping[str, Any], part: str) -> dict[str, float]:

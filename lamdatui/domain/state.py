@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         BaselinePlan,
         BaselineRecord,
         Declaration,
+        ForkedFrom,
         ProblemRecord,
         Queued,
         ReplicatesRecord,
@@ -41,6 +42,8 @@ class RunState:
     profile_digest: str = ""
     scheme: int = SCHEME
     """The digest scheme of the run's actions (`lamdatui.domain.schemes`): the newest one when it began."""
+    forked_from: ForkedFrom | None = None
+    """Whose record this one begins with."""
     seed: int = 0
     mode: str = "ask"
     policy: str = ""

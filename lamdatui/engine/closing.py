@@ -8,6 +8,8 @@ from typing import Any
 
 from lamdatui.domain.baselines import best_model
 from lamdatui.domain.objects import ModelObject
+from lamdatui.domain.rates import most_per_hour
+from lamdatui.domain.scores import is_per_hour
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import beats_base
@@ -58,7 +60,7 @@ def _seconds(trial: Trial, measured: Mapping[str, float], remembering: float, no
 async def ending(end: SearchEnded, state: RunState, base: ModelObject, scoring: Scoring, upkeep: Upkeep) -> dict[str, Any]:
     """The fields of `run.ended`: the winner and its report, on the sealed split, too, when the search ran to its end."""
     ended: dict[str, Any] = {"status": end.status, "reason": end.reason, "winner": None, "beats_base": None, "gain": None}
-    while (winner := best_model(state, scoring.objectives(state))) is not None:
+    while (winner := _best(state, scoring)) is not None:
         ended["winner"] = winner
         try:
             model = state.pool.model(winner)
@@ -71,6 +73,12 @@ async def ending(end: SearchEnded, state: RunState, base: ModelObject, scoring: 
             ended["status"], ended["reason"] = failure.status, failure.reason
         break
     return ended
+
+
+def _best(state: RunState, scoring: Scoring) -> str | None:
+    """The model that is looked for: with the best objective, or the one that gained it fastest, where any is told to have gained."""
+    fastest = most_per_hour(state) if is_per_hour(state.profile) else None
+    return fastest or best_model(state, scoring.objectives(state))
 
 
 async def _report(winner: ModelObject, base: ModelObject, scoring: Scoring, upkeep: Upkeep, *, sealed: bool) -> dict[str, Any]:

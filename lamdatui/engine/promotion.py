@@ -17,6 +17,7 @@ from lamdatui.domain.budget import evaluation_seconds, ledgers, seconds_left
 from lamdatui.domain.choice import Candidate, Proposal
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.replicates import trains
+from lamdatui.domain.scores import is_per_hour
 from lamdatui.domain.scripts import scaled
 from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.trials import Trial
@@ -68,7 +69,8 @@ def promoted_step(
 def _is_due(state: RunState, now: float | None) -> bool:
     """Whether the search is in its last share, of trials or of time."""
     share = float((state.profile.get("budget") or {}).get("promotion") or 0.0)
-    if not share or (state.profile.get("policy") or {}).get("name") == "scripted":
+    # Longer trainings are not what gains most per hour.
+    if not share or is_per_hour(state.profile) or (state.profile.get("policy") or {}).get("name") == "scripted":
         return False
     limited = [(one.used, one.limit - one.reserved) for one in ledgers(state, now) if one.unit == "s" and one.limit is not None]
     limited.append((state.counted - 1, state.max_trials))  # the open trial is counted

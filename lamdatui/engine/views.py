@@ -37,7 +37,10 @@ def view_of(
         trials=tuple(state.trials[n] for n in sorted(state.trials) if n != number),
         candidates=candidates,
         summaries={name: bound.type.summary for name, bound in workspace.types.items()},
-        objective="maximise " + " + ".join(f"{weight:g} × {task}" for task, weight in aim.weights.items()) + kept,
+        objective="maximise "
+        + " + ".join(f"{weight:g} × {task}" for task, weight in aim.weights.items())
+        + kept
+        + (", gained over the base per hour of the steps that lead to a model" if aim.per_hour else ""),
         scores=means,
         objectives=dict(objectives),
         memory=state.memory,
@@ -46,6 +49,7 @@ def view_of(
         trials_left=state.max_trials - state.counted,
         weights=weights,
         keep=aim.keep,
+        per_hour=aim.per_hour,
         makes_data=frozenset(name for name, bound in workspace.types.items() if bound.type.output == "dataset"),
         hints=tuple(f"{item['by']}: {item['text']}" for item in state.hints.values()),
         candidate=lambda kind, inputs, params: legal(workspace.types, kind, inputs, params, state, machine),

@@ -17,6 +17,7 @@ from lamdatui.base.text import clean
 from lamdatui.domain.baselines import board, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.lineage import ancestry
+from lamdatui.domain.rates import rates, step_seconds
 from lamdatui.domain.replicates import spreads
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
@@ -193,9 +194,26 @@ def _pipeline(state: RunState) -> Iterator[Section]:
 
 def _trials(state: RunState) -> Section:
     trials = [state.trials[number] for number in sorted(state.trials)]
-    head = ["trial", "status", "action", "makes", "objective", "gain, search rows", "seconds", "proposed by"]
+    head = [
+        "trial",
+        "status",
+        "action",
+        "makes",
+        "objective",
+        "gain, search rows",
+        "seconds",
+        "its lineage's steps",
+        "gain per hour of these",
+    ]
     best = [trial for trial in trials if trial.objective is not None]
-    return Section("Trials", [], head, [_trial(trial) for trial in trials], [], _dots(best))
+    seconds, gains = step_seconds(state), rates(state)
+
+    def row(trial: Trial) -> list[str]:
+        model = trial.model or ""
+        took = f"{seconds[model]:.1f}" if model in seconds else ""
+        return [*_trial(trial), took, f"{gains[model]['mean']:+.3f}" if model in gains else "", trial.proposed_by]
+
+    return Section("Trials", [], [*head, "proposed by"], [row(trial) for trial in trials], [], _dots(best))
 
 
 def _trial(trial: Trial) -> list[str]:
@@ -210,7 +228,6 @@ def _trial(trial: Trial) -> list[str]:
         f"{trial.objective:.3f}" if trial.objective is not None else "",
         gain or (trial.error or {}).get("message", ""),
         f"{sum(trial.seconds.get(part, 0.0) for part in ('execute', 'evaluate')):.1f}" if trial.seconds else "",
-        trial.proposed_by,
     ]
 
 

@@ -79,10 +79,12 @@ class ObjectiveSpec(_Strict):
     """The run maximises the sum over tasks of weight × score.
 
     `keep`: tasks on which a model must not fall behind the base by more than that much: the lower end of the paired 95% interval counts.
+    `per_hour`: what counts is the gain over the base per hour of the steps that led to a model (`lamdatui.domain.rates`).
     """
 
     weights: dict[Name, float]
     keep: dict[Name, Annotated[float, Field(ge=0, le=1)]] = {}
+    per_hour: bool = False
 
 
 class ParamSpec(_Strict):
@@ -210,6 +212,8 @@ class Profile(_Strict):
                 del step["makes"]
         if not self.objective.keep:
             del plain["objective"]["keep"]
+        if not self.objective.per_hour:
+            del plain["objective"]["per_hour"]
         # The digests of models and datasets say how those were read. Profiles of the first versions don't know the other keys.
         for section, keys in LATER.items():
             for spec in plain[section].values():

@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from lamdatui.base.jsonio import digest
@@ -28,6 +29,8 @@ from lamdatui.policy.merges import FAIR
 from lamdatui.policy.surrogate import Forecast, Surrogate
 
 LEAST_SHARE, MOST_SHARE = 0.1, 0.5
+LEAST_SECONDS = 1.0
+"""A step counts as at least so long: below that it is the trial around it that takes time."""
 SHOWN = 5
 """Alternatives that are kept with a proposal of the surrogate's own."""
 ALIKE = 2
@@ -36,10 +39,11 @@ ALIKE = 2
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate with its forecast."""
+    """A candidate with its forecast, and what it is ranked by."""
 
     candidate: Candidate
     forecast: Forecast
+    worth: float = 0.0
 
 
 class HybridPolicy(Policy):
@@ -126,13 +130,24 @@ class HybridPolicy(Policy):
 
 
 def rank(view: View) -> list[Ranked]:
-    """Every candidate by expected improvement, the best first; ties by digest, so that the listing's order does not matter."""
+    """Every candidate by expected improvement, the best first; ties by digest, so that the listing's order does not matter.
+
+    Where the gain per hour is looked for: by expected improvement per second of its step (Snoek et al. 2012, arXiv 1206.2944).
+    """
     candidates = [item for group in view.candidates.values() for item in group]
     if not candidates:
         return []
     forecasts = Surrogate(view).forecast(candidates)
-    found = [Ranked(*pair) for pair in zip(candidates, forecasts, strict=True)]
-    return sorted(found, key=lambda one: (-one.forecast.improvement, one.candidate.action.sort_key))
+    costs = _costs(candidates) if view.per_hour else [1.0] * len(candidates)
+    found = [Ranked(one, told, told.improvement / cost) for one, told, cost in zip(candidates, forecasts, costs, strict=True)]
+    return sorted(found, key=lambda one: (-one.worth, one.candidate.action.sort_key))
+
+
+def _costs(candidates: Sequence[Candidate]) -> list[float]:
+    """Seconds that each step is expected to take; what nobody can tell takes as long as the others' median."""
+    known = [item.estimate.seconds for item in candidates if item.estimate.seconds is not None]
+    usual = median(known) if known else LEAST_SECONDS
+    return [max(LEAST_SECONDS, usual if item.estimate.seconds is None else item.estimate.seconds) for item in candidates]
 
 
 def favourite(view: View, ranking: Sequence[Ranked], name: str) -> Proposal:
@@ -144,7 +159,8 @@ def favourite(view: View, ranking: Sequence[Ranked], name: str) -> Proposal:
         for line, item in zip(lines, top, strict=True)
     )
     first = ranking[0]
-    reason = f"{expectation(first.forecast)}: the best of {len(ranking)} by expected improvement"
+    by = "expected improvement per second of its step" if view.per_hour else "expected improvement"
+    reason = f"{expectation(first.forecast)}: the best of {len(ranking)} by {by}"
     return Proposal(first.candidate.action, reason, name, alternatives, {"chooser": "surrogate", **_numbers(first.forecast)})
 
 

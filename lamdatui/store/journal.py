@@ -95,11 +95,7 @@ class Journal:
         elif version == 0:
             raise _empty(self.path)
         elif version != SCHEMA_VERSION:
-            raise LamdatuiError(
-                f"this run was written by another version (schema {version}, this one knows {SCHEMA_VERSION})",
-                where=str(self.path),
-                fix="open it with the lamdatui that made it",
-            )
+            raise _other_version(self.path, version)
 
     def _chain_older(self) -> None:
         """Give hashes to the events that a writer of the first version has left without."""
@@ -233,6 +229,14 @@ def _empty(path: Path) -> LamdatuiError:
     )
 
 
+def _other_version(path: Path, version: int) -> LamdatuiError:
+    return LamdatuiError(
+        f"this run was written by another version (schema {version}, this one knows {SCHEMA_VERSION})",
+        where=str(path),
+        fix="open it with the lamdatui that made it",
+    )
+
+
 _FIX = "put a copy of the file back, or start another run with --name: finished work comes from the store"
 
 
@@ -260,12 +264,13 @@ def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> It
     A run that only the first version has written has no hashes: its rows are given as they are, with none.
     """
     has_chain = bool(list(db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'")))
+    most = 2**62 if upto is None else upto
     if not has_chain:
         # Only readers meet such a run: a writer has given it hashes first.
-        for row in db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (after,)):
+        asked = "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
+        for row in db.execute(asked, (after, most)):
             yield row, ""
         return
-    most = 2**62 if upto is None else upto
     before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
     rows: Iterable[tuple[Any, ...]] = db.execute(
         "SELECT e.seq, e.kind, e.wall, e.mono, e.data, c.hash FROM events e LEFT JOIN chain c ON c.seq = e.seq "
@@ -296,13 +301,32 @@ def _event(row: tuple[Any, ...]) -> Event:
     return Event(seq, kind, wall, mono, json.loads(data))
 
 
-def read_state(path: Path) -> RunState:
-    """The state of a run that this process does not own. Raises LamdatuiError when there is no readable journal."""
+def read_state(path: Path, seen: Callable[[Event], None] = lambda _: None) -> RunState:
+    """The state of a run that this process does not own. `seen` is told of each event. Raises LamdatuiError when there is no readable journal."""
     state = RunState()
     with _reading(path) as db:
         for row, _ in _chained(db) if db else ():
-            state.apply(_event(row))
+            event = _event(row)
+            seen(event)
+            state.apply(event)
     return state
+
+
+def copy_events(source: Path, target: Path, upto: int) -> None:
+    """Begin the journal `target` with the events of `source` with seq <= `upto`, as they stand there: so their hashes are the same.
+
+    Raises LamdatuiError where they can't be read, or written.
+    """
+    _make(target)
+    with _reading(source) as db, _telling(target, "the record can't be written"):
+        made = apsw.Connection(str(target))
+        with contextlib.closing(made), made:
+            made.execute(_CHAIN)
+            last = ""
+            for row, _ in _chained(db, 0, upto) if db else ():
+                last = _link(last, row)
+                made.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
+                made.execute("INSERT INTO chain VALUES (?,?)", (row[0], last))
 
 
 def read_run(path: Path) -> tuple[RunState, int]:
@@ -342,9 +366,12 @@ def _reading(path: Path) -> Iterator[apsw.Connection | None]:
                     shutil.copyfile(path.parent / name, folder / name)
             db = apsw.Connection(str(folder / path.name))
         stack.callback(db.close)
-        is_made = next(iter(db.execute("PRAGMA user_version")))[0] != 0
+        version = next(iter(db.execute("PRAGMA user_version")))[0]
+        is_made = version != 0
         if not is_made and _has_lost(path):
             raise _empty(path)
+        if is_made and version != SCHEMA_VERSION:
+            raise _other_version(path, version)
         # One moment of the database, while its engine goes on writing.
         db.execute("BEGIN")
         yield db if is_made else None

@@ -172,6 +172,9 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "action.withdrawn": {"id": text(), "by": text()},
         "budget.changed": {"max_trials": 99, "by": text()},
         "run.resumed": {"max_trials": 99},
+        "run.forked": {
+            "name": text(), "profile": {}, "profile_digest": text(), "seed": 1, "mode": text(), "policy": text(), "max_trials": 99,
+            "wall_seconds": None, "forked_from": {"run": text(), "at": 2}, "looks": [text()]},
         "engine.stopped": {"reason": text()},
         "object.lost": {"id": text(), "reason": text()},
         "object.dropped": {"id": text(), "bytes": 2**40},

@@ -60,6 +60,12 @@ def _created(data: Json, _: RunState) -> list[ActivityRow]:
     return [_row("·", "run", f"{data['name']}: {data['max_trials']} trials, policy {data['policy']}, mode {data['mode']}")]
 
 
+def _forked(data: Json, _: RunState) -> list[ActivityRow]:
+    origin = data["forked_from"]
+    how = f"{data['max_trials']} trials, policy {data['policy']}, seed {data['seed']}, mode {data['mode']}"
+    return [_row("·", "forked", f"{data['name']} goes on from trial {origin['at']} of {origin['run']}: {how}", "strong")]
+
+
 def _engine(data: Json, _: RunState) -> list[ActivityRow]:
     word = "engine started" if data["epoch"] <= 1 else "engine started again"
     device = data["device"].get("device") or "an unknown device"
@@ -260,6 +266,7 @@ def _said(glyph: str, head: str, template: str, tone: Tone = "plain") -> Callabl
 
 _MAKERS: dict[str, Callable[[Json, RunState], list[ActivityRow]]] = {
     "run.created": _created,
+    "run.forked": _forked,
     "engine.started": _engine,
     "engine.stopped": _engine_stopped,
     "run.resumed": _said("·", "run resumed", "up to {max_trials} trials"),
