@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lamdatui.actionkit.costs import answering
 from lamdatui.base.errors import LamdatuiError
@@ -19,6 +21,7 @@ from lamdatui.export.proof import verify
 from lamdatui.inputs.profile import JudgeSpec, TaskSpec, load_profile
 from lamdatui.inputs.rowshapes import read_row
 from lamdatui.inputs.workspace import open_task
+from lamdatui.step import child, judgements
 from lamdatui.step.errors import StepError
 from lamdatui.step.judge import Judge, part_of
 from lamdatui.tasks import judging
@@ -293,8 +296,19 @@ def test_a_step_judges_tries_its_judge_out_once_and_counts_rightly(
     words = ["ab cd", "ef", "gh ij kl", "mn"]
     task = open_task("t", spec(task_file(tmp_path, *words, *([None] if scorer == RATING else [])), folder, scorer))
     place = Lab(lab, tmp_path / "steps")
+    alone: list[int] = []
+
+    def counting(*given: Any) -> Any:
+        gc.collect()
+        alone.append(sum(isinstance(each, PreTrainedModel) for each in gc.get_objects()) - before)
+        return judgements.scored(*given)
+
+    monkeypatch.setattr(child, "scored", counting)
+    gc.collect()
+    before = sum(isinstance(each, PreTrainedModel) for each in gc.get_objects())
     outcome, found = evaluated(place, task)
     assert outcome["status"] == "ok", outcome["error"]
+    assert alone == [0], "what was judged is not in memory any more when its judge is loaded"
     assert len(found["rows"]) == len(task.rows["search"]) and "parts" not in found
     judge = loaded(folder, batch_tokens=8192)
     for row, asked in zip(found["rows"], task.rows["search"], strict=True):
@@ -372,25 +386,59 @@ def test_a_run_is_judged_says_what_its_judge_is_worth_and_can_be_looked_at(
     # A run that goes on with another judge would mix its scores.
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
-    again = cli("resume", "j", "--headless", "--max-trials", "2")
-    assert again.returncode == 2 and "the judge of the task rated has changed" in again.stderr
+    again = cli("run", str(profile), "--name", "j", "--headless", "--mode", "auto", "--max-trials", "2")
+    assert again.returncode == 2 and "the judge of the task compared has changed" in again.stderr
+
+
+class Oracle(Judge):
+    """Answers by a rule in place of a model: what is taken for better, by the letters of an answer and its place."""
+
+    def __init__(self, folder: Path, likes: Callable[[str, int], float]) -> None:
+        super().__init__(None, AutoTokenizer.from_pretrained(folder), batch_tokens=4096, positions=POSITIONS)
+        self.likes = likes
+
+    def _replies(self, put: Any, progress: Any) -> list[list[float]]:
+        found = []
+        for _, asked in put:
+            if "first" in asked:
+                first = self.likes(asked["first"], 0) > self.likes(asked["second"], 1)
+                found.append([0.8, 0.2] if first else [0.2, 0.8])
+            else:
+                liked = self.likes(asked["answer"], 0)
+                found.append([1 - liked, *[0.0] * 8, liked])
+        return found
+
+
+def test_a_trial_tells_who_knows_right_answers_from_who_favours_a_place_or_all_alike(folder: Path, tmp_path: Path) -> None:
+    words = ["ab cd", "ef", "gh ij"]
+    rows = open_task("t", spec(task_file(tmp_path, *words), folder)).rows["search"]
+    wrong = [judging.wrong_answers(words, at) for at in range(3)]
+
+    def told(judge: Judge, scorer: str) -> dict[str, Any]:
+        how = judgements._compared if scorer == PAIR else judgements._rated
+        return judging.tried(how(judge, rows, words, wrong, lambda _: None))
+
+    # What is right for a row is another row's wrong answer, so that one wrong answer of each row alone is known to be wrong.
+    knows = Oracle(folder, lambda text, _: float(text in words))
+    assert [told(knows, scorer)["right"] for scorer in (RATING, PAIR)] == [3, 3]
+    favours = Oracle(folder, lambda _, place: float(place == 0))
+    assert told(favours, PAIR) | {"interval": None} == {"right": 0, "n": 6, "flips": 6, "interval": None}
+    assert told(favours, RATING)["right"] == 0, "an answer that is rated as high is not rated higher"
+    assert knows.judged(PAIR, [part("ab cd", "zz")]) == [[0.8, 0.8]] and knows.judged(PAIR, [part("zz", "ef")]) == [[0.2, 0.2]]
+    assert favours.judged(PAIR, [part("ab cd", "zz")]) == [[0.8, 0.2]]
 
 
 @pytest.mark.slow
-def test_a_small_chat_model_tells_answers_from_nonsense() -> None:
-    """Of questions that a model of 135 million parameters can judge; its favour of a place is what both orders are asked for."""
-    judge = loaded(smol(), 2048)
+def test_a_small_chat_model_is_found_out(tmp_path: Path) -> None:
+    """SmolLM2-135M-Instruct follows the place of an answer more than the answer."""
     asked = [
-        ("What is the capital of France?", "The capital of France is Paris.", "is Paris the France of capital blue seven"),
-        ("Name a primary colour.", "Red is a primary colour.", "xq zzt brrr 000"),
-        ("How many legs does a dog have?", "A dog has four legs.", "asdf asdf asdf"),
-        ("What do bees make?", "Bees make honey.", "!!!! ???? ...."),
+        ("What is the capital of France?", "The capital of France is Paris."),
+        ("Name a primary colour.", "Red is a primary colour."),
+        ("How many legs does a dog have?", "A dog has four legs."),
+        ("What do bees make?", "Bees make honey."),
     ]
-    orders = judge.judged(PAIR, [part(right, wrong, question) for question, right, wrong in asked])
-    turned = judge.judged(PAIR, [part(wrong, right, question) for question, right, wrong in asked])
-    assert sum(judging.preference(one) for one in orders) > sum(judging.preference(one) for one in turned)
-    rated = [
-        [judging.rating(one) for one in judge.judged(RATING, [part(text, right, question) for text in (right, wrong)])]
-        for question, right, wrong in asked
-    ]
-    assert sum(right for right, _ in rated) > sum(wrong for _, wrong in rated)
+    rows = [{"id": q, "messages": [{"role": "user", "content": q}], "reference": a} for q, a in asked]
+    answers = [answer for _, answer in asked]
+    wrong = [judging.wrong_answers(answers, at) for at in range(len(rows))]
+    found = judging.tried(judgements._compared(loaded(smol(), 2048), rows, answers, wrong, lambda _: None))
+    assert found["n"] == 8 and found["flips"] > 0 and "its scores are noise" in judging.doubt("t", "smol", found)

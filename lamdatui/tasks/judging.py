@@ -181,7 +181,12 @@ def doubt(task: str, judge: str, told: Mapping[str, Any] | None) -> str:
     """What speaks against a judge's scores, in words; empty where nothing does."""
     if not told:
         return f"the judge {judge} of {task} could not be tried out: no search row has a reference, so nobody knows what its scores are worth"
-    if told["interval"][0] > 0.5:
-        return ""
+    return "" if told["interval"][0] > 0.5 else f"the judge {judge} of {task} {worth(told)}: its scores are noise"
+
+
+def worth(told: Mapping[str, Any] | None) -> str:
+    """What came of a trial, in words that a judge can stand before."""
+    if not told:
+        return "could not be tried out"
     turned = f", and the order of the two decided {told['flips']} times" if told.get("flips") else ""
-    return f"the judge {judge} of {task} tells right answers from wrong ones in {told['right']} of {told['n']} comparisons{turned}: its scores are noise"
+    return f"tells right answers from wrong ones in {told['right']} of {told['n']} comparisons{turned}"
