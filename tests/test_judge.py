@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from lamdatui.actionkit.costs import answering
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.domain.state import RunState
 from lamdatui.engine.machine import Machine, judge_bytes
+from lamdatui.export.gguf_files import _tasks
 from lamdatui.export.proof import verify
 from lamdatui.inputs.profile import JudgeSpec, TaskSpec, load_profile
 from lamdatui.inputs.rowshapes import read_row
@@ -240,6 +242,12 @@ def test_what_is_wrong_with_a_judge_is_one_error(
     with pytest.raises(LamdatuiError) as error:
         open_task("t", load_profile(path).tasks["t"])
     assert what in f"{error.value.where}: {error.value}" or what in error.value.fix
+
+
+def test_a_file_for_llama_cpp_is_not_scored_by_a_judge(lab: Path) -> None:
+    told = {"path": str(lab / "tasks" / "copy.jsonl"), "scorer": "exact", "max_new_tokens": 8}
+    judged = {**told, "scorer": RATING, "judge": {"model": "/nowhere", "chat_template": ""}}
+    assert [task.name for task in _tasks(RunState(profile={"tasks": {"a": told, "b": judged}}))] == ["a"]
 
 
 def test_references_of_each_scorer_and_what_can_t_be_asked_without_a_judge() -> None:

@@ -217,7 +217,7 @@ class TaskFile(TypedDict):
     path: str
     digest: str
     judge: NotRequired[str]
-    """The digest of the model that judges its answers."""
+    """Identifies the model that judges its answers, and how it is asked."""
 
 
 class Offered(TypedDict):

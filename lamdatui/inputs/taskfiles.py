@@ -46,6 +46,11 @@ class Judge:
 
     model: ModelObject
 
+    @property
+    def identity(self) -> str:
+        """Of the judge and of how it is asked: what a run began with it keeps, also in a version that asks otherwise."""
+        return digest([self.model.digest, PROMPTS])
+
     def request(self) -> dict[str, Any]:
         """How a step finds it, and what it has to find there (`lamdatui.step.request.ModelReference`)."""
         found = {
@@ -99,7 +104,7 @@ class Task:
         if self.own:
             body["scorer_source"] = self.own.source
         if self.judge:
-            body["judge"] = [self.judge.model.digest, PROMPTS]
+            body["judge"] = self.judge.identity
         return digest(numbered(body, scheme))
 
     def with_examples(self, examples: tuple[dict[str, Any], ...]) -> Task:

@@ -176,7 +176,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "object.lost": {"id": text(), "reason": text()},
         "object.dropped": {"id": text(), "bytes": 2**40},
         "object.restored": {"id": text()},
-        "task.added": {"name": text(), "path": text(), "digest": text(), "judge": text()},
+        "task.added": {"name": text(), "path": text(), "digest": text()},
         "search.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": True, "gain": {"sealed": {"objective": gain(0.1)}}},
         "baseline.recorded": {"name": text(), "baseline": {
             "model": text(), "digest": text(), "what": text(), "scores": {}, "keys": {}, "gain": {"objective": gain(0.1), "tasks": {}},
