@@ -308,12 +308,12 @@ def test_a_step_judges_tries_its_judge_out_once_and_counts_rightly(
 
     def counting(*given: Any) -> Any:
         gc.collect()
-        alone.append(sum(isinstance(each, PreTrainedModel) for each in gc.get_objects()) - before)
+        alone.append(sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects()) - before)
         return judgements.scored(*given)
 
     monkeypatch.setattr(child, "scored", counting)
     gc.collect()
-    before = sum(isinstance(each, PreTrainedModel) for each in gc.get_objects())
+    before = sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects())
     outcome, found = evaluated(place, task)
     assert outcome["status"] == "ok", outcome["error"]
     assert alone == [0], "what was judged is not in memory any more when its judge is loaded"
