@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
@@ -16,10 +17,13 @@ from lamdatui.inputs.modelfiles import ModelKind, inspect_model, model_kind
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
 from lamdatui.inputs.profile import DatasetSpec, ModelSpec, Profile
 from lamdatui.inputs.scan import Scanned, scan
-from lamdatui.inputs.taskfiles import Asking, load_task
+from lamdatui.inputs.taskfiles import Task
 from lamdatui.inputs.templates import ChatTemplate, read_template
-from lamdatui.inputs.workspace import locate, locate_model
+from lamdatui.inputs.workspace import locate, locate_model, open_task
+from lamdatui.tasks.judging import reference_text
 
+FEW = 10
+"""References, below which a judge's trial tells little."""
 Splits = Mapping[str, Sequence[Mapping[str, Any]]]
 DROP = "drop them: the score on {split} is else of rows that were trained on (the action filter drops them, too)"
 
@@ -36,7 +40,10 @@ def look(profile: Profile, say: Say | None = None, *, headers_only: bool = False
     of_tasks: list[Finding] = []
     for name in profile.tasks:
         noted: list[Finding] = []
-        of_tasks += [tried(f"task {name}", lambda name=name, noted=noted: _task(profile, name, tasks, noted)), *noted]
+        of_tasks += [
+            tried(f"task {name}", lambda name=name, noted=noted: _task(profile, name, tasks, noted, headers_only)),
+            *noted,
+        ]
     read: dict[str, DatasetRows] = {}
     for name, spec in profile.datasets.items():
         findings.append(tried(f"dataset {name}", lambda name=name, spec=spec: _dataset(name, spec, read, say)))
@@ -90,17 +97,38 @@ def _dataset(name: str, spec: DatasetSpec, read: dict[str, DatasetRows], say: Sa
     return f"{info.rows:,} rows, {info.format}{told}"
 
 
-def _task(profile: Profile, name: str, tasks: dict[str, Splits], noted: list[Finding]) -> str:
+def _task(profile: Profile, name: str, tasks: dict[str, Splits], noted: list[Finding], headers_only: bool) -> str:
     spec = profile.tasks[name]
-    limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
-    asking = Asking(spec.think, spec.thinking, spec.generation)
-    rows = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking).rows
+    task = open_task(name, spec, headers_only=headers_only)
+    rows = task.rows
     every = [row for held in rows.values() for row in held]
-    if empty := sum(row["reference"] in ("", [], {}, None) for row in every):
+    if task.judge:
+        noted += _judge(name, task, every)
+    elif empty := sum(row["reference"] in ("", [], {}, None) for row in every):
         detail = f"{empty} of {len(every)} references are empty: a model that says nothing may be right there"
         noted.append(Finding("warn", f"task {name}", detail, "drop these rows, or give their references"))
     tasks[name] = rows
-    return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}"
+    by = f" by {task.judge.model.id} ({task.judge.model.parameters / 1e6:.1f} M parameters)" if task.judge else ""
+    return f"{len(rows['search'])} search rows, {len(rows['sealed'])} sealed rows, scorer {spec.scorer}{by}"
+
+
+def _judge(name: str, task: Task, rows: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    """What is to be known of a judge before it is asked."""
+    assert task.judge is not None
+    model, subject = task.judge.model, f"judge of {name}"
+    template = read_template(Path(model.weights), model.template)
+    try:
+        template.ask({"prompt": [{"role": "user", "content": "a"}]})
+    except ValueError as error:
+        yield Finding(
+            "bad", subject, f"its chat template takes no question: {str(error).splitlines()[0][:200]}", "name another one"
+        )
+    known = sum(bool(reference_text(row["reference"]).strip()) for row in rows if row["split"] == "search")
+    if known < FEW:
+        detail = f"{known} search rows have a reference answer to try it out on"
+        yield Finding(
+            "warn", subject, detail, f"give {FEW} or more: a judge that knows right from wrong by chance is not found out"
+        )
 
 
 def _shared(profile: Profile, name: str, task: str, rows: int, scanned: Scanned) -> list[Finding]:

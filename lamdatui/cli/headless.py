@@ -237,8 +237,11 @@ class Headless:
                 self._say(f"no more seeds of {data['model']}: {data['reason']}")
 
     def _metric(self, metric: dict[str, Any]) -> None:
-        if metric.get("phase") == "evaluate":
-            text = f"  evaluating {metric['task']}: {metric['done']}/{metric['total']}"
+        if "task" in metric and "total" in metric:
+            what = {"evaluate": "evaluating", "judge": "judging", "try the judge": "trying the judge of"}.get(
+                metric["phase"], ""
+            )
+            text = f"  {what} {metric['task']}: {metric['done']}/{metric['total']}"
         else:
             loss = metric.get("loss")
             text = f"  step {metric.get('step')}/{metric.get('max_steps')}" + (f", loss {loss:.3f}" if loss is not None else "")

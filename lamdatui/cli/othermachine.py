@@ -13,7 +13,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.domain.actions import PROCESS_BYTES, BoundType, Estimate
 from lamdatui.domain.objects import ObjectPool
 from lamdatui.engine.fitting import PACKAGE, children, example, fitted
-from lamdatui.engine.machine import Machine
+from lamdatui.engine.machine import Machine, judge_bytes
 from lamdatui.inputs.profile import Profile
 from lamdatui.inputs.workspace import Workspace
 
@@ -50,7 +50,8 @@ def on_machine(told: Told, profile: Profile, space: Workspace) -> Json:
     Of models that trials make there are two, of each base; what this machine measured is left out.
     """
     dtype = profile.dtype if profile.dtype != "auto" else "bfloat16" if told.device == "cuda" else "float32"
-    machine = Machine(told.device, dtype, told.memory_bytes, None, Timings())
+    judges = judge_bytes(space.judges, dtype)
+    machine = Machine(told.device, dtype, told.memory_bytes, None, Timings(), judge_bytes=judges)
     largest = max(space.models.values(), key=lambda model: model.parameters)
     pool = ObjectPool({**space.models, **space.datasets})
     # The largest comes first: an action that fits it fits all.
@@ -63,7 +64,7 @@ def on_machine(told: Told, profile: Profile, space: Workspace) -> Json:
     cost = generation(
         call, "model", rows=rows, new_tokens=max((task.max_new_tokens for task in space.tasks.values()), default=1)
     )
-    cost = replace(cost, memory_bytes=int(PROCESS_BYTES + answering(largest, call.width)))
+    cost = replace(cost, memory_bytes=max(int(PROCESS_BYTES + answering(largest, call.width)), judges))
     actions[EVALUATION] = _told(machine, cost, machine.lacks(cost), "")
     return {"device": told.device, "memory_bytes": told.memory_bytes, "count": told.count, "actions": actions}
 

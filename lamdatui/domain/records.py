@@ -31,6 +31,24 @@ class Gain(TypedDict):
     interval: Interval
 
 
+class Tried(TypedDict):
+    """How a judge tells reference answers from wrong ones: `right` of `n` comparisons, the 95% interval of their share, and how often the order of
+    two answers decided."""
+
+    right: int
+    n: int
+    interval: Interval
+    flips: NotRequired[int]
+
+
+class Judged(TypedDict):
+    """Of a task that a model judges: `tried` is None where no row could try it out; `flips`: rows whose verdict followed the order of the two answers."""
+
+    model: str
+    tried: Tried | None
+    flips: NotRequired[int]
+
+
 class Score(TypedDict):
     """The mean over `n` rows."""
 
@@ -42,6 +60,7 @@ class Score(TypedDict):
     empty: NotRequired[int]
     change: NotRequired[Gain]
     """The paired difference to the base: of a task that the objective keeps."""
+    judge: NotRequired[Judged]
 
 
 Scores = dict[str, dict[str, Score]]
@@ -197,6 +216,8 @@ class TaskFile(TypedDict):
     name: str
     path: str
     digest: str
+    judge: NotRequired[str]
+    """Identifies the model that judges its answers, and how it is asked."""
 
 
 class ForkedFrom(TypedDict):

@@ -34,7 +34,7 @@ from lamdatui.engine.approval import PERSON
 from lamdatui.engine.fitting import fitted
 from lamdatui.engine.integrity import check_promises, promised
 from lamdatui.engine.loop import Loop
-from lamdatui.engine.machine import Machine
+from lamdatui.engine.machine import Machine, judge_bytes
 from lamdatui.engine.people import People, more_trials
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
@@ -123,7 +123,9 @@ class Engine:
         begun = self.journal.state
         told = begun.device.get("generator", GENERATORS[0])
         used = kept(self.workspace, told) if begun.last_seq else generator(self.workspace, device)
-        return Machine(device, self._dtype(fast_bfloat16), memory, self.run_dir.parent, timings, used)
+        dtype = self._dtype(fast_bfloat16)
+        judges = judge_bytes(self.workspace.judges, dtype)
+        return Machine(device, dtype, memory, self.run_dir.parent, timings, used, judges)
 
     def _dtype(self, fast_bfloat16: bool) -> str:
         """The dtype of weights that are not trained, and of the results: part of every action's digest, so a run keeps it."""

@@ -44,13 +44,15 @@ def check_promises(workspace: Workspace, state: RunState) -> None:
             raise changed(state, item.kind, name, _place(item))
     for name, task in workspace.tasks.items():
         known = state.tasks.get(name)
+        if known and known.get("judge", "") != (task.judge.identity if task.judge else ""):
+            raise changed(state, "judge of the task", name, task.judge.model.weights if task.judge else "the profile")
         if (known and known["digest"] != task.digest) or (not known and not _scored_alike(task, state)):
             raise changed(state, "task", name, str(task.path))
 
 
 def changed(state: RunState, kind: str, name: str, where: str) -> Changed:
     """The refusal of an input that has changed: since when, and the two ways on."""
-    used = [t.number for t in state.trials.values() if t.status == "done" and kind != "task" and name in inputs_of(t)]
+    used = [t.number for t in state.trials.values() if t.status == "done" and "task" not in kind and name in inputs_of(t)]
     last = max(used or (t.number for t in state.trials.values() if t.status == "done"), default=0)
     since = f"since trial {last}" if last else "since the run began"
     return Changed(
@@ -96,6 +98,7 @@ def opening_facts(workspace: Workspace, state: RunState) -> list[Fact]:
             facts += [("object.added", {"object": object_to_json(replace(model, weights=item.weights))}) for model in standing]
     for name, task in workspace.tasks.items():
         found = {"name": name, "path": str(task.path), "digest": task.digest}
+        found |= {"judge": task.judge.identity} if task.judge else {}
         if state.tasks.get(name) != found:
             facts.append(("task.added", found))
     return facts

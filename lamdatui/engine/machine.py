@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from lamdatui.actionkit.costs import answering
 from lamdatui.actionkit.timings import FORMULA, Measurement, Timings, scale
 from lamdatui.domain.actions import PROCESS_BYTES, BoundType, Call, Estimate, Value
-from lamdatui.domain.objects import ObjectPool
+from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.plans import Plan
 from lamdatui.domain.schemes import GENERATORS
 from lamdatui.hardware.gpu import read_gpus
@@ -42,6 +43,8 @@ class Machine:
     timings: Timings = field(default_factory=Timings)
     generator: str = GENERATORS[0]
     """What generates answers here."""
+    judge_bytes: int = 0
+    """What the largest judge of the run's tasks takes of the device: each model that is made is scored in its step."""
 
     @property
     def room_bytes(self) -> int:
@@ -80,18 +83,25 @@ class Machine:
         measured = self.timings.correction(bound.name, bound.type.family, self.device, self.dtype, size_of(call))
         plans = bound.plans(call)
         if not plans:
-            return None, measured.of(bound.estimate(call))
+            return None, self._judged(bound, measured.of(bound.estimate(call)))
         room = self.room_bytes if below is None else min(self.room_bytes, int(below * SMALLER))
         least: tuple[Plan, Estimate] | None = None
         for plan in plans:
             found = measured.of(bound.estimate(replace(call, plan=plan)))
             if found.memory_bytes is None or found.memory_bytes <= room * COMFORT:
-                return plan, found
+                return plan, self._judged(bound, found)
             if least is None or found.memory_bytes < (least[1].memory_bytes or 0):
                 least = plan, found
         assert least is not None
         # Only where a failure is an error, and rows are there before it begins.
-        return replace(least[0], probe=self.device.startswith("cuda") and not least[0].sampled), least[1]
+        plan = replace(least[0], probe=self.device.startswith("cuda") and not least[0].sampled)
+        return plan, self._judged(bound, least[1])
+
+    def _judged(self, bound: BoundType, found: Estimate) -> Estimate:
+        """An estimate with the judge, which is loaded when the model that was made is not in memory any more."""
+        if bound.type.output != "model" or found.memory_bytes is None or found.memory_bytes >= self.judge_bytes:
+            return found
+        return replace(found, memory_bytes=self.judge_bytes)
 
     def ran_out(self, bound: BoundType, call: Call) -> None:
         """Let later forecasts know that the work, with its plan, did not fit into what was there."""
@@ -134,6 +144,12 @@ class Machine:
             if estimate.disk_bytes > free:
                 return f"writes {_gib(estimate.disk_bytes)}; {_gib(free)} are free on the disk"
         return None
+
+
+def judge_bytes(judges: Iterable[ModelObject], dtype: str) -> int:
+    """What the largest of some judges takes of a device while it reads answers; 0 without one."""
+    width = Call({}, {}, {}, dtype=dtype).width
+    return max((int(PROCESS_BYTES + answering(judge, width)) for judge in judges), default=0)
 
 
 def _free_bytes(device: str) -> int | None:

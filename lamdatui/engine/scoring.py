@@ -12,6 +12,7 @@ from lamdatui.domain.scores import counted, objective, objectives
 from lamdatui.domain.state import RunState
 from lamdatui.inputs.taskfiles import Task
 from lamdatui.store.artifacts import Store
+from lamdatui.tasks.judging import doubt
 from lamdatui.tasks.stats import gain_over_seeds, paired_gain, summary
 
 
@@ -77,9 +78,17 @@ class Scoring:
     def scores(self, digest: str, split: str) -> dict[str, dict[str, Any]]:
         """Task → score of a model on a split. Raises LookupError when an evaluation is missing."""
         return {
-            task: summary([row["score"] for row in rows]) | counted(rows)
-            for task, rows in ((task, self._rows(digest, task, split)) for task in self.tasks)
+            task: summary([row["score"] for row in value["rows"]])
+            | counted(value["rows"])
+            | ({"judge": value["judge"]} if "judge" in value else {})
+            for task, value in ((task, self._value(digest, task, split)) for task in self.tasks)
         }
+
+    def doubts(self, digest: str, split: str) -> list[str]:
+        """What speaks against the judges of a model's scores, a sentence each. Raises LookupError when an evaluation is missing."""
+        judged = [task for task in self.tasks.values() if task.judge]
+        found = [(task, self._value(digest, task.name, split)["judge"]["tried"]) for task in judged]
+        return [text for task, tried in found if task.judge and (text := doubt(task.name, task.judge.model.id, tried))]
 
     def by_task(self, digest: str, splits: Sequence[str]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
         """Task → split → score, and → key, of a model's evaluations. Raises LookupError when one is missing."""
@@ -109,11 +118,14 @@ class Scoring:
         return objectives(state, self.weights)
 
     def _rows(self, digest: str, task: str, split: str) -> list[dict[str, Any]]:
+        return self._value(digest, task, split)["rows"]
+
+    def _value(self, digest: str, task: str, split: str) -> dict[str, Any]:
         asked = self.tasks[task]
         value = self._sound(asked, self._key(asked, digest, split), split)
         if value is None:
             raise LookupError(f"no evaluation of {digest[:12]} on {task} ({split})")
-        return value["rows"]
+        return value
 
     def _points(self, digest: str, task: str, split: str) -> dict[str, float]:
         return {row["id"]: row["score"] for row in self._rows(digest, task, split)}

@@ -138,6 +138,9 @@ class Upkeep:
                 await self._not_evaluated(model.id, outcome["error"])
         if not known:
             run.record(*run.scoring.facts(model, split, self._base()))
+        for text in run.scoring.doubts(model.digest, split):
+            if text not in {problem["message"] for problem in self._state.problems}:
+                run.problem("judge", text)
 
     def _base(self) -> str:
         base = self._state.pool.base

@@ -17,6 +17,7 @@ from lamdatui.domain.replicates import told as seeds_told
 from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.export.recipe import STEP_HEAD, step_rows
+from lamdatui.tasks.judging import worth
 
 FILE = "README.md"
 
@@ -73,6 +74,10 @@ def _scores(state: RunState, told: Mapping[str, Any]) -> Iterator[str]:
                 ]
             )
     yield table(["task", "rows", "base", "this model, 95% interval", "n", "scorer"], rows)
+    for name, judged in {
+        task: value["judge"] for task, splits in told["scores"].items() for value in splits.values() if "judge" in value
+    }.items():
+        yield f"The scores of {name} are the judgement of a model, which {worth(judged['tried'])}."
     yield (
         "The search saw the search rows and picked this model by them, so those scores are too high; the sealed rows were opened after it"
         + (f", {len(state.sealed_looks)} times in all." if len(state.sealed_looks) > 1 else ".")

@@ -67,6 +67,8 @@ def _room(state: RunState) -> int:
 
 def _tasks(state: RunState) -> Iterator[Task]:
     for name, told in state.profile["tasks"].items():
+        if told.get("judge"):
+            continue
         limits = {split: count for split, count in (told.get("rows") or {}).items() if count is not None}
         asking = Asking(told.get("think", "strip"), told.get("thinking"), told.get("generation", "neutral"))
         yield load_task(name, locate(told["path"]), told["scorer"], told["max_new_tokens"], limits, asking)
@@ -87,6 +89,8 @@ def _compare(
     from lamdatui.step.evaluate import evaluate
 
     tokenizer: Any = AutoTokenizer.from_pretrained(staged, local_files_only=True, trust_remote_code=False)
+    for name in (name for name, task in state.profile["tasks"].items() if task.get("judge")):
+        say(f"{name}: a judge scores its answers, which is not asked here")
     with contextlib.suppress(OSError):
         generator.ends = ends_of(GenerationConfig.from_pretrained(staged, local_files_only=True), tokenizer)
     generator.tokenizer = tokenizer

@@ -16,6 +16,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import file_digest
 from lamdatui.config import reading
 from lamdatui.config.resources import files, load_scorer, untrusted
+from lamdatui.tasks.judging import JUDGED
 from lamdatui.tasks.scorers import SCORERS
 
 
@@ -57,7 +58,7 @@ def own_scorer(name: str, *, step: bool = False) -> OwnScorer:
     if name not in known:
         fix = (
             untrusted()
-            or f"scorers: {', '.join([*SCORERS, *sorted(set(known) - SCORERS.keys())])}; or a file scorers/{name}.py"
+            or f"scorers: {', '.join([*SCORERS, *JUDGED, *sorted(set(known) - SCORERS.keys())])}; or a file scorers/{name}.py"
         )
         raise LamdatuiError(f"no scorer named {name!r}", fix=fix)
     origin, path = known[name]

@@ -17,6 +17,7 @@ from lamdatui.base.strictyaml import parse_yaml, told
 from lamdatui.inputs.namedtemplates import SUFFIX
 from lamdatui.inputs.profilefaults import explain
 from lamdatui.planner.settings import PlannerSettings, taken_flag
+from lamdatui.tasks.judging import JUDGED
 
 Name = str
 MAX_BYTES = 256 * 1024
@@ -60,6 +61,13 @@ class RowsSpec(_Strict):
     sealed: int | None = Field(default=None, ge=1, le=MOST_COUNT)
 
 
+class JudgeSpec(_Strict):
+    """The model that judges a task's answers: a Hugging Face directory or an adapter, as `ModelSpec` has it."""
+
+    model: str = Field(min_length=1)
+    chat_template: str = ""
+
+
 class TaskSpec(_Strict):
     """A task file (JSONL with id, split, messages, reference), its scorer and the length of an answer in tokens."""
 
@@ -73,6 +81,8 @@ class TaskSpec(_Strict):
     """Whether chat templates that know of it let the model think; they are told nothing by default."""
     generation: Literal["neutral", "own"] = "neutral"
     """`own`: answers are asked for with the settings of each model's generation_config.json."""
+    judge: JudgeSpec | None = None
+    """Who scores, where the scorer is one of `lamdatui.tasks.judging.JUDGED`."""
 
 
 class ObjectiveSpec(_Strict):
@@ -228,7 +238,7 @@ OUTSIDE = ("budget", "mode", "verify", "steps", "contamination", "generation")
 LATER: dict[str, dict[str, Any]] = {
     "models": {"chat_template": ..., "base": ...},
     "datasets": {"answers": ..., "columns": ...},
-    "tasks": {"think": "strip", "thinking": None, "generation": "neutral"},
+    "tasks": {"think": "strip", "thinking": None, "generation": "neutral", "judge": None},
 }
 """Keys that came after the first version, with the value that says nothing of what is searched; `...`: none does."""
 
@@ -277,6 +287,7 @@ _FIELDS: dict[str, type[BaseModel]] = {
     "datasets": DatasetSpec,
     "tasks": TaskSpec,
     "rows": RowsSpec,
+    "judge": JudgeSpec,
     "objective": ObjectiveSpec,
     "actions": ParamSpec,
     "policy": PolicySpec,
@@ -359,6 +370,10 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
             spec["path"] = _absolute(spec["path"], folder)
     for spec in plain["models"].values():
         spec["base"] = spec["base"] and _absolute(spec["base"], folder)
+    judges = [spec["judge"] for spec in plain["tasks"].values() if spec["judge"]]
+    for spec in judges:
+        spec["model"] = _absolute(spec["model"], folder)
+    for spec in [*plain["models"].values(), *judges]:
         if "/" in spec["chat_template"] or spec["chat_template"].endswith(SUFFIX):
             spec["chat_template"] = _absolute(spec["chat_template"], folder)
     if "/" in plain["generation"]["executable"]:
@@ -371,11 +386,13 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
 
 
 def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
-    def fail(location: tuple[str, ...], what: str, word: str, known: list[str]) -> LamdatuiError:
+    def wrong(location: tuple[str, ...], what: str, fix: str) -> LamdatuiError:
         line = _line(node, location)
-        close = difflib.get_close_matches(word, known, n=1)
-        fix = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
         return LamdatuiError(what, where=f"{path}, line {line}" if line else str(path), fix=fix)
+
+    def fail(location: tuple[str, ...], what: str, word: str, known: list[str]) -> LamdatuiError:
+        close = difflib.get_close_matches(word, known, n=1)
+        return wrong(location, what, f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}")
 
     for task in profile.objective.weights:
         if task not in profile.tasks:
@@ -387,6 +404,13 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
         for name in getattr(profile, section):
             if re.fullmatch(r"[md]\d+", name):
                 raise fail((section, name), f"{name!r} is what the result of a trial is called", "", ["choose another name"])
+    for name, spec in profile.tasks.items():
+        if spec.judge and spec.scorer not in JUDGED:
+            fix = f"drop judge, or take the scorer {' or '.join(JUDGED)}"
+            raise wrong(("tasks", name, "judge"), f"tasks.{name}: the scorer {spec.scorer} asks no judge", fix)
+        if spec.judge and "://" in spec.judge.model:
+            what = f"tasks.{name}.judge: a judge is a folder on this machine, not an address"
+            raise wrong(("tasks", name, "judge", "model"), what, "fetch it first: lamdatui models fetch")
     both = set(profile.models) & set(profile.datasets)
     if both:
         name = sorted(both)[0]

@@ -354,8 +354,11 @@ def _label(reader: _Reader, name: str) -> dict[str, bool]:
 
 def _judged(scorer: Any, reference: Any) -> dict[str, Any]:
     """Scorer and reference of a verifiable row, once they are known to fit each other."""
+    from lamdatui.tasks.judging import JUDGED
     from lamdatui.tasks.scorers import SCORERS, problem
 
+    if scorer in JUDGED:
+        raise ValueError(f"the scorer {scorer} asks a model: it scores a task's answers and rewards none")
     if not isinstance(scorer, str) or scorer not in SCORERS:
         raise ValueError(f"no scorer named {scorer!r}; scorers: {', '.join(SCORERS)}")
     if wrong := problem(scorer, reference):

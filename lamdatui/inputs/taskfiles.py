@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import canonical, digest
+from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.schemes import ASKED, GENERATORS, SCHEME, numbered
 from lamdatui.inputs.asking import is_rated
 from lamdatui.inputs.datafiles import asked, read_task
 from lamdatui.inputs.ownscorers import OwnScorer, own_scorer
+from lamdatui.tasks.judging import JUDGED, PROMPTS
 from lamdatui.tasks.scorers import CHOICE, LM_EVAL, SCORERS, problem, score
 from lamdatui.tasks.thinking import without_thinking
 
@@ -39,6 +41,28 @@ BEFORE = Asking("keep", None, "own")
 
 
 @dataclass(frozen=True)
+class Judge:
+    """The model that judges a task's answers (`lamdatui.tasks.judging`). Its object is in no pool."""
+
+    model: ModelObject
+
+    @property
+    def identity(self) -> str:
+        """Of the judge and of how it is asked: what a run began with it keeps, also in a version that asks otherwise."""
+        return digest([self.model.digest, PROMPTS])
+
+    def request(self) -> dict[str, Any]:
+        """How a step finds it, and what it has to find there (`lamdatui.step.request.ModelReference`)."""
+        found = {
+            "id": self.model.id,
+            "weights": self.model.weights,
+            "adapters": list(self.model.adapters),
+            "digest": self.model.digest,
+        }
+        return {**found, "template": self.model.template, "own": self.model.own}
+
+
+@dataclass(frozen=True)
 class Task:
     """`rows[split]` are dicts with `id`, `messages`, `reference`; generation is greedy, at most `max_new_tokens`.
 
@@ -56,6 +80,7 @@ class Task:
     """Messages that stand before each question (`lamdatui.inputs.fewshot`)."""
     own: OwnScorer | None = None
     """The scorer, where a person wrote it."""
+    judge: Judge | None = None
 
     def key(self, model_digest: str, split: str, dtype: str, scheme: int = SCHEME, generator: str = GENERATORS[0]) -> str:
         """Identifies an evaluation: the model, the rows, the scorer, the prompt format and the generation settings.
@@ -78,6 +103,8 @@ class Task:
             body["examples"] = self.examples
         if self.own:
             body["scorer_source"] = self.own.source
+        if self.judge:
+            body["judge"] = self.judge.identity
         return digest(numbered(body, scheme))
 
     def with_examples(self, examples: tuple[dict[str, Any], ...]) -> Task:
@@ -94,6 +121,8 @@ class Task:
 
     def agrees(self, rows: list[dict[str, Any]], split: str) -> bool:
         """Whether an evaluation's rows, which the first version wrote, are this split's, each with the score that its completion has."""
+        if self.own or self.judge:
+            return False  # it knew none of these
         try:
             return [row["id"] for row in rows] == [row["id"] for row in self.rows[split]] and all(
                 score(self.scorer, asked["reference"], row["completion"], older=True) == row["score"]
@@ -108,6 +137,7 @@ class Task:
         return (
             plain
             and self.own is None
+            and self.judge is None
             and self.asking == Asking()
             and all(
                 score(self.scorer, held["reference"], without_thinking(row["completion"])) == row["score"]
@@ -130,20 +160,37 @@ class Task:
             "older": scheme < ASKED,
             **({"examples": list(self.examples)} if self.examples else {}),
             **({"scorer_source": self.own.source} if self.own else {}),
+            **(self._judged() if self.judge else {}),
             **({"rated": True} if any(is_rated(row.get("asking") or {}) for row in self.rows[split]) else {}),
         }
 
+    def _judged(self) -> dict[str, Any]:
+        """Of a request: the judge, and the rows that it is tried out on."""
+        assert self.judge is not None
+        tried = {"tried_rows": len(self.rows["search"]), "tried_rows_digest": self.rows_digest("search")}
+        return {"judge": self.judge.request(), **tried}
+
 
 def load_task(
-    name: str, path: Path, scorer: str, max_new_tokens: int, limits: dict[str, int], asking: Asking | None = None
+    name: str,
+    path: Path,
+    scorer: str,
+    max_new_tokens: int,
+    limits: dict[str, int],
+    asking: Asking | None = None,
+    judge: Judge | None = None,
 ) -> Task:
     """Read a task file and keep the first `limits[split]` rows of each split.
 
     Raises LamdatuiError when a row is malformed, when a split is empty or too short, or when the splits share a prompt.
     """
     try:
-        own = None if scorer in SCORERS else own_scorer(scorer)
+        own = None if scorer in SCORERS or judge else own_scorer(scorer)
     except LamdatuiError as error:
+        if scorer in JUDGED:
+            raise LamdatuiError(
+                f"the scorer {scorer} needs a judge", where=f"task {name}", fix="add judge: {model: FOLDER} to the task"
+            ) from error
         raise LamdatuiError(error.what, where=error.where or f"task {name}", fix=error.fix) from error
     every, found = read_task(path)
     for row in every:
@@ -171,4 +218,4 @@ def load_task(
         raise LamdatuiError(
             f"{len(shared)} prompts are in both splits", where=f"{path} (task {name})", fix="make the splits disjoint"
         )
-    return Task(name, scorer, max_new_tokens, rows, path, found, asking or Asking(), own=own)
+    return Task(name, scorer, max_new_tokens, rows, path, found, asking or Asking(), own=own, judge=judge)

@@ -21,17 +21,19 @@ from lamdatui.inputs.datafiles import DatasetRows, asked, read_known
 from lamdatui.inputs.modelfiles import ADAPTER, inspect_model, model_kind, read_tensors
 from lamdatui.inputs.namedtemplates import template_text
 from lamdatui.inputs.overlap import ASKED_TOO, NEARLY_ASKED, SHARED_WORDS
-from lamdatui.inputs.profile import ContaminationSpec, ModelSpec, Profile
+from lamdatui.inputs.profile import ContaminationSpec, JudgeSpec, ModelSpec, Profile, TaskSpec
 from lamdatui.inputs.rowfiles import is_pattern
 from lamdatui.inputs.scan import scan
-from lamdatui.inputs.taskfiles import Asking, Task, load_task
+from lamdatui.inputs.taskfiles import Asking, Judge, Task, load_task
 from lamdatui.inputs.templatechecks import of_questions
-from lamdatui.inputs.templates import read_template, template_of
+from lamdatui.inputs.templates import read_object, read_template, template_of
 
 if TYPE_CHECKING:
     from lamdatui.planner.settings import PlannerSettings
 
 BUILTIN = Path(__file__).parent.parent / "planner"
+LEAST_POSITIONS = 1024
+"""Of a judge: its question alone takes about 200 tokens."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Workspace:
     def threads(self) -> int:
         """CPU threads of a step: the profile's number, or every core this process may use."""
         return self.profile.threads or len(os.sched_getaffinity(0))
+
+    @property
+    def judges(self) -> list[ModelObject]:
+        """Models that judge answers; they are in no pool."""
+        return [task.judge.model for task in self.tasks.values() if task.judge]
 
 
 def locate(reference: str) -> Path:
@@ -107,6 +114,63 @@ def locate_model(spec: ModelSpec) -> ModelPlace:
     check_adapter(path, read_tensors(base))
     own = read_template(path).text
     return ModelPlace(base, path, template or (own if own != read_template(base).text else ""))
+
+
+def model_object(
+    name: str, spec: ModelSpec, promised: str = "", *, always: bool = False, say: Say | None = None, headers_only: bool = False
+) -> ModelObject:
+    """A model of a profile, looked at; `promised`: the digest that a run began with, others as in `open_workspace`. Raises LamdatuiError."""
+    place = locate_model(spec)
+    if headers_only:
+        info, known = model_kind(place.weights), name
+    else:
+        info = inspect_model(place.weights, adapter=place.adapter, template=place.template, always=always, say=say)
+        known = info.older if info.older and promised == info.older else info.digest
+    return ModelObject(
+        name,
+        known,
+        info.architecture,
+        info.layout,
+        str(place.weights),
+        (str(place.adapter),) if place.adapter else (),
+        info.parameters,
+        tokenizer=info.tokenizer,
+        template=place.template,
+        chat=digest(place.template or template_of(place.weights)),
+        own=int(place.adapter is not None),
+        traits=info.traits,
+        sizes=info.sizes,
+    )
+
+
+def open_judge(spec: JudgeSpec, *, always: bool = False, say: Say | None = None, headers_only: bool = False) -> Judge:
+    """The judge of a task, looked at as a base model is. Raises LamdatuiError where it is none, or can't be asked."""
+    given = ModelSpec(path=spec.model, chat_template=spec.chat_template)
+    found = model_object(Path(spec.model).name, given, always=always, say=say, headers_only=headers_only)
+    weights = Path(found.weights)
+    if not (found.template or template_of(weights)):
+        raise LamdatuiError(
+            "the judge has no chat template", where=str(weights), fix="name one: judge: {model: …, chat_template: chatml}"
+        )
+    config = read_object(weights / "config.json")
+    config = inner if isinstance(inner := config.get("text_config"), dict) else config
+    places = config.get("max_position_embeddings") or config.get("n_positions")
+    if isinstance(places, int) and places < LEAST_POSITIONS:
+        what = f"the judge has {places:,} positions: question, reference and answer need {LEAST_POSITIONS:,} or more"
+        raise LamdatuiError(what, where=str(weights), fix="take another judge")
+    return Judge(found)
+
+
+def open_task(name: str, spec: TaskSpec, *, always: bool = False, say: Say | None = None, headers_only: bool = False) -> Task:
+    """A task of a profile with its judge; the rest as in `open_workspace`. Raises LamdatuiError."""
+    limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
+    asking = Asking(spec.think, spec.thinking, spec.generation)
+    try:
+        judge = open_judge(spec.judge, always=always, say=say, headers_only=headers_only) if spec.judge else None
+    except LamdatuiError as error:
+        where = f"{error.where} (judge of the task {name})" if error.where else f"judge of the task {name}"
+        raise LamdatuiError(error.what, where=where, fix=error.fix, exit_code=error.exit_code) from error
+    return load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking, judge)
 
 
 def bind_types(profile: Profile) -> tuple[dict[str, BoundType], list[str]]:
@@ -191,9 +255,7 @@ def open_workspace(
     types, problems = bind_types(profile)
     tasks = {}
     for name, spec in profile.tasks.items():
-        limits = {key: value for key, value in spec.rows.model_dump().items() if value is not None}
-        asking = Asking(spec.think, spec.thinking, spec.generation)
-        tasks[name] = load_task(name, locate(spec.path), spec.scorer, spec.max_new_tokens, limits, asking)
+        tasks[name] = open_task(name, spec, always=profile.verify == "always", say=say, headers_only=headers_only)
     datasets = {}
     for name, spec in profile.datasets.items():
         path = locate(spec.path)
@@ -213,31 +275,12 @@ def open_workspace(
             columns=tuple(sorted(spec.columns.items())),
             notes=(*read.info.notes, *shared),
         )
-    models = {}
-    for name, spec in profile.models.items():
-        place, always = locate_model(spec), profile.verify == "always"
-        if headers_only:
-            info, known = model_kind(place.weights), name
-        else:
-            info = inspect_model(place.weights, adapter=place.adapter, template=place.template, always=always, say=say)
-            known = info.older if info.older and (promised or {}).get(name) == info.older else info.digest
-        models[name] = ModelObject(
-            name,
-            known,
-            info.architecture,
-            info.layout,
-            str(place.weights),
-            (str(place.adapter),) if place.adapter else (),
-            info.parameters,
-            tokenizer=info.tokenizer,
-            template=place.template,
-            chat=digest(place.template or template_of(place.weights)),
-            own=int(place.adapter is not None),
-            traits=info.traits,
-            sizes=info.sizes,
-        )
-    unasked = [] if promised or headers_only else _unasked(profile, tasks)
-    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types), unasked)
+    always = profile.verify == "always"
+    models = {
+        name: model_object(name, spec, (promised or {}).get(name, ""), always=always, say=say, headers_only=headers_only)
+        for name, spec in profile.models.items()
+    }
+    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
 
 
 def _check_gguf(what: str, path: Path) -> None:

@@ -31,6 +31,7 @@ from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.step.generators import VLLM, TransformersGenerator
 from lamdatui.step.heap import give_back
+from lamdatui.step.judgements import scored
 from lamdatui.step.models import check_inputs, load_model, load_tokenizer, positions
 from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
 from lamdatui.store import checkpoints
@@ -70,7 +71,7 @@ def run_step(
     fault("step.before-claim")
     if not claim(directory, "step"):
         return 0
-    outcome: dict[str, Any] = {"status": "failed", "cached": False, "seconds": {}, "error": None, "peak_rss": 0}
+    outcome: dict[str, Any] = {"status": "failed", "cached": False, "seconds": {}, "error": None}
     try:
         request = read_record(directory / REQUEST)
         _choose_gpu(request)
@@ -87,9 +88,7 @@ def run_step(
         print(traceback.format_exc(), flush=True)
         if on_error is not None:
             on_error(error)
-    outcome["peak_rss"] = _peak_rss()
-    if torch.cuda.is_initialized():
-        outcome["peak_gpu"] = torch.cuda.max_memory_allocated()
+    outcome = _peaks() | outcome
     fault("step.before-outcome")
     write_outcome(directory, outcome)
     fault("step.after-outcome")
@@ -106,10 +105,12 @@ def _choose_gpu(request: dict[str, Any]) -> None:
     request["device"] = "cuda:0"
 
 
-def _peak_rss() -> int:
+def _peaks() -> dict[str, int]:
+    """Bytes of memory that this process has taken at most, of the machine and of the GPU."""
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    found = {"peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    return found | ({"peak_gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_initialized() else {})
 
 
 def classify(error: BaseException) -> dict[str, str]:
@@ -182,6 +183,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
         "plan": None if cached else request.get("plan"),
         "resumed": step.resumed,
         "ended_early": step.ended_early,
+        **step.peaks,
         "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
     }
 
@@ -260,6 +262,7 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
         torch.cuda.empty_cache()
     limited = any(request.get("examples") or request.get("rated") for request in wanted)
     held = positions(step.store, reference) if limited else 2**31
+    pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with closing(step.generator(reference, tokenizer, step.model)) as generator:
         # The longest answers first: vLLM is started for their length.
         for request in sorted(wanted, key=lambda one: -one["max_new_tokens"]) if by_vllm else wanted:
@@ -267,13 +270,30 @@ def _score(step: StepContext, store: Any, reference: ModelReference, wanted: lis
             value = rated.get(request["key"]) or evaluate(generator, tokenizer, request, step.metric, positions=held)
             if request["key"] in both:
                 step.say(f"{request['task']}: {differences(both[request['key']], value['rows'])}")
-            mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
-            told = remarks(len(value["rows"]), counted(value["rows"]))
-            step.say(
-                f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
-                + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
-            )
-            store.record_evaluation(request["key"], {"model": step.request["digest"], **value})
+            if request.get("judge"):
+                pending.append((request, value))
+            else:
+                _record(step, store, request, value)
+    if not pending:
+        return
+    # The judge may be as large as what it judges: both are not in memory at once, and what it takes is no measure of the action.
+    step.peaks = _peaks()
+    step.model = None
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    for request, value in scored(step, pending):
+        _record(step, store, request, value)
+
+
+def _record(step: StepContext, store: Any, request: dict[str, Any], value: dict[str, Any]) -> None:
+    mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
+    told = remarks(len(value["rows"]), counted(value["rows"]))
+    step.say(
+        f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
+        + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
+    )
+    store.record_evaluation(request["key"], {"model": step.request["digest"], **value})
 
 
 def _first_rows(
@@ -291,4 +311,5 @@ def differences(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str
     pairs = list(zip(ours, theirs, strict=False))
     same = sum(one["completion"] == other["completion"] for one, other in pairs)
     scores = sum(one["score"] != other["score"] for one, other in pairs)
-    return f"vLLM and transformers answer {same} of the first {len(pairs)} rows alike; {scores} get another score"
+    told = f"; {scores} get another score" if all(one["score"] is not None for one, _ in pairs) else ""
+    return f"vLLM and transformers answer {same} of the first {len(pairs)} rows alike{told}"

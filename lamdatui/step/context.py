@@ -74,6 +74,8 @@ class StepContext:
         """The optimiser step that training went on from; whether held-out rows ended it before its last."""
         self.result: dict[str, Any] | None = None
         self.model: Model | None = None
+        self.peaks: dict[str, int] = {}
+        """Of memory, before a judge was loaded."""
         self._generators: dict[str, Generator] = {}
         self._folders: dict[str, str] = {}
         self._began = time.monotonic()

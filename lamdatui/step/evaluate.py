@@ -18,6 +18,7 @@ from lamdatui.step.encoding import Encoder
 from lamdatui.step.errors import StepError
 from lamdatui.step.generate import Conversation, Sampling, prompt_ids
 from lamdatui.step.generators import Generator, TransformersGenerator
+from lamdatui.step.judge import part_of
 from lamdatui.tasks.choice import rating_text
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
@@ -68,7 +69,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """One task's split for one model: `{"task", "split", "rows": [{"id", "score", "completion", "ended"}], "seconds"}`.
 
-    `most`: only so many of the first rows; `positions` of the model bound the examples in the prompt. Raises Changed, StepError as `questions` does.
+    Answers for a judge have no scores yet, and come with `parts`, what it is asked of each. `most`: only so many of the first rows; `positions` of the model bound the examples in the prompt. Raises Changed, StepError as `questions` does.
     """
     began = time.monotonic()
 
@@ -89,18 +90,20 @@ def evaluate(
     keeps = request.get("think") == "keep"
     # A model without a chat template can be asked in plain text.
     encoder = None if keeps or all(is_rated(one) or "plain" in one for one in asked_for) else Encoder(tokenizer)
-    scored = []
+    judged, scored, parts = bool(request.get("judge")), [], []
     for place, (row, question) in enumerate(zip(rows, asked_for, strict=True)):
         text, ended = given[place]
         asked_text = question.get("plain") or (encoder.ask(question) if encoder else "")
         said = text if keeps or is_rated(question) else without_thinking(text, asked_text)
-        points = _points(own, request, row, said)
+        points = None if judged else _points(own, request, row, said)
+        parts += [part_of(row, said)] if judged else []
         scored.append({"id": row["id"], "score": points, "completion": text, "ended": ended})
     return {
         "key": request["key"],
         "task": request["task"],
         "split": request["split"],
         "rows": scored,
+        **({"parts": parts} if judged else {}),
         "seconds": round(time.monotonic() - began, 3),
     }
 

@@ -7,7 +7,7 @@ context and continuation together, spaces at the context's end as part of the co
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -61,16 +61,23 @@ def rate(
     found: list[list[Rated]] = [[(0.0, True)] * count for count in counts]
     left = Counter(number for number, _, _ in work)
     done = 0
-    model.eval()
-    with torch.inference_mode():
-        for group in _groups(work, batch_tokens):
-            for (number, place, _), (value, greedy) in zip(group, _rated(model, [pair for _, _, pair in group]), strict=True):
-                before, was = found[number][place]
-                found[number][place] = before + value, was and greedy
-                left[number] -= 1
-                done += left[number] == 0
-            progress(done)
+    for group in measured(model, work, batch_tokens):
+        for number, place, (value, greedy) in group:
+            before, was = found[number][place]
+            found[number][place] = before + value, was and greedy
+            left[number] -= 1
+            done += left[number] == 0
+        progress(done)
     return found
+
+
+def measured(model: Any, work: list[tuple[int, int, Pair]], batch_tokens: int) -> Iterator[list[tuple[int, int, Rated]]]:
+    """What each item's continuation is rated, with the item's two numbers: batch by batch, not in their order."""
+    model.eval()
+    for group in _groups(work, batch_tokens):
+        with torch.inference_mode():
+            rated = _rated(model, [pair for _, _, pair in group])
+        yield [(number, place, told) for (number, place, _), told in zip(group, rated, strict=True)]
 
 
 class _Encoder:

@@ -14,6 +14,7 @@ from lamdatui.tasks.choice import choice, choice_problem
 from lamdatui.tasks.constraints import check_arguments, constraints
 from lamdatui.tasks.extracted import number, number_problem, regex, regex_problem
 from lamdatui.tasks.function_call import function_call, function_call_of_arguments
+from lamdatui.tasks.judging import JUDGED, judge_problem
 from lamdatui.tasks.lm_eval import lm_eval, lm_eval_problem, package
 from lamdatui.tasks.reasoning import reasoning_gym
 
@@ -66,6 +67,11 @@ def score(name: str, reference: Any, completion: str, *, older: bool = False) ->
     `older`: as runs that began before `lamdatui.domain.schemes.ASKED` score. Raises LamdatuiError on an unknown scorer.
     """
     scorer = (older and OLDER.get(name)) or SCORERS.get(name)
+    if scorer is None and name in JUDGED:
+        raise LamdatuiError(
+            f"the scorer {name} asks a model, which is not asked here",
+            fix="score with a task whose judge is named in the profile",
+        )
     if scorer is None:
         raise LamdatuiError(f"no scorer is called {name!r}", fix=f"use one of: {', '.join(sorted(SCORERS))}")
     return scorer(reference, completion)
@@ -83,6 +89,8 @@ def problem(name: str, reference: Any) -> str | None:
     """What is wrong with a task row's reference for this scorer, or None; so that bad data is found before a run."""
     if name == LM_EVAL:
         return lm_eval_problem(reference)
+    if name in JUDGED:
+        return judge_problem(name, reference)
     try:
         if wrong := _PROBLEMS[name](reference) if name in _PROBLEMS else None:
             return wrong
