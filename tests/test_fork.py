@@ -97,7 +97,8 @@ def test_a_run_goes_on_from_a_trial_of_another_one(lab_profile: Any, cli: Comman
     more = cli("run", str(cli.runs / "third" / "profile.yaml"), "--name", "third", "--max-trials", "6", *AUTO)
     assert more.returncode == 0 and len(cli.show("third")["trials"]) == 6
 
-    assert (chained(cli.runs / "r"), content(cli.runs / "r"), cli.show("r")) == (events, files, source), "it was only read"
+    assert (chained(cli.runs / "r"), content(cli.runs / "r")) == (events, files), "it was only read"
+    assert cli.show("r") == source
     assert len({*executions(cli.runs)} - done_once) == 2, "the trial of another seed, and a sixth one"
     Journal(cli.runs / "third" / "run.db").close()
 

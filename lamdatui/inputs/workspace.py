@@ -280,7 +280,8 @@ def open_workspace(
         name: model_object(name, spec, (promised or {}).get(name, ""), always=always, say=say, headers_only=headers_only)
         for name, spec in profile.models.items()
     }
-    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types))
+    unasked = [] if promised or headers_only else _unasked(profile, tasks)
+    return Workspace(profile, models, datasets, tasks, types, problems, origins(profile, types), unasked)
 
 
 def _check_gguf(what: str, path: Path) -> None:
