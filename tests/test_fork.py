@@ -52,6 +52,8 @@ def test_a_run_goes_on_from_a_trial_of_another_one(lab_profile: Any, cli: Comman
     profile = str(lab_profile(*changes))
     done = cli("run", profile, "--name", "r", *AUTO)
     assert done.returncode == 0, done.stderr
+    # The engine has its last word after the client that followed it.
+    wait_for(cli, "r", lambda state: state.engine_pid is None)
     source, events, files = cli.show("r"), chained(cli.runs / "r"), content(cli.runs / "r")
     assert [trial["proposed_by"] for trial in source["trials"]] == ["opening"] * 3 + ["surrogate"] * 2
     done_once = set(executions(cli.runs))
