@@ -27,6 +27,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.catalogue.lm_eval import build
 from lamdatui.inputs.taskfiles import load_task
 from lamdatui.step.evaluate import evaluate
+from lamdatui.step.generate import Answer, Sampling
 from lamdatui.tasks.constraints import satisfied
 
 METRICS = ("prompt_level_strict_acc", "prompt_level_loose_acc")
@@ -81,9 +82,9 @@ class Canned:
     def __init__(self, answers: dict[str, str]) -> None:
         self.said = answers
 
-    def answers(self, conversations: Sequence[Any], how: Any, **_: Any) -> list[list[tuple[str, bool]]]:
+    def answers(self, conversations: Sequence[Any], how: Sampling, **_: Any) -> list[list[Answer]]:
         """As `lamdatui.step.generators.Generator`."""
-        return [[(self.said[one], True)] for one in conversations]
+        return [[Answer(self.said[one], True)] for one in conversations]
 
     def close(self) -> None:
         """Nothing is held."""
