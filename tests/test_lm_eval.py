@@ -21,7 +21,7 @@ from lamdatui.step.generate import cut
 from lamdatui.step.likelihood import rate
 from lamdatui.tasks.choice import choice, rating_text
 from lamdatui.tasks.extracted import number, regex
-from lamdatui.tasks.lm_eval import config_of, lm_eval, package
+from lamdatui.tasks.lm_eval import config_of, judge_of, lm_eval, package
 from lamdatui.tasks.scorers import problem
 from tests.conftest import Commands
 
@@ -356,3 +356,26 @@ def test_a_run_over_a_benchmark_and_choices_of_one_s_own(lab_profile: Any, cli: 
     profile.write_text(yaml.safe_dump(told))
     refused = cli("check", str(profile))
     assert refused.returncode == 2 and "choices" in refused.stdout + refused.stderr
+
+
+def test_a_text_has_one_language_each_time(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import langdetect
+
+    monkeypatch.setattr(langdetect.DetectorFactory, "seed", None)
+    text = "NOBODY HURRIES IN WINTER"
+    assert len({str(langdetect.detect_langs(text)) for _ in range(10)}) > 1
+    config = yaml.safe_load((tasks / "generate_until.yaml").read_text())
+    judge_of({key: value for key, value in config.items() if not key.startswith("dataset")})
+    assert len({str(langdetect.detect_langs(text)) for _ in range(10)}) == 1
+
+
+def test_an_answer_that_is_nested_too_deeply_is_no_right_one() -> None:
+    doc = {"key": 1, "prompt": "As JSON.", "instruction_id_list": ["detectable_format:json_format"], "kwargs": [{}]}
+    reference = {
+        "task": "ifeval/ifeval.yaml",
+        "doc": doc,
+        "metric": "prompt_level_strict_acc",
+        "filter": "none",
+        "shape": [0, 0],
+    }
+    assert [lm_eval(reference, said) for said in ("[1]", "[" * 100_000, "")] == [1.0, 0.0, 0.0]

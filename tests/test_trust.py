@@ -392,8 +392,8 @@ def test_attach_asks_in_a_terminal(cli: Commands, evil: Path, canary: Path) -> N
 
 def test_shipped_profiles_need_no_confirmation() -> None:
     profiles = [load_profile(path) for path in (CHECKOUT / "profiles").glob("*.yaml")]
-    assert len(profiles) == 4
-    assert [trust.sensitive(profile) for profile in profiles] == [{}] * 4
+    assert len(profiles) > 4
+    assert [trust.sensitive(profile) for profile in profiles] == [{}] * len(profiles)
 
 
 def test_a_confirmation_that_can_not_be_kept_is_an_error(home: Path, lab_profile, monkeypatch: pytest.MonkeyPatch) -> None:

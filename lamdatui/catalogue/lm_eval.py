@@ -125,6 +125,9 @@ def build(reference: str, *, online: bool = False, say: Callable[[str], None] = 
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no word"])[-1]
         raise LamdatuiError(f"lm-eval could not write the questions: {last[:500]}", where=reference) from None
+    if told.get("unreachable") and not online:
+        fix = f"lamdatui data fetch '{reference}'"
+        raise LamdatuiError(f"the data of {spec.name} is not on this machine", where=reference, fix=fix)
     if "error" in told:
         fix = told["fix"] or ("" if online else f"if its data is on the hub: lamdatui data fetch '{reference}'")
         raise LamdatuiError(told["error"][:1000], where=reference, fix=fix)

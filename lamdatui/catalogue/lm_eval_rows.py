@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ def main(text: str) -> None:
             told = _rows(spec)
         except LamdatuiError as error:
             told = {"error": error.what + (f" ({error.where})" if error.where else ""), "fix": error.fix}
+        except ConnectionError as error:
+            told = {"error": f"can't reach its data: {error}", "fix": "", "unreachable": True}
         except Exception as error:  # noqa: BLE001 (whatever the harness stumbles over is told in one line)
             words = next(iter(str(error).splitlines()), "")
             told = {"error": f"{type(error).__name__}: {words}", "fix": ""}
@@ -149,7 +152,7 @@ def _task_rows(
     for instance in task.instances:
         by_doc[instance.doc_id].append(instance)
     shape = [task.multiple_input, task.multiple_target]
-    is_tried = False
+    is_tried, by_code = False, task.config.process_results is not None
     for doc_id in sorted(by_doc):
         asked = sorted(by_doc[doc_id], key=lambda instance: instance.idx)
         doc = json.loads(json.dumps(asked[0].doc, default=str))
@@ -157,22 +160,34 @@ def _task_rows(
         question = text if isinstance(text, str) and text.strip() else json.dumps(doc, ensure_ascii=False)
         reference = {"task": source, "doc": doc, "metric": metric, "filter": chosen, "shape": shape, "name": name}
         reference["target"] = _target(task, asked[0].doc)
-        if not is_tried:
-            _try(reference, task, len(asked))
+        if by_code or not is_tried:
+            _try(reference, task, len(asked), first=not is_tried)
             is_tried = True
         yield {**_put(task.OUTPUT_TYPE, [one.args for one in asked], question, spec), "reference": reference}, question
 
 
-def _try(reference: dict[str, Any], task: Any, count: int) -> None:
-    """Score a made answer: a metric that is no number of one row is refused before anything is generated. Raises LamdatuiError."""
+def _try(reference: dict[str, Any], task: Any, count: int, *, first: bool) -> None:
+    """Score a made answer: a metric that is no number of one row (the `first` tells), or a check that lacks its data, is refused before anything is
+    generated. Raises LamdatuiError."""
     answer: Any = [("", -1.0 - place, False) for place in range(count)] if task.OUTPUT_TYPE in RATED else reference["target"]
     try:
         judged(reference, answer)
     except LamdatuiError:
         raise
     except Exception as error:
+        if missing := _NLTK.search(str(error)):
+            raise LamdatuiError(
+                f"{reference['name']} needs NLTK's {missing[1]}, which is not on this machine",
+                fix=f"python -m nltk.downloader {missing[1]}",
+            ) from error
+        if not first:
+            return
         told = f"{reference['metric']} of {reference['name']} is no score of one row: {type(error).__name__}: {error}"
         raise LamdatuiError(told[:500], fix="name another: metric=…") from error
+
+
+_NLTK = re.compile(r"Resource (?:\x1b\[\d+m)?(\w+)(?:\x1b\[0m)? not found")
+"""What NLTK says of data that it lacks; an import that could not fetch it is silent."""
 
 
 def _target(task: Any, doc: Any) -> str:

@@ -107,7 +107,10 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """A table of `on_machine` for people."""
     gpu = found["device"] == "cuda"
     many = f" x {found['count']}" if found["count"] > 1 else ""
-    rows = [f"on {found['device']} {found['memory_bytes'] / 2**30:.0f} GiB{many}, by formula:"]
+    place = f"on {found['device']} {found['memory_bytes'] / 2**30:.0f} GiB{many}"
+    if not found["actions"]:
+        return [f"{place}: not known before what is bad above is there"]
+    rows = [f"{place}, by formula:"]
     for name, one in found["actions"].items():
         size = one["gpu_bytes"] if gpu else one["ram_bytes"]
         parts = [

@@ -48,6 +48,12 @@ def sandboxed() -> None:
         vars(utils)["env"] = env
 
 
+def settled() -> None:
+    """Have a text's language told the same each time: langdetect, which IFEval's verifiers ask, draws otherwise."""
+    if importlib.util.find_spec("langdetect"):
+        importlib.import_module("langdetect").DetectorFactory.seed = 0
+
+
 def config_of(source: str | dict[str, Any]) -> dict[str, Any]:
     """A task's configuration: one of the package's files by its path within the package's tasks, or a configuration itself, which can't hold code.
 
@@ -149,6 +155,8 @@ def lm_eval(reference: dict[str, Any], completion: str) -> float:
         return judged(reference, ratings(completion) if rated else completion)
     except LamdatuiError:
         raise
+    except RecursionError:
+        return 0.0  # JSON that is nested so deeply is an answer gone astray, and no reason to lose the others
     except Exception as error:
         raise ValueError(f"lm-eval can't judge this answer: {type(error).__name__}: {error}") from error
 
@@ -221,6 +229,7 @@ def judge_of(source: str | dict[str, Any], multiple_input: int = 0, multiple_tar
     """The harness's task without a dataset: its filters and metrics. `multiple_…`: what it would have found in its first document."""
     config = config_of(source)
     sandboxed()
+    settled()
     kind = importlib.import_module("lm_eval.api.task").ConfigurableTask
     rows = importlib.import_module("datasets").Dataset
 
