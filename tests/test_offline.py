@@ -247,7 +247,11 @@ closed = os.open(folder + "/closed", os.O_CREAT, 0)
 before = os.getuid(), os.getgid()
 child = os.fork()
 if not child:
+    told, libc = ctypes.c_int(), ctypes.CDLL(None)
+    libc.prctl(1, 9, 0, 0, 0)  # PR_SET_PDEATHSIG, as the host does
     assert fence() == KERNEL, refusal()
+    libc.prctl(2, ctypes.byref(told), 0, 0, 0)
+    assert told.value == 9, "it would outlive its engine"
     assert fence() == KERNEL, "another one inside it"
     assert (os.getuid(), os.getgid()) == before
     assert os.stat(folder).st_uid == before[0]
