@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import read_json, write_json
+from lamdatui.base.network import fence
 
 SECONDS = 300
 """The process that reads the specs imports torch: seconds, or a minute where the disk is slow."""
@@ -178,4 +179,5 @@ def _default(value: Any, missing: Any) -> tuple[bool, Any]:
 
 
 if __name__ == "__main__":
+    fence()
     print(json.dumps(collect()))

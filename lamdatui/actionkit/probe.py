@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.network import fence
+
 
 def look(mode: str, origin: str, place: str) -> dict[str, Any]:
     """The report. Raises whatever the file raises."""
@@ -51,6 +53,7 @@ def main(words: list[str]) -> None:
     # Where whoever asked is killed, nobody else would end a file that hangs.
     signal.alarm(int(float(seconds)) + 10)
     report, process = int(descriptor), os.getpid()
+    fence()
     os.set_inheritable(report, False)
     try:
         found = look(mode, origin, place)

@@ -31,6 +31,7 @@ import yaml
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import digest, file_digest, write_atomic
+from lamdatui.base.network import OFF, OFFLINE, ONLINE
 from lamdatui.base.paths import cache_dir
 from lamdatui.tasks.lm_eval import package
 
@@ -117,8 +118,8 @@ def build(reference: str, *, online: bool = False, say: Callable[[str], None] = 
     say(f"{reference}: lm-eval writes its questions")
     environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     if not online:
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    words = [sys.executable, "-P", "-m", "lamdatui.catalogue.lm_eval_rows", json.dumps(asdict(spec))]
+        environment |= OFFLINE
+    words = [sys.executable, "-P", "-m", "lamdatui.catalogue.lm_eval_rows", json.dumps(asdict(spec)), ONLINE if online else OFF]
     done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     try:
         told = json.loads(done.stdout.splitlines()[-1])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.network import OFF, fence
 from lamdatui.catalogue.lm_eval import Spec, data_file
 from lamdatui.tasks.lm_eval import RATED, config_of, judged, package, refuse_code, sandboxed
 
@@ -232,4 +233,6 @@ def _put(kind: str, arguments: list[tuple[Any, ...]], question: str, spec: Spec)
 
 
 if __name__ == "__main__":
+    if sys.argv[2] == OFF:
+        fence()
     main(sys.argv[1])

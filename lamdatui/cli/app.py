@@ -13,7 +13,7 @@ from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
 from lamdatui.cli import again, results, steering
-from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust, use_ascii
+from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Online, Run, RunsDir, Trust, use_ascii
 
 app = typer.Typer(
     name="lamdatui",
@@ -72,6 +72,7 @@ def run(
     fake_gpu: Annotated[
         Path | None, typer.Option("--fake-gpu", metavar="FILE", help="Show recorded GPU readings; nothing runs on them.")
     ] = None,
+    online: Online = None,
     ascii_only: Ascii = False,
     no_console: NoConsole = False,
     trust: Trust = False,
@@ -96,6 +97,7 @@ def run(
             fake_gpu,
             console=not no_console,
             trust=trust,
+            online=online,
         )
     )
 
@@ -103,6 +105,7 @@ def run(
 @app.command()
 def attach(
     run: Run,
+    online: Online = None,
     ascii_only: Ascii = False,
     no_console: NoConsole = False,
     trust: Trust = False,
@@ -112,7 +115,7 @@ def attach(
     from lamdatui.cli.commands import attach_run
 
     use_ascii(ascii_only)
-    raise typer.Exit(attach_run(run, runs_dir, console=not no_console, trust=trust))
+    raise typer.Exit(attach_run(run, runs_dir, console=not no_console, trust=trust, online=online))
 
 
 @app.command()
@@ -289,12 +292,18 @@ def step(
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="PARAM=VALUE", help="Another hyperparameter.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact configuration that would run, and end.")] = False,
     debug: Annotated[bool, typer.Option("--pdb", help="On an exception: the traceback, then Python's debugger.")] = False,
+    online: Annotated[bool, typer.Option("--online", help="Let it use the network.")] = False,
     runs_dir: RunsDir = DEFAULT_RUNS,
 ) -> None:
     """Run one trial's step again, in the foreground, beside the run: its records are not touched."""
+    from lamdatui.base.network import KERNEL, ONLINE, fence, sentence
+
+    # Before libraries are imported, which start threads.
+    if (network := ONLINE if online else fence()) != KERNEL:
+        complain(f"note: {sentence(network)}")
     from lamdatui.cli.commands import run_one_step
 
-    raise typer.Exit(run_one_step(run, trial, overrides or [], runs_dir, dry_run=dry_run, debug=debug))
+    raise typer.Exit(run_one_step(run, trial, overrides or [], runs_dir, dry_run=dry_run, debug=debug, online=online))
 
 
 @app.command()

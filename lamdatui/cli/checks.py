@@ -15,7 +15,7 @@ import psutil
 
 from lamdatui import __version__
 from lamdatui.actionkit.timings import Timings
-from lamdatui.base import paths
+from lamdatui.base import network, paths
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.fingerprint import Say
 from lamdatui.base.output import say, say_json
@@ -75,6 +75,7 @@ def check_profile(
     findings += [*_trust(profile), *([] if other else _device(profile)), *_contents(profile, say, headers_only=other)]
     if not other and all(finding.status in ("ok", "warn") for finding in findings):
         findings += _sizes(profile, runs_dir)
+    findings += [] if other else [_network()]
     findings.append(tried("planner", lambda: _planner(profile)))
     return findings
 
@@ -241,6 +242,7 @@ def check_machine() -> list[Finding]:
         _vllm(),
         _gpu(),
         _cpu(),
+        _network(),
         _sqlite(),
         _disk(),
         _terminal(),
@@ -287,6 +289,13 @@ def _cpu() -> Finding:
     detail = f"{cores} cores usable, {memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB memory free"
     status: Status = "ok" if memory.available > 6 * 2**30 else "warn"
     return Finding(status, "CPU and memory", detail, "" if status == "ok" else "the quickstart wants about 6 GiB")
+
+
+def _network() -> Finding:
+    refused = network.refusal()
+    if refused is None:
+        return Finding("ok", "network", network.sentence(network.KERNEL))
+    return Finding("warn", "network", network.sentence(network.BY_ENVIRONMENT + refused.why), refused.fix)
 
 
 def _sqlite() -> Finding:

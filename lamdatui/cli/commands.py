@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, LamdatuiError
+from lamdatui.base.network import OFFLINE, ONLINE, sentence
 from lamdatui.base.output import complain, say, say_json
 from lamdatui.config.resources import files, replaced, untrusted
 from lamdatui.domain.decisions import MODES
@@ -41,6 +42,7 @@ def run_profile(
     *,
     console: bool = True,
     trust: bool = False,
+    online: bool | None = None,
 ) -> int:
     """Start or go on with a run; the exit code.
 
@@ -60,7 +62,9 @@ def run_profile(
     _prepare_lab(profile)
     open_all(profile)
     run_dir = rundir.prepare_run(profile, name or rundir.new_name(profile, runs_dir), runs_dir)
-    return go_on(run_dir, mode, max_trials, policy, fake_gpu, headless=headless, as_json=as_json, console=console)
+    return go_on(
+        run_dir, mode, max_trials, policy, fake_gpu, headless=headless, as_json=as_json, console=console, online=online
+    )
 
 
 def check_start(mode: str | None, *, headless: bool, console: bool) -> None:
@@ -85,6 +89,7 @@ def go_on(
     headless: bool,
     as_json: bool,
     console: bool,
+    online: bool | None = None,
 ) -> int:
     """Have a run's engine at work and watch it; the exit code, as of `run_profile`."""
     from lamdatui.cli.headless import STOP_SECONDS, Headless
@@ -95,10 +100,12 @@ def go_on(
         return EXIT_DONE
     if not finished:
         release(run_dir)
-    with rundir.held_engine(run_dir, rundir.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
+    options = rundir.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu, online=online)
+    with rundir.held_engine(run_dir, options) as started:
         try:
             if not (finished or started):
                 _tell_going(run_dir, mode, policy, max_trials, fake_gpu)
+            _tell_network(run_dir, online, started=started)
             if headless:
                 return asyncio.run(Headless(run_dir, as_json).follow())
         except KeyboardInterrupt:
@@ -120,6 +127,16 @@ def _tell_going(run_dir: Path, mode: str | None, policy: str | None, max_trials:
         complain("the run is going: --max-trials is taken when it is started again")
     if fake_gpu:
         complain("the run is going: --fake-gpu is taken when its engine is started again")
+
+
+def _tell_network(run_dir: Path, online: bool | None, *, started: bool) -> None:
+    """Say where steps may use the network, and where an engine that was at work goes on as it was started."""
+    from lamdatui.store.journal import read_run
+
+    if online is not None and not started:
+        complain(f"the run is going: --{'online' if online else 'offline'} is taken when its engine is started again")
+    elif online or (online is None and read_run(run_dir / "run.db")[0].network == ONLINE):
+        complain(f"note: {sentence(ONLINE)}; --offline ends that")
 
 
 def _tell_origin(name: str, path: Path) -> None:
@@ -229,14 +246,15 @@ def _told(run_dir: Path) -> int:
     return EXIT_DONE
 
 
-def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = False) -> int:
+def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = False, online: bool | None = None) -> int:
     """Open the console on a run: an interrupted one goes on, one that has ended is only shown."""
     run_dir = rundir.find_run(run, runs_dir)
     if console and not sys.stdout.isatty():
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
     if not rundir.is_alive(run_dir):
         ask(load_profile(rundir.profile_of(run_dir)), str(run_dir), trust=trust, can_ask=True)
-    with rundir.held_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None)):
+    with rundir.held_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None, online=online)) as started:
+        _tell_network(run_dir, online, started=started)
         return _console(run_dir) if console else _told(run_dir)
 
 
@@ -317,7 +335,9 @@ def show_keys(as_json: bool) -> int:
     return EXIT_USAGE
 
 
-def run_one_step(run: str, number: int, overrides: list[str], runs_dir: Path, *, dry_run: bool, debug: bool) -> int:
+def run_one_step(
+    run: str, number: int, overrides: list[str], runs_dir: Path, *, dry_run: bool, debug: bool, online: bool = False
+) -> int:
     """Run a trial's step again in a scratch directory with its log on this terminal; the exit code."""
     from lamdatui.engine.warmhost import ENVIRONMENT
     from lamdatui.step.rerun import rerun
@@ -325,8 +345,8 @@ def run_one_step(run: str, number: int, overrides: list[str], runs_dir: Path, *,
     if debug and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise LamdatuiError("--pdb needs a terminal", fix="leave --pdb out, or run it in a terminal")
     run_dir = rundir.find_run(run, runs_dir)
-    for name, value in ENVIRONMENT.items():
-        # What an engine gives its steps: no network, and the same devices.
+    for name, value in {**ENVIRONMENT, **({} if online else OFFLINE)}.items():
+        # What an engine gives its steps.
         os.environ.setdefault(name, value)
     return rerun(run_dir, number, overrides, dry_run=dry_run, debug=debug)
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PLANNER, EXIT_REFUSED, LamdatuiError
 from lamdatui.base.jsonio import Damaged
+from lamdatui.base.network import sentence
 from lamdatui.base.output import complain, say_json
 from lamdatui.domain import baselines, replicates
 from lamdatui.domain.events import event_from_json
@@ -187,7 +188,8 @@ class Headless:
             case "run.created":
                 self._say(f"run {data['name']}: {data['max_trials']} trials, mode {data['mode']}, policy {data['policy']}")
             case "engine.started":
-                self._say(f"engine {data['pid']} on {data['device']['device']} ({data['device']['dtype']})")
+                steps = f"; {fenced}" if (fenced := sentence(data.get("network", ""))) else ""
+                self._say(f"engine {data['pid']} on {data['device']['device']} ({data['device']['dtype']}){steps}")
             case "phase.changed" if data["phase"] not in ("waiting", "remembering"):
                 self._say(f"{data['phase']} {data['detail']}")
             case "problem.noted":

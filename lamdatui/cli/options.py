@@ -16,6 +16,14 @@ NoConsole = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust", help="Confirm the programs, addresses and keys that the profile names; they are printed.")
 ]
+Online = Annotated[
+    bool | None,
+    typer.Option(
+        "--online/--offline",
+        show_default=False,
+        help="Whether its steps may use the network. Offline, unless the run was started online before.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")

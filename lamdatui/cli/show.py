@@ -90,6 +90,7 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "policy": state.policy,
         "planner": worth(state).to_json(),
         "engine": {"pid": state.engine_pid if alive else None, **state.device},
+        "network": state.network or None,
         "paused": {"by": state.paused_by, "reason": state.paused_reason} if state.paused else None,
         "lost": state.lost,
         "dropped": sorted(state.dropped),

@@ -62,6 +62,8 @@ class EngineStarted(TypedDict):
     device: Json
     clock: NotRequired[str]
     types: NotRequired[dict[str, Declaration]]
+    network: NotRequired[str]
+    """What keeps steps from the network (`lamdatui.base.network`)."""
 
 
 class Reason(TypedDict):

@@ -77,6 +77,7 @@ def _engine_started(state: RunState, data: events.EngineStarted, event: Event) -
         # The engine before this one was killed: it worked at least until its last event.
         state.used_seconds += max(0.0, state.metered_until - state.engine_since)
     state.meter = data.get("clock", "wall")
+    state.network = data.get("network", "")
     state.types = data.get("types") or state.types
     state.engine_since = _metered(state, event)
     if state.status == "interrupted":

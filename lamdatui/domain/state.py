@@ -54,6 +54,8 @@ class RunState:
     phase: str = ""
     phase_detail: str = ""
     device: Json = field(default_factory=dict)
+    network: str = ""
+    """What keeps steps from the network (`lamdatui.base.network`); "" where the engine is of an older version."""
     engine_pid: int | None = None
     epoch: int = 0
     paused: bool = False

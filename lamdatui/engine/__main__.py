@@ -23,6 +23,7 @@ from lamdatui.base.clock import SystemClock, boot_id
 from lamdatui.base.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.jsonio import write_atomic
+from lamdatui.base.network import OFF, ONLINE
 from lamdatui.base.paths import PRIVATE, make_private, measurements_file, socket_path
 from lamdatui.config.resources import load_prompt, untrusted
 from lamdatui.domain.decisions import MODES
@@ -85,13 +86,19 @@ class Engine:
         self.closing = asyncio.Event()
         self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)
         self.workspace = open_workspace(profile, promised=promised(self.journal.state))
-        self.host = StepHost(run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu")
+        self.host = StepHost(
+            run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu", online=self._online()
+        )
         self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps)
         self.loop: Loop | None = None
         self.people: People | None = None
         self.answers = Answers(run_dir)
         self.reopened = asyncio.Event()
         """Set when more trials are asked of a run that is only shown."""
+
+    def _online(self) -> bool:
+        """Whether steps may use the network: as this start is told, else as the run was started."""
+        return self.journal.state.network == ONLINE if self.options.network is None else self.options.network == ONLINE
 
     def _can_not_record(self, failure: JournalFailed) -> None:
         """Nothing can be recorded any more, so nothing more is done: leave the reason for whoever watches, then end."""
@@ -135,7 +142,7 @@ class Engine:
             return begun_with
         return "bfloat16" if fast_bfloat16 else "float32"
 
-    def _facts_of_start(self, machine: Machine) -> list[tuple[str, dict[str, Any]]]:
+    def _facts_of_start(self, machine: Machine, network: str) -> list[tuple[str, dict[str, Any]]]:
         state, budget = self.journal.state, self.profile.budget
         facts: list[tuple[str, dict[str, Any]]] = []
         trials = self.options.max_trials or (state.max_trials if state.last_seq else budget.trials)
@@ -153,6 +160,7 @@ class Engine:
             }
             facts.append(("run.created", created))
         started = {"pid": os.getpid(), "epoch": state.epoch + 1, "boot_id": boot_id(), "version": __version__, "clock": "mono"}
+        started["network"] = network
         if (types := declarations(self.workspace.types)) != state.types:
             started["types"] = types
         device = {"device": machine.device, "dtype": machine.dtype, "generator": machine.generator}
@@ -207,7 +215,7 @@ class Engine:
         )
         self.people = People(loop, self.closing)
         loop.approvals.unattended = self.options.headless
-        loop.record(*self._facts_of_start(machine))
+        loop.record(*self._facts_of_start(machine, await self.host.network()))
         for text in self.workspace.problems:
             loop.problem("trust" if text == untrusted() else "actions", text)
         for text in self.workspace.origins:
@@ -354,6 +362,7 @@ def main() -> int:
     parser.add_argument("--max-trials", type=int)
     parser.add_argument("--policy")
     parser.add_argument("--baselines", action="store_true", help="go on with the baselines of a run that has ended")
+    parser.add_argument("--network", choices=(ONLINE, OFF), help="whether steps may use it; else as the run was started")
     parser.add_argument("--fake-gpu", type=Path, help="a recording for the hardware frames")
     options = parser.parse_args()
     run_dir: Path = options.run_dir.resolve()

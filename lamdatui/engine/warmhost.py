@@ -12,13 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
+from lamdatui.base.network import OFFLINE, ONLINE
 from lamdatui.wire.lastwords import last_line
 
 ENVIRONMENT = {
-    # Nothing in a step may reach for a hub, and a CUDA check must not initialise CUDA in a process that forks.
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
+    # A CUDA check must not initialise CUDA in a process that forks.
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
     # NVML's order, so that a slot's number means the same GPU everywhere.
@@ -38,6 +36,7 @@ class _Host:
 
     process: subprocess.Popen[bytes]
     ready: asyncio.Future[dict[str, Any]]
+    network: asyncio.Future[str]
     starting: dict[str, asyncio.Future[int]] = field(default_factory=dict)
     task: asyncio.Task[None] | None = None
 
@@ -45,10 +44,11 @@ class _Host:
 class StepHost:
     """One warm host process. After a crash, or as a used-up spare, it is started again when the next step needs it."""
 
-    def __init__(self, log: Path, threads: int, *, cpu_only: bool = False) -> None:
+    def __init__(self, log: Path, threads: int, *, cpu_only: bool = False, online: bool = False) -> None:
         self._log = log
         self._threads = threads
         self._cpu_only = cpu_only
+        self._online = online
         self._host: _Host | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.exits: dict[int, int] = {}
@@ -64,11 +64,12 @@ class StepHost:
         if self._host is not None:
             return self._host
         environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), "LAMDATUI_ENGINE": str(os.getpid())}
+        environment |= {} if self._online else OFFLINE
         if self._cpu_only:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lamdatui.step.warm"],
+                [sys.executable, "-P", "-m", "lamdatui.step.warm", *([ONLINE] if self._online else [])],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -76,7 +77,7 @@ class StepHost:
                 start_new_session=True,
             )
         loop = asyncio.get_running_loop()
-        host = self._host = _Host(process, loop.create_future())
+        host = self._host = _Host(process, loop.create_future(), loop.create_future())
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
         host.task = asyncio.create_task(self._read(host, reader))
@@ -89,10 +90,17 @@ class StepHost:
         host = await self.warm()
         return await asyncio.shield(host.ready)
 
+    async def network(self) -> str:
+        """What keeps the host and its steps from the network, as `lamdatui.base.network` says. Raises LamdatuiError when it dies before."""
+        host = await self.warm()
+        return await asyncio.shield(host.network)
+
     async def _read(self, host: _Host, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             frame = json.loads(line)
-            if "ready" in frame and not host.ready.done():
+            if "network" in frame and not host.network.done():
+                host.network.set_result(frame["network"])
+            elif "ready" in frame and not host.ready.done():
                 host.ready.set_result(frame)
             elif "started" in frame:
                 future = host.starting.pop(frame["started"], None)
@@ -107,7 +115,7 @@ class StepHost:
         if self._host is host:
             self._host = None
         error = self._ended()
-        for future in [host.ready, *host.starting.values()]:
+        for future in (host.network, host.ready, *host.starting.values()):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting for it

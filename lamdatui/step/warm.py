@@ -1,6 +1,7 @@
 """The warm step host: pays for the imports once, then starts each step in milliseconds.
 
-It reads one JSON command a line on stdin (`{"start": DIRECTORY}`) and answers on stdout with `{"ready": ...}` once,
+It reads one JSON command a line on stdin (`{"start": DIRECTORY}`) and answers on stdout with `{"network": ...}` at once
+(`lamdatui.base.network`: it and its steps have no interface but loopback), `{"ready": ...}` after its imports,
 `{"started": DIRECTORY, "pid": N}` and `{"exited": N, "status": CODE}` (minus the signal when killed). It ends at EOF:
 it lives and dies with the engine; its steps, each a session of its own, do not.
 
@@ -15,12 +16,16 @@ import gc
 import json
 import os
 import selectors
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import psutil
+
+from lamdatui.base.network import ONLINE, fence
 
 PR_SET_PDEATHSIG = 1
 _ANSWERS = 1
@@ -34,6 +39,21 @@ def _die_with(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL if parent else 0, 0, 0, 0)
     if parent and os.getppid() != parent:
         raise SystemExit("the engine has ended")
+
+
+def _make_gpu_files() -> None:
+    """Have the NVIDIA driver's device files: CUDA makes what is missing by a setuid program, which a fence leaves no rights."""
+    program = shutil.which("nvidia-modprobe")
+    if program and Path("/proc/driver/nvidia").exists() and not Path("/dev/nvidia-uvm").exists():
+        subprocess.run([program, "-c0", "-u"], stdin=subprocess.DEVNULL, check=False)
+
+
+def _network() -> str:
+    """Fence this process and its steps, unless they may use the network; what holds from now on."""
+    if ONLINE in sys.argv[1:]:
+        return ONLINE
+    _make_gpu_files()
+    return fence()
 
 
 def _say(**frame: object) -> None:
@@ -126,6 +146,7 @@ def main() -> None:
     _die_with(int(os.environ.pop("LAMDATUI_ENGINE", "0")))
     _ANSWERS = os.dup(1)
     os.dup2(2, 1)
+    _say(network=_network())
     _import_everything()
     safe, why = _fork_is_safe()
     mode = os.environ.get("LAMDATUI_STEP_HOST") or ("fork" if safe else "spare")

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.jsonio import regular, write_atomic
+from lamdatui.base.network import OFF, ONLINE
 from lamdatui.base.paths import private, socket_path
 from lamdatui.inputs.profile import Profile, dump_profile, load_profile
 from lamdatui.wire.lastwords import last_line, last_words
@@ -42,12 +43,15 @@ class StartOptions:
     policy: str | None = None
     fake_gpu: Path | None = None
     baselines: bool = False
+    online: bool | None = None
+    """Whether steps may use the network; None: as the run was started, which is offline at first."""
 
     def arguments(self) -> list[str]:
         """As the engine's own command line takes them."""
         found = ["--headless"] if self.headless else []
         found += ["--view"] if self.view else []
         found += ["--baselines"] if self.baselines else []
+        found += ["--network", ONLINE if self.online else OFF] if self.online is not None else []
         found += ["--mode", self.mode] if self.mode else []
         found += ["--policy", self.policy] if self.policy else []
         found += ["--fake-gpu", str(self.fake_gpu.resolve())] if self.fake_gpu else []

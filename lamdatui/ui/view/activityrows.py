@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lamdatui.base.network import sentence
 from lamdatui.base.text import one_line
 from lamdatui.domain.baselines import told
 from lamdatui.domain.events import Event
@@ -69,7 +70,8 @@ def _forked(data: Json, _: RunState) -> list[ActivityRow]:
 def _engine(data: Json, _: RunState) -> list[ActivityRow]:
     word = "engine started" if data["epoch"] <= 1 else "engine started again"
     device = data["device"].get("device") or "an unknown device"
-    return [_row("·", word, f"on {device}, {data['device'].get('dtype') or 'dtype unknown'} (pid {data['pid']})", "dim")]
+    steps = f"; {fenced}" if (fenced := sentence(data.get("network", ""))) else ""
+    return [_row("·", word, f"on {device}, {data['device'].get('dtype') or 'dtype unknown'} (pid {data['pid']}){steps}", "dim")]
 
 
 def _engine_stopped(data: Json, _: RunState) -> list[ActivityRow]:
