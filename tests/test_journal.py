@@ -159,7 +159,7 @@ def test_a_database_of_another_version_is_refused_with_a_reason(tmp_path: Path) 
             read(path)
     db.execute("PRAGMA user_version=99")
     before = path.read_bytes()
-    with pytest.raises(LamdatuiError, match="another version") as refused:
+    with pytest.raises(LamdatuiError, match="newer version of lamdatui") as refused:
         Journal(path)
     assert refused.value.exit_code == 2 and path.read_bytes() == before
     assert read_run(path)[0].newer == read_state(path).newer == "schema 99, this one knows 2"

@@ -98,9 +98,11 @@ class Journal:
 
     def _prepare(self, has_lost: bool) -> int:
         """Set the connection up; the version of the layout."""
+        version = next(iter(self._db.execute("PRAGMA user_version")))[0]
+        if version > SCHEMA_VERSION:
+            raise newer_run(self.path, _newer_schema(self._db))
         for pragma in _PRAGMAS:
             self._db.execute(pragma).fetchall()
-        version = next(iter(self._db.execute("PRAGMA user_version")))[0]
         if version == 0 and not has_lost:
             with self._db:
                 self._db.execute(SCHEMA)
@@ -108,7 +110,7 @@ class Journal:
             return SCHEMA_VERSION
         if version == 0:
             raise _empty(self.path)
-        if not 1 <= version <= SCHEMA_VERSION:
+        if version < 1:
             raise _other_version(self.path, version)
         return version
 
