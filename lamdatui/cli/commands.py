@@ -89,13 +89,13 @@ def go_on(
     """Have a run's engine at work and watch it; the exit code, as of `run_profile`."""
     from lamdatui.cli.headless import STOP_SECONDS, Headless
 
-    if (run_dir / "run.db").exists():
-        _tell_newer(run_dir)
     finished = _finished(run_dir, max_trials)
     if finished and headless:
         complain(f"the run {run_dir.name} is finished; give a larger --max-trials to go on")
         return EXIT_DONE
-    if not finished:
+    if finished:
+        _tell_newer(run_dir)
+    else:
         release(run_dir)
     with rundir.held_engine(run_dir, rundir.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu)) as started:
         try:
@@ -232,14 +232,11 @@ def _told(run_dir: Path) -> int:
 
 
 def _tell_newer(run_dir: Path) -> None:
-    """Say so of an ended run of a newer version, which is only shown. Raises LamdatuiError for one that would go on."""
-    from lamdatui.store.journal import newer_run, read_state, told_newer
+    """Say so of an ended run of a newer version, which is only shown; one that would go on is refused by its engine."""
+    from lamdatui.store.journal import read_state, told_newer
 
-    if rundir.is_alive(run_dir) or not (state := read_state(run_dir / "run.db")).newer:
-        return
-    if not state.has_ended:
-        raise newer_run(run_dir, state.newer)
-    complain(told_newer(state))
+    if not rundir.is_alive(run_dir) and (state := read_state(run_dir / "run.db")).newer:
+        complain(told_newer(state))
 
 
 def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = False) -> int:
@@ -249,8 +246,9 @@ def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = 
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
     if not rundir.is_alive(run_dir):
         ask(load_profile(rundir.profile_of(run_dir)), str(run_dir), trust=trust, can_ask=True)
-    _tell_newer(run_dir)
-    with rundir.held_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None)):
+    if is_over := _ended(run_dir) is not None:
+        _tell_newer(run_dir)
+    with rundir.held_engine(run_dir, rundir.StartOptions(view=is_over)):
         return _console(run_dir) if console else _told(run_dir)
 
 
@@ -275,8 +273,9 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
     with listen(host, port) as door:
         if run_dir is None:
             return serve(Offer(start_command(runs_dir), "runs", contextlib.nullcontext), guard, door, token_file)
-        _tell_newer(run_dir)
-        rundir.start_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None))
+        if is_over := _ended(run_dir) is not None:
+            _tell_newer(run_dir)
+        rundir.start_engine(run_dir, rundir.StartOptions(view=is_over))
 
         def engine() -> AbstractContextManager[object]:
             # A tab that is opened again must not make a run go on that somebody has stopped.
