@@ -310,14 +310,16 @@ def test_a_record_that_can_t_be_taken_over_is_one_clear_error(tmp_path: Path) ->
     with pytest.raises(LamdatuiError, match="damaged"):
         cut(run.folder, 1)
     db.execute("DROP TABLE chain")
+    db.execute("PRAGMA user_version=1")
+    assert cut(run.folder, 1).upto == 9
+    # Also where a newer version has written it after that: what it says of looks at the sealed split is not known.
     db.execute("INSERT INTO events VALUES (99, 'step.dreamt', 1, 1, '{}')")
-    assert cut(run.folder, 1).upto == 9, "what a newer version has written after that is not asked"
-    db.execute("UPDATE events SET kind = 'step.dreamt' WHERE seq = 4")
     with pytest.raises(LamdatuiError, match=r"newer version of lamdatui .*step\.dreamt"):
         cut(run.folder, 1)
+    db.execute("DELETE FROM events WHERE seq = 99")
     db.execute("PRAGMA user_version=9")
     db.close()
-    with pytest.raises(LamdatuiError, match="another version"):
+    with pytest.raises(LamdatuiError, match=r"newer version of lamdatui .*schema 9"):
         cut(run.folder, 1)
     Journal(tmp_path / "empty.db").close()
     (tmp_path / "e").mkdir()

@@ -149,14 +149,25 @@ def test_a_kill_around_the_commit_leaves_all_or_nothing_of_it(tmp_path: Path, po
     assert sorted(read_state(path).trials) == list(range(1, survivors + 1))
 
 
-@pytest.mark.parametrize("version", [99, -1])
-def test_a_database_of_another_version_is_refused_with_a_reason(tmp_path: Path, version: int) -> None:
-    Journal(tmp_path / "run.db").close()
-    db = apsw.Connection(str(tmp_path / "run.db"))
-    db.execute(f"PRAGMA user_version={version}")
+def test_a_database_of_another_version_is_refused_with_a_reason(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    Journal(path).close()
+    db = apsw.Connection(str(path))
+    db.execute("PRAGMA user_version=-1")
+    for read in (Journal, read_state, read_run):
+        with pytest.raises(LamdatuiError, match="another version"):
+            read(path)
+    db.execute("PRAGMA user_version=99")
+    before = path.read_bytes()
+    with pytest.raises(LamdatuiError, match="newer version of lamdatui") as refused:
+        Journal(path)
+    assert refused.value.exit_code == 2 and path.read_bytes() == before
+    assert read_run(path)[0].newer == read_state(path).newer == "schema 99, this one knows 2"
+    # Where events are kept otherwise nothing can be shown.
+    db.execute("ALTER TABLE events RENAME COLUMN data TO body")
     db.close()
     with pytest.raises(LamdatuiError, match="another version"):
-        Journal(tmp_path / "run.db")
+        read_state(path)
 
 
 def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
@@ -252,6 +263,9 @@ def test_an_event_that_is_no_json_is_told_where_nothing_is_chained(tmp_path: Pat
     journal.close()
     db = apsw.Connection(str(path))
     db.execute("DROP TABLE chain")
+    with pytest.raises(LamdatuiError, match="event 1 is not what was written"):
+        read_state(path)
+    db.execute("PRAGMA user_version=1")
     assert read_state(path).last_seq > 5
     db.execute("UPDATE events SET data = '{' WHERE seq = 5")
     db.close()
@@ -300,6 +314,7 @@ def test_what_the_first_version_appends_is_read_and_chained_at_the_next_start(tm
     last = journal.state.last_seq
     journal.close()
     db = apsw.Connection(str(path))
+    db.execute("PRAGMA user_version=1")
     for number in (1, 2):
         row = (last + number, "trial.opened", 1.0, 1.0, json.dumps({"number": 10 + number}))
         db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
@@ -313,7 +328,7 @@ def test_what_the_first_version_appends_is_read_and_chained_at_the_next_start(tm
     assert {len(link) for (link,) in db.execute("SELECT hash FROM chain")} == {32}
     db.execute("DELETE FROM chain WHERE seq = ?", (last + 1,))
     db.close()
-    with pytest.raises(LamdatuiError, match=f"event {last + 2} is not what was written"):
+    with pytest.raises(LamdatuiError, match=f"event {last + 1} is not what was written"):
         read_state(path)
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.output import say, say_json
+from lamdatui.base.output import complain, say, say_json
 from lamdatui.base.text import clean
 from lamdatui.domain.state import RunState
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import read_state, told_newer
 from lamdatui.wire import rundir
 from lamdatui.wire.answers import KINDS, Answer, answers, evaluations, flips, kinds, paired, question_text, reference_text
 
@@ -23,6 +23,8 @@ def print_rows(
     """The command. Raises LamdatuiError for names that the run has not."""
     run_dir = rundir.find_run(run, runs_dir)
     state = read_state(run_dir / "run.db")
+    if state.newer:
+        complain(told_newer(state))
     if only and only not in KINDS:
         raise LamdatuiError(f"--only takes one of {', '.join(KINDS)}, not {only!r}")
     if only in ("won", "lost") and not against:

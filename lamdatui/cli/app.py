@@ -275,8 +275,26 @@ def show_data(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
-    """What this machine has, what is missing, and the fix."""
+def doctor(
+    run: Annotated[str | None, typer.Argument(help="A run's path or name: it and its objects are looked at instead.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Of a run: repair what can be; what is damaged is kept beside.")
+    ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Of a run: compare sizes of models and data, don't read them.")
+    ] = False,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = DEFAULT_RUNS,
+) -> None:
+    """What this machine has, what is missing, and the fix; with RUN: what of that run is damaged."""
+    if run is not None:
+        from lamdatui.cli.runchecks import doctor_run
+
+        if not doctor_run(run, runs_dir, repair=repair, quick=quick, as_json=as_json):
+            raise typer.Exit(EXIT_FAILED)
+        return
+    if repair or quick:
+        raise LamdatuiError("--repair and --quick are of a run", fix="lamdatui doctor RUN --repair")
     from lamdatui.cli.checks import check_machine
 
     findings = check_machine()

@@ -98,7 +98,9 @@ def go_on(
     if finished and headless:
         complain(f"the run {run_dir.name} is finished; give a larger --max-trials to go on")
         return EXIT_DONE
-    if not finished:
+    if finished:
+        _tell_newer(run_dir)
+    else:
         release(run_dir)
     options = rundir.StartOptions(headless, finished, mode, max_trials, policy, fake_gpu, online=online)
     with rundir.held_engine(run_dir, options) as started:
@@ -246,6 +248,14 @@ def _told(run_dir: Path) -> int:
     return EXIT_DONE
 
 
+def _tell_newer(run_dir: Path) -> None:
+    """Say so of an ended run of a newer version, which is only shown; one that would go on is refused by its engine."""
+    from lamdatui.store.journal import read_state, told_newer
+
+    if not rundir.is_alive(run_dir) and (state := read_state(run_dir / "run.db")).newer:
+        complain(told_newer(state))
+
+
 def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = False, online: bool | None = None) -> int:
     """Open the console on a run: an interrupted one goes on, one that has ended is only shown."""
     run_dir = rundir.find_run(run, runs_dir)
@@ -253,7 +263,9 @@ def attach_run(run: str, runs_dir: Path, *, console: bool = True, trust: bool = 
         raise LamdatuiError("the console needs a terminal", fix=f"lamdatui show {run}")
     if not rundir.is_alive(run_dir):
         ask(load_profile(rundir.profile_of(run_dir)), str(run_dir), trust=trust, can_ask=True)
-    with rundir.held_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None, online=online)) as started:
+    if is_over := _ended(run_dir) is not None:
+        _tell_newer(run_dir)
+    with rundir.held_engine(run_dir, rundir.StartOptions(view=is_over, online=online)) as started:
         _tell_network(run_dir, online, started=started)
         return _console(run_dir) if console else _told(run_dir)
 
@@ -279,7 +291,9 @@ def serve_run(run: str | None, runs_dir: Path, host: str, port: int, *, allow_re
     with listen(host, port) as door:
         if run_dir is None:
             return serve(Offer(start_command(runs_dir), "runs", contextlib.nullcontext), guard, door, token_file)
-        rundir.start_engine(run_dir, rundir.StartOptions(view=_ended(run_dir) is not None))
+        if is_over := _ended(run_dir) is not None:
+            _tell_newer(run_dir)
+        rundir.start_engine(run_dir, rundir.StartOptions(view=is_over))
 
         def engine() -> AbstractContextManager[object]:
             # A tab that is opened again must not make a run go on that somebody has stopped.

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from lamdatui.base.errors import EXIT_DONE, EXIT_FAILED, LamdatuiError
-from lamdatui.base.output import say, say_json
+from lamdatui.base.output import complain, say, say_json
 from lamdatui.cli.commands import release
 from lamdatui.cli.headless import Headless, interrupted_once
 from lamdatui.cli.show import comparison
@@ -17,7 +17,7 @@ from lamdatui.domain.state import RunState
 from lamdatui.domain.verdicts import winner_gain
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.trust import ask
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import newer_run, read_state, told_newer
 from lamdatui.wire import rundir
 
 
@@ -26,7 +26,11 @@ def compare(run: str, runs_dir: Path, *, as_json: bool, trust: bool) -> int:
     run_dir = rundir.find_run(run, runs_dir)
     state = read_state(run_dir / "run.db")
     code = EXIT_DONE
+    if state.newer:
+        complain(told_newer(state))
     if not _is_whole(state):
+        if state.newer:
+            raise newer_run(run_dir, state.newer)
         if not state.has_ended and not state.finishing:
             fix = (
                 "it makes what fits into its time when its search is over"

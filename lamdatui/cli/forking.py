@@ -17,8 +17,7 @@ from lamdatui.base.jsonio import fsync_dir, write_atomic
 from lamdatui.base.output import complain
 from lamdatui.base.paths import private
 from lamdatui.cli.commands import check_start, go_on
-from lamdatui.domain.events import Event, check_fields
-from lamdatui.domain.schemes import SCHEME
+from lamdatui.domain.events import Event
 from lamdatui.domain.scripts import label
 from lamdatui.domain.state import RunState
 from lamdatui.engine.integrity import Fact, check_promises, promised
@@ -27,7 +26,7 @@ from lamdatui.inputs.trust import ask
 from lamdatui.inputs.workspace import open_workspace, planner_settings
 from lamdatui.policy import known_policy
 from lamdatui.step.files import BUSY, ROOM
-from lamdatui.store.journal import Journal, copy_events, read_state
+from lamdatui.store.journal import Journal, copy_events, newer_run, read_state, take
 from lamdatui.wire import rundir
 
 KEPT = ("tasks", "objective", "dtype")
@@ -47,31 +46,23 @@ class Cut:
     is_whole: bool = False
 
     def seen(self, event: Event) -> None:
-        """Take the next event of the run in. Raises LamdatuiError for one of a newer version."""
+        """Take the next event of the run in."""
         self.is_whole = self.is_whole or (self.at == 0 and event.kind == "trial.opened")
         if self.is_whole:
             return
-        try:
-            check_fields(event.kind, event.data)
-        except ValueError as error:
-            raise _newer(f"event {event.seq}: {error}") from error
-        self.then.apply(event)
+        take(self.then, event)
         self.upto = event.seq
         self.is_whole = event.kind == "trial.closed" and event.data["number"] == self.at
-
-
-def _newer(why: str) -> LamdatuiError:
-    return LamdatuiError(f"the run was written by a newer version of lamdatui ({why})", fix="fork it with that version")
 
 
 def cut(run_dir: Path, at: int) -> Cut:
     """Read a run, as of this moment, up to the end of trial `at`. Raises LamdatuiError where that has not closed, or can't be read."""
     found = Cut(at)
     found.now = read_state(run_dir / "run.db", found.seen)
+    if found.now.newer:
+        raise newer_run(run_dir, found.now.newer)
     if not found.upto:
         raise LamdatuiError("the run has not begun", where=str(run_dir), fix="fork it once its bases are scored")
-    if found.then.scheme > SCHEME:
-        raise _newer(f"scheme {found.then.scheme}, this one knows {SCHEME}")
     closed = [trial.number for trial in found.now.trials.values() if not trial.is_open]
     if at and not found.is_whole:
         raise LamdatuiError(

@@ -12,7 +12,7 @@ from lamdatui.base.output import complain, say, say_json
 from lamdatui.domain.objects import ModelObject, object_from_json
 from lamdatui.domain.state import RunState
 from lamdatui.store.artifacts import REFERENCE, Store
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import newer_run, read_state
 from lamdatui.wire import rundir
 
 
@@ -44,6 +44,9 @@ def spare(runs_dir: Path) -> list[Spare]:
                 "an engine is at work on this run", where=str(run_dir), fix="wait for its end, or lamdatui stop"
             )
         state = read_state(run_dir / "run.db")
+        if state.newer:
+            # What it needs is not known.
+            raise newer_run(run_dir, state.newer)
         needed |= set(_needed(state))
         if not state.has_ended:
             open_works |= {action["digest"] for plan in state.planned.values() for action in plan["actions"]}

@@ -27,7 +27,7 @@ from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.verdicts import gain_text
 from lamdatui.inputs.profile import Profile, load_profile
 from lamdatui.inputs.trust import ask
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import newer_run, read_state
 from lamdatui.tasks.stats import kendall, paired_gain
 from lamdatui.wire import rundir
 from lamdatui.wire.answers import answers
@@ -182,7 +182,10 @@ def _of_recipe(told: Mapping[str, Any], base: str) -> Profile:
 
 def _source(run: str, runs_dir: Path) -> tuple[RunState, Profile]:
     run_dir = rundir.find_run(run, runs_dir)
-    return read_state(run_dir / "run.db"), load_profile(rundir.profile_of(run_dir))
+    state = read_state(run_dir / "run.db")
+    if state.newer:
+        raise newer_run(run_dir, state.newer)
+    return state, load_profile(rundir.profile_of(run_dir))
 
 
 def _best(state: RunState, top: int) -> list[str]:

@@ -65,7 +65,7 @@ def report(
     from lamdatui.export.report import write_report
     from lamdatui.wire import rundir
 
-    write_report(rundir.find_run(run, runs_dir), to, bare=bare)
+    write_report(rundir.find_run(run, runs_dir), to, bare=bare, say=complain)
     say(to)
 
 

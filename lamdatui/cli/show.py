@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lamdatui.base.output import say, say_json
+from lamdatui.base.output import complain, say, say_json
 from lamdatui.domain.baselines import NAMES, board, missing, standing
 from lamdatui.domain.budget import ledgers
 from lamdatui.domain.planner_report import PlannerChoice, chooser, details, proposer, told, worth
@@ -17,7 +17,7 @@ from lamdatui.domain.scores import front, is_per_hour
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, losses
-from lamdatui.store.journal import read_run, read_state
+from lamdatui.store.journal import read_run, read_state, told_newer
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
 
@@ -66,6 +66,7 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
         "mode": state.mode,
         "profile": state.profile,
         "forked_from": state.forked_from,
+        "newer": state.newer,
         "base": _model(state, base),
         "winner": _model(state, state.winner),
         "beats_base": state.beats_base,
@@ -100,16 +101,23 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
 def print_run(run: str, runs_dir: Path, *, planner: bool, as_json: bool) -> None:
     """The command: a run as a table, as JSON, or what its planner did. Raises LamdatuiError where there is none."""
     run_dir = rundir.find_run(run, runs_dir)
+    state = read_state(run_dir / "run.db")
+    if state.newer:
+        complain(told_newer(state))
     if planner and not as_json:
-        say(planner_report(run_dir))
+        say(planner_table(state))
         return
-    found = show(run_dir, rundir.is_alive(run_dir))
-    say_json(found) if as_json else say(table(found, read_state(run_dir / "run.db")))
+    found = _shown(state, run_dir, rundir.is_alive(run_dir))
+    say_json(found) if as_json else say(table(found, state))
 
 
 def show(run_dir: Path, alive: bool) -> dict[str, Any]:
     """`describe` of a run directory. Raises LamdatuiError when it is not one."""
-    found = describe(read_state(run_dir / "run.db"), alive)
+    return _shown(read_state(run_dir / "run.db"), run_dir, alive)
+
+
+def _shown(state: RunState, run_dir: Path, alive: bool) -> dict[str, Any]:
+    found = describe(state, alive)
     if found["status"] == "interrupted" and not found["reason"] and (words := last_words(run_dir)):
         found["reason"] = words.what
     return found

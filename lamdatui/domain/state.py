@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched"))
+PARTS = frozenset(("pool", "trials", "steps", "scores", "keys", "types", "touched", "newer"))
 """Of a state: what is not in the JSON of the run itself."""
 
 
@@ -124,6 +124,9 @@ class RunState:
     """The declared action types by name."""
     touched: set[tuple[str, str]] = field(default_factory=set)
     """(part, id) of what the last event changed; the parts are run, trial, step, object and score."""
+
+    newer: str = ""
+    """Why it is known that a newer version has written the run; empty for one that is understood whole."""
 
     def apply(self, event: Event) -> None:
         """Take one event in. Unknown kinds are ignored, so that an older console can watch a newer run."""

@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import contextlib
 import errno
-import fcntl
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import psutil
 
@@ -54,23 +53,12 @@ from lamdatui.policy import Ingredients, make_policy
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal, JournalFailed
 from lamdatui.wire.lastwords import forget, leave
-from lamdatui.wire.rundir import LOCKED
+from lamdatui.wire.rundir import LOCKED, take_lock
 
 QUESTIONS = ("actions", "try_action", "answers")
 """Commands that change nothing: a viewer may send them."""
 LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
 """How long the engine stays after its run has ended and nobody is attached."""
-
-
-def take_lock(run_dir: Path) -> TextIO | None:
-    """The run's lock for this process's life, or None when another engine has it. The kernel frees it at death."""
-    handle = (run_dir / "lock").open("w")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        return None
-    return handle
 
 
 class Engine:
@@ -81,7 +69,7 @@ class Engine:
         self.profile = profile
         self.options = options
         self.clock = SystemClock()
-        self.journal = Journal(run_dir / "run.db", self.clock)
+        self.journal = Journal(run_dir / "run.db", self.clock, view=options.view)
         self.journal.on_failure = self._can_not_record
         self.closing = asyncio.Event()
         self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)

@@ -22,7 +22,7 @@ from lamdatui.export.recipe import RECIPE, model_of, recipe
 from lamdatui.inputs.modelfiles import ADAPTER
 from lamdatui.step.request import reference
 from lamdatui.store.artifacts import Store
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import read_state, told_newer
 
 
 def export_model(
@@ -41,6 +41,8 @@ def export_model(
     Raises LamdatuiError when there is no such model, it has no such form, or the target exists.
     """
     state = read_state(run_dir / "run.db")
+    if state.newer:
+        say(told_newer(state))
     chosen = model_id or state.winner
     if chosen is None:
         raise LamdatuiError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from lamdatui.domain.verdicts import gain_text, losses, verdict, winner_gain
 from lamdatui.export.card import table
 from lamdatui.export.handing import hand_on
 from lamdatui.export.recipe import STEP_HEAD, recipe, step_rows
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import read_state, told_newer
 from lamdatui.wire.answers import Answer, answers, paired, question_text, reference_text
 
 ROWS = 5
@@ -67,11 +67,16 @@ class Dot:
     is_best: bool
 
 
-def write_report(run_dir: Path, target: Path, *, bare: bool) -> None:
-    """Write the report of a run as `target`, HTML or Markdown by its ending. `bare`: no rows of data. Raises LamdatuiError."""
+def write_report(run_dir: Path, target: Path, *, bare: bool, say: Callable[[str], None] = lambda _: None) -> None:
+    """Write the report of a run as `target`, HTML or Markdown by its ending. `bare`: no rows of data; `say` hears of a run of a newer version.
+
+    Raises LamdatuiError.
+    """
     if target.suffix not in (".html", ".md"):
         raise LamdatuiError("a report is a .html or a .md file", where=str(target), fix="--to report.html")
     state = read_state(run_dir / "run.db")
+    if state.newer:
+        say(told_newer(state))
     if not state.pool.items:
         raise LamdatuiError("the run has nothing to report yet", where=str(run_dir))
     sections = [one for one in _sections(run_dir, state, bare=bare) if one.lines or one.rows]

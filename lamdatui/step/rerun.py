@@ -25,7 +25,7 @@ from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, ROWS, read_outcome, write_request
 from lamdatui.step.request import generator_of, reference
 from lamdatui.store.artifacts import MANIFEST
-from lamdatui.store.journal import read_state
+from lamdatui.store.journal import newer_run, read_state
 
 
 def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -138,6 +138,8 @@ def rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool = F
 
 def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, debug: bool) -> int:
     state = read_state(run_dir / "run.db")
+    if state.newer:
+        raise newer_run(run_dir, state.newer)
     request = request_again(state, run_dir, number, overrides)
     if request["device"] == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""

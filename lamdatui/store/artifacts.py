@@ -54,8 +54,8 @@ class Store:
         """The manifest of a published object. Raises OSError when there is none, Damaged when it is not what was published."""
         return read_manifest(self.root, digest)
 
-    def verify(self, digest: str) -> list[str]:
-        """Files whose bytes are not what the manifest says, that are missing, or that nobody published.
+    def verify(self, digest: str, hasher: Callable[[Path], str] | None = None) -> list[str]:
+        """Files whose bytes are not what the manifest says, that are missing, or that nobody published. `hasher`: reads a file, in place of `file_hash`.
 
         Raises OSError or Damaged as `manifest` does.
         """
@@ -63,7 +63,7 @@ class Store:
         files = self.manifest(digest)["files"]
         there = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
         wrong = there ^ set(files)
-        found = hashes([path / name for name in files if name in there], file_hash, always=self.always)
+        found = hashes([path / name for name in files if name in there], hasher or file_hash, always=self.always)
         wrong |= {name for name in files if name in there and found[path / name] != files[name]["blake2b"]}
         return sorted(wrong)
 
@@ -154,8 +154,8 @@ class Store:
             shutil.rmtree(leftover, ignore_errors=True)
         path.with_suffix(".lock").unlink(missing_ok=True)
 
-    def sweep(self) -> int:
-        """Remove what killed processes left in staging (the kernel has freed their locks); how many there were."""
+    def sweep(self, *, look: bool = False) -> int:
+        """Remove what killed processes left in staging (the kernel has freed their locks); how many there were. `look`: only count them."""
         count = 0
         for lock in (self.root / "staging").glob("*.lock"):
             with lock.open("a") as handle:
@@ -163,7 +163,8 @@ class Store:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
-                self._discard(lock.with_suffix(""))
+                if not look:
+                    self._discard(lock.with_suffix(""))
                 count += 1
         return count
 

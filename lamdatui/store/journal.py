@@ -1,7 +1,7 @@
 """The run's database: append-only events, chained by their hashes, and projections that are updated in the same transaction.
 
-The hash of an event covers its text and the hash of the one before it; whoever reads events compares them. Events of the first
-version get their hashes when a writer opens the run. SQLite through apsw, because the standard library's build may predate 3.51.3, which fixed a corrupting race in WAL mode.
+Whoever reads events compares their hashes (`lamdatui.store.schema`, also of older layouts). A run that a newer version has written is read as far as
+it is understood, and `RunState.newer` says so; nothing is written to it. SQLite through apsw, because the standard library's build may predate 3.51.3, which fixed a corrupting race in WAL mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,12 @@ from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import canonical, fsync_dir, sealed, unsealed
 from lamdatui.base.surrogates import escaped
 from lamdatui.domain.events import Event, check_fields
+from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.state import RunState, run_from_json
+from lamdatui.store.schema import CHAINED, COLUMNS, SCHEMA, SCHEMA_VERSION, link, migrate, version_of
 
-SCHEMA_VERSION = 1
-_SCHEMA = """
-CREATE TABLE events (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, wall REAL NOT NULL, mono REAL NOT NULL, data TEXT NOT NULL);
-CREATE TABLE projections (name TEXT NOT NULL, id TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (name, id)) WITHOUT ROWID;
-"""
-_CHAIN = "CREATE TABLE IF NOT EXISTS chain (seq INTEGER PRIMARY KEY, hash TEXT NOT NULL)"
+REPAIRED = "run.db.repaired"
+"""The name that a repaired database has until it takes the place of the damaged one."""
 _PRAGMAS = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",
@@ -62,8 +59,11 @@ class JournalFailed(LamdatuiError):
 class Journal:
     """The only writer of a `run.db`. `state` is always what the committed events add up to."""
 
-    def __init__(self, path: Path, clock: Clock | None = None) -> None:
-        """Open or create. Raises LamdatuiError when the file is not a journal of this version or is damaged."""
+    def __init__(self, path: Path, clock: Clock | None = None, *, view: bool = False) -> None:
+        """Open or create; an older layout becomes the newest. Raises LamdatuiError when the file is of a newer version or is damaged.
+
+        `view`: one of a newer version is opened all the same, to be read; `append` refuses then.
+        """
         if tuple(map(int, apsw.sqlitelibversion().split("."))) < (3, 51, 3):
             raise LamdatuiError(
                 f"SQLite {apsw.sqlitelibversion()} can corrupt a WAL database", fix="pip install -U apsw", exit_code=EXIT_FAILED
@@ -75,51 +75,60 @@ class Journal:
         self.on_failure: Callable[[JournalFailed], None] = lambda _: None
         self._touched: set[tuple[str, str]] = set()
         self._hash = ""
+        self._held = contextlib.ExitStack()
+        if view and path.exists() and (state := read_state(path)).newer:
+            db = self._held.enter_context(reading(path))
+            assert db is not None, "it has events"
+            self.state, self._db = state, db
+            return
+        if path.with_name(REPAIRED).exists():
+            raise _broken_off(path)
         _make(path)
-        with _telling(path, "the run's database can't be read"):
+        with telling(path, "the run's database can't be read"):
             # Before the first pragma, which would write a header into an emptied file.
             has_lost = _has_lost(path)
             self._db = apsw.Connection(str(path))
-            self._prepare(has_lost)
-            self._chain_older()
+            self._held.callback(self._db.close)
+            version = self._prepare(has_lost)
             self._read()
+            if self.state.newer:
+                raise newer_run(path, self.state.newer)
+            if migrate(path, self._db, version):
+                self._read()
 
-    def _prepare(self, has_lost: bool) -> None:
+    def _prepare(self, has_lost: bool) -> int:
+        """Set the connection up; the version of the layout."""
+        version = next(iter(self._db.execute("PRAGMA user_version")))[0]
+        if version > SCHEMA_VERSION:
+            raise newer_run(self.path, _newer_schema(self._db))
         for pragma in _PRAGMAS:
             self._db.execute(pragma).fetchall()
-        version = next(iter(self._db.execute("PRAGMA user_version")))[0]
         if version == 0 and not has_lost:
             with self._db:
-                self._db.execute(_SCHEMA)
+                self._db.execute(SCHEMA)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        elif version == 0:
+            return SCHEMA_VERSION
+        if version == 0:
             raise _empty(self.path)
-        elif version != SCHEMA_VERSION:
+        if version < 1:
             raise _other_version(self.path, version)
-
-    def _chain_older(self) -> None:
-        """Give hashes to the events that a writer of the first version has left without."""
-        with self._db:
-            self._db.execute(_CHAIN)
-            seq, last = next(iter(self._db.execute("SELECT seq, hash FROM chain ORDER BY seq DESC LIMIT 1")), (0, ""))
-            # Read as they come: the events of a long run are hundreds of megabytes.
-            for row in self._db.execute("SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? ORDER BY seq", (seq,)):
-                last = _link(last, row)
-                self._db.execute("INSERT INTO chain VALUES (?,?)", (row[0], last))
+        return version
 
     def _read(self) -> None:
         """Make the state from what is on disk."""
         self.state, self._hash = RunState(), ""
-        for row, link in _chained(self._db):
-            self.state.apply(_event(row))
-            self._hash = link
+        for row, found in chained(self._db):
+            take(self.state, event_of(row))
+            self._hash = found
 
     def append(self, *facts: tuple[str, dict[str, Any]]) -> list[Event]:
         """Commit events and their projections in one transaction; when this returns they survive a power cut.
 
         Raises ValueError for a fact of the wrong shape, and JournalFailed when the disk fails: then nothing has changed, on disk
-        or in memory, and whoever watches `on_failure` has heard of it.
+        or in memory, and whoever watches `on_failure` has heard of it. Raises LamdatuiError for a run of a newer version.
         """
+        if self.state.newer:
+            raise newer_run(self.path, self.state.newer)
         if self.failure is not None:
             raise self.failure
         events, rows = [], []
@@ -133,7 +142,7 @@ class Journal:
         try:
             with self._db:
                 for event, row in zip(events, rows, strict=True):
-                    last = _link(last, row)
+                    last = link(last, row)
                     self._db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
                     self._db.execute("INSERT INTO chain VALUES (?,?)", (event.seq, last))
                     self.state.apply(event)
@@ -160,17 +169,15 @@ class Journal:
             raise self.failure from error
 
     def _project(self) -> None:
-        # Read without the events by whoever lists runs.
-        body = canonical(sealed({**self.state.run_json(), "trial_count": len(self.state.trials)}))
-        self._db.execute("INSERT OR REPLACE INTO projections VALUES ('run', 'run', ?)", (body,))
+        self._db.execute("INSERT OR REPLACE INTO projections VALUES ('run', 'run', ?)", (projection(self.state),))
 
     def rebuild(self) -> None:
         """Throw the projections away and make them again from the events."""
         self.state = RunState()
         with self._db:
             self._db.execute("DELETE FROM projections")
-            for row, _ in _chained(self._db):
-                self.state.apply(_event(row))
+            for row, _ in chained(self._db):
+                self.state.apply(event_of(row))
             self._project()
 
     def projections(self) -> list[tuple[str, str, str]]:
@@ -179,14 +186,14 @@ class Journal:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Events with seq > `after`, in order. Raises LamdatuiError at one that is not what was written."""
-        return (_event(row) for row, _ in _chained(self._db, after))
+        return (event_of(row) for row, _ in chained(self._db, after))
 
     def lines(self, after: int = 0, upto: int | None = None) -> Iterator[tuple[int, str, str]]:
         """(seq, kind, JSON of the event) for the events with `after` < seq <= `upto`; nothing is parsed on the way.
 
         Raises LamdatuiError at one that is not what was written.
         """
-        for (seq, kind, wall, mono, data), _ in _chained(self._db, after, self.state.last_seq if upto is None else upto):
+        for (seq, kind, wall, mono, data), _ in chained(self._db, after, self.state.last_seq if upto is None else upto):
             yield seq, kind, f'{{"seq":{seq},"kind":"{kind}","wall":{wall!r},"mono":{mono!r},"data":{data}}}'
 
     def take_touched(self) -> set[tuple[str, str]]:
@@ -196,7 +203,12 @@ class Journal:
 
     def close(self) -> None:
         """Close the database."""
-        self._db.close()
+        self._held.close()
+
+
+def projection(state: RunState) -> str:
+    """What is stored of a run beside its events: it is read without them by whoever lists runs."""
+    return canonical(sealed({**state.run_json(), "trial_count": len(state.trials)}))
 
 
 def _make(path: Path) -> None:
@@ -208,7 +220,7 @@ def _make(path: Path) -> None:
         db = apsw.Connection(str(made))
         db.execute(_PRAGMAS[0]).fetchall()
         with db:
-            db.execute(_SCHEMA)
+            db.execute(SCHEMA)
             db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         db.close()
         os.rename(made, path)
@@ -237,11 +249,34 @@ def _other_version(path: Path, version: int) -> LamdatuiError:
     )
 
 
-_FIX = "put a copy of the file back, or start another run with --name: finished work comes from the store"
+def newer_run(path: Path, why: str) -> LamdatuiError:
+    """The refusal of whoever would write to a run of a newer version, or make another one of it."""
+    return LamdatuiError(
+        f"this run was written by a newer version of lamdatui ({why}): it can only be looked at",
+        where=str(path),
+        fix="use that version, or a newer one",
+    )
+
+
+def told_newer(state: RunState) -> str:
+    """What whoever shows such a run says once."""
+    return f"note: a newer version of lamdatui has written {state.name or 'this run'} ({state.newer}): what this one understands is shown"
+
+
+def _broken_off(path: Path) -> LamdatuiError:
+    return LamdatuiError(
+        "a repair of this run was broken off",
+        where=str(path),
+        fix=f"lamdatui doctor {path.parent.name} --repair",
+        exit_code=EXIT_FAILED,
+    )
+
+
+_FIX = "lamdatui doctor RUN says what is left; put a copy of the file back, or start another run with --name: finished work comes from the store"
 
 
 @contextmanager
-def _telling(path: Path, what: str) -> Iterator[None]:
+def telling(path: Path, what: str) -> Iterator[None]:
     """Whatever a damaged database raises becomes one clear error."""
     try:
         yield
@@ -252,25 +287,31 @@ def _telling(path: Path, what: str) -> Iterator[None]:
         raise LamdatuiError(told[:500], where=str(path), fix=_FIX, exit_code=EXIT_FAILED) from error
 
 
-def _link(before: str, row: tuple[Any, ...]) -> str:
-    """The hash of an event: of the one before it, and of the row as it is stored."""
-    seq, kind, wall, mono, data = row
-    return blake2b(f"{before}\n{seq}\n{kind}\n{wall!r}\n{mono!r}\n{data}".encode(), digest_size=16).hexdigest()
+class Broken(LamdatuiError):
+    """Event `seq` is not what was written; those before it are."""
+
+    def __init__(self, db: apsw.Connection, seq: int) -> None:
+        what = f"the run's record is damaged: event {seq} is not what was written"
+        super().__init__(what, where=db.filename, fix=_FIX, exit_code=EXIT_FAILED)
+        self.seq = seq
 
 
-def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Rows of the events with `after` < seq <= `upto`, each with its hash once that fits. Raises LamdatuiError at one that is damaged.
+def chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Rows of the events with `after` < seq <= `upto`, each with its hash once that fits. Raises Broken at one that is damaged.
 
-    A run that only the first version has written has no hashes: its rows are given as they are, with none.
+    A run that only the first version has written has no hashes, and how a newer version makes them is not known: rows are given as they are, with none.
     """
+    version = version_of(db)
     has_chain = bool(list(db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'chain'")))
     most = 2**62 if upto is None else upto
-    if not has_chain:
+    if version > SCHEMA_VERSION or (version < CHAINED and not has_chain):
         # Only readers meet such a run: a writer has given it hashes first.
         asked = "SELECT seq, kind, wall, mono, data FROM events WHERE seq > ? AND seq <= ? ORDER BY seq"
         for row in db.execute(asked, (after, most)):
             yield row, ""
         return
+    if not has_chain:
+        raise Broken(db, 1)
     before = next((found for (found,) in db.execute("SELECT hash FROM chain WHERE seq = ?", (after,))), "")
     rows: Iterable[tuple[Any, ...]] = db.execute(
         "SELECT e.seq, e.kind, e.wall, e.mono, e.data, c.hash FROM events e LEFT JOIN chain c ON c.seq = e.seq "
@@ -280,35 +321,52 @@ def _chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> It
     expected, is_chained = after, True
     for *row, found in rows:
         expected += 1
-        # What the first version appends after this one is at the end, and has no hash.
-        is_chained = is_chained and found is not None
-        before = _link(before, tuple(row)) if is_chained else ""
+        # What the first version has appended to a run with hashes is at the end, and has none.
+        is_chained = is_chained and (found is not None or version >= CHAINED)
+        before = link(before, tuple(row)) if is_chained else ""
         if row[0] != expected or before != (found or ""):
-            raise _not_as_written(db, expected)
+            raise Broken(db, expected)
         yield tuple(row), before
     last = next(iter(db.execute("SELECT max(seq) FROM chain WHERE seq <= ?", (most,))))[0]
     if last is not None and last > expected:
-        raise _not_as_written(db, expected + 1)
+        raise Broken(db, expected + 1)
 
 
-def _not_as_written(db: apsw.Connection, seq: int) -> LamdatuiError:
-    what = f"the run's record is damaged: event {seq} is not what was written"
-    return LamdatuiError(what, where=db.filename, fix=_FIX, exit_code=EXIT_FAILED)
-
-
-def _event(row: tuple[Any, ...]) -> Event:
+def event_of(row: tuple[Any, ...]) -> Event:
+    """The event of a row. Raises ValueError for what is no JSON."""
     seq, kind, wall, mono, data = row
     return Event(seq, kind, wall, mono, json.loads(data))
+
+
+def take(state: RunState, event: Event) -> None:
+    """Apply an event. Of a run of a newer version, which `state.newer` tells from the first unknown thing on, what is not understood is left out."""
+    try:
+        check_fields(event.kind, event.data)
+    except ValueError as error:
+        state.newer = state.newer or f"event {event.seq}: {error}"[:300]
+    try:
+        state.apply(event)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        if not state.newer:
+            raise
+    if state.scheme > SCHEME:
+        state.newer = state.newer or f"scheme {state.scheme}, this one knows {SCHEME}"
+
+
+def _newer_schema(db: apsw.Connection) -> str:
+    version = version_of(db)
+    return f"schema {version}, this one knows {SCHEMA_VERSION}" if version > SCHEMA_VERSION else ""
 
 
 def read_state(path: Path, seen: Callable[[Event], None] = lambda _: None) -> RunState:
     """The state of a run that this process does not own. `seen` is told of each event. Raises LamdatuiError when there is no readable journal."""
     state = RunState()
-    with _reading(path) as db:
-        for row, _ in _chained(db) if db else ():
-            event = _event(row)
+    with reading(path) as db:
+        state.newer = _newer_schema(db) if db else ""
+        for row, _ in chained(db) if db else ():
+            event = event_of(row)
             seen(event)
-            state.apply(event)
+            take(state, event)
     return state
 
 
@@ -318,13 +376,12 @@ def copy_events(source: Path, target: Path, upto: int) -> None:
     Raises LamdatuiError where they can't be read, or written.
     """
     _make(target)
-    with _reading(source) as db, _telling(target, "the record can't be written"):
+    with reading(source) as db, telling(target, "the record can't be written"):
         made = apsw.Connection(str(target))
         with contextlib.closing(made), made:
-            made.execute(_CHAIN)
             last = ""
-            for row, _ in _chained(db, 0, upto) if db else ():
-                last = _link(last, row)
+            for row, _ in chained(db, 0, upto) if db else ():
+                last = link(last, row)
                 made.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
                 made.execute("INSERT INTO chain VALUES (?,?)", (row[0], last))
 
@@ -334,20 +391,22 @@ def read_run(path: Path) -> tuple[RunState, int]:
 
     Raises LamdatuiError when there is no readable journal.
     """
-    with _reading(path) as db:
+    with reading(path) as db:
         if db is None:
             return RunState(), 0
         bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM projections WHERE name = 'run'")]
         trials = next(iter(db.execute("SELECT count(*) FROM projections WHERE name = 'trial'")))[0]
         if not bodies:
-            return RunState(), 0
+            return RunState(newer=_newer_schema(db)), 0
         # The first version wrote no seal.
         run = unsealed(bodies[0], frozenset(bodies[0]) if "trial_count" not in bodies[0] else frozenset())
-        return run_from_json(run), run.get("trial_count", trials)
+        state = run_from_json(run)
+        state.newer = _newer_schema(db)
+        return state, run.get("trial_count", trials)
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[apsw.Connection | None]:
+def reading(path: Path) -> Iterator[apsw.Connection | None]:
     """The database for reading, also on a disk that can't be written; None where an engine was killed while it made the file.
 
     Raises LamdatuiError.
@@ -356,7 +415,7 @@ def _reading(path: Path) -> Iterator[apsw.Connection | None]:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise LamdatuiError("the path of a run must be UTF-8", where=str(path), fix="rename the folder") from error
-    with _telling(path, "no readable run"), contextlib.ExitStack() as stack:
+    with telling(path, "no readable run"), contextlib.ExitStack() as stack:
         db = _opened(path)
         if db is None:
             # In WAL mode SQLite needs to write beside the file.
@@ -370,11 +429,16 @@ def _reading(path: Path) -> Iterator[apsw.Connection | None]:
         is_made = version != 0
         if not is_made and _has_lost(path):
             raise _empty(path)
-        if is_made and version != SCHEMA_VERSION:
+        if is_made and not _is_understood(db, version):
             raise _other_version(path, version)
         # One moment of the database, while its engine goes on writing.
         db.execute("BEGIN")
         yield db if is_made else None
+
+
+def _is_understood(db: apsw.Connection, version: int) -> bool:
+    """Whether events can be read from a layout: of this version, an older one, or a newer one that has kept their table."""
+    return version >= 1 and {row[1] for row in db.execute("PRAGMA table_info(events)")} >= COLUMNS
 
 
 def _opened(path: Path) -> apsw.Connection | None:

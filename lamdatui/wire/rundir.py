@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.jsonio import regular, write_atomic
@@ -103,6 +104,17 @@ def is_alive(run_dir: Path) -> bool:
             f"can't look at the run's lock: {error.strerror}", where=str(run_dir / "lock"), exit_code=EXIT_FAILED
         ) from error
     return False
+
+
+def take_lock(run_dir: Path) -> TextIO | None:
+    """The run's lock for this process's life, or None when another engine has it. The kernel frees it at death."""
+    handle = (run_dir / "lock").open("w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        return None
+    return handle
 
 
 def check_name(name: str) -> None:
