@@ -20,7 +20,19 @@ from typing import Any
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
-from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, fsync_tree, read_json, read_record, regular, unsealed, write_record
+from lamdatui.base.jsonio import (
+    SEAL,
+    Damaged,
+    fsync_dir,
+    fsync_tree,
+    make_folder,
+    naming,
+    read_json,
+    read_record,
+    regular,
+    unsealed,
+    write_record,
+)
 from lamdatui.domain.objects import STORED
 
 MANIFEST = "manifest.json"
@@ -38,7 +50,7 @@ class Store:
         self.root = root
         self.always = always
         for name in ("objects", "staging", "evaluations", "locks"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            make_folder(root / name)
 
     def find(self, digest: str) -> Path | None:
         """The directory of a published object, or None. Sizes are compared; hashes by `verify` and `resolve`."""
@@ -112,7 +124,7 @@ class Store:
             except BlockingIOError:
                 return None
             record = self.root / "dropped" / f"{digest}.json"
-            record.parent.mkdir(exist_ok=True)
+            make_folder(record.parent)
             write_record(record, {name: value for name, value in manifest.items() if name != SEAL})
             fault("store.before-drop")
             os.rename(path, going / digest)
@@ -241,7 +253,7 @@ def read_manifest(root: Path, digest: str) -> dict[str, Any]:
 def file_hash(path: Path) -> str:
     """blake2b (hex, 32 bytes) of a file."""
     digest = blake2b(digest_size=32)
-    with regular(path).open("rb") as handle:
+    with naming(path), regular(path).open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
