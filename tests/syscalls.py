@@ -94,7 +94,7 @@ class Lab:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self._environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LAMDATUI_FAULTS": ""}
+        self.environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LAMDATUI_FAULTS": ""}
         self._count = 0
 
     def prepared(self, operation: str) -> Path:
@@ -102,24 +102,28 @@ class Lab:
         template = self.place / f"{operation}.template"
         if not template.exists():
             template.mkdir(parents=True)
-            words = [sys.executable, "-P", str(DRIVER), "prepare", operation, str(template)]
-            subprocess.run(words, env=self._environment, check=True)
+            subprocess.run(self.words(operation, template, "prepare"), env=self.environment, check=True)
         self._count += 1
         # Always as long, so that the calls are the same.
         folder = self.place / f"{operation}.{self._count:05}"
         shutil.copytree(template, folder)
         return folder
 
-    def run(self, operation: str, folder: Path, inject: str = "", more: tuple[str, ...] = ()) -> Ended:
-        """Do an operation in a folder below strace; `more` are options of strace."""
+    def words(self, operation: str, folder: Path, what: str = "do") -> list[str]:
+        """The command line of an operation's process."""
+        return [sys.executable, "-P", str(DRIVER), what, operation, str(folder)]
+
+    def run(self, operation: str, folder: Path, inject: str = "") -> Ended:
+        """Do an operation in a folder below strace."""
         trace = folder.with_suffix(f"{folder.suffix}.trace")
         names = ",".join((*WRITES, *READS))
-        words = ["strace", "-f", "-y", "-qq", "-e", f"trace={names}", "-e", "signal=none", "-o", str(trace), *more]
+        words = ["strace", "-f", "-y", "-qq", "-e", f"trace={names}", "-e", "signal=none", "-o", str(trace)]
         words += ["-e", f"inject={inject}"] if inject else []
         # Much faster, but with it strace 6.1 injects no signal.
         words += [] if "signal=" in inject else ["--seccomp-bpf"]
-        words += [sys.executable, "-P", str(DRIVER), "do", operation, str(folder)]
-        done = subprocess.run(words, env=self._environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [*words, *self.words(operation, folder)], env=self.environment, capture_output=True, text=True, timeout=120
+        )
         said = done.stdout.splitlines()
         refused = [json.loads(line.removeprefix(REFUSED)) for line in said if line.startswith(REFUSED)]
         traced = trace.read_text(errors="replace")
