@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -103,6 +104,16 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for each in missing:
         fsync_dir(each.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove what is at a path, as far as that can be done: what stays is nobody's."""
+    # Whatever it is told to ignore, rmtree raises what it meets while it looks at a folder.
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -11,18 +11,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
 from lamdatui.base.jsonio import (
     SEAL,
     Damaged,
+    discard,
     fsync_dir,
     fsync_tree,
     make_folder,
@@ -107,7 +107,7 @@ class Store:
         with contextlib.ExitStack() as held:
             for digest in sorted(set(digests)):
                 handle = held.enter_context((self.root / "locks" / f"{digest}.used").open("w"))
-                fcntl.flock(handle, fcntl.LOCK_SH)
+                _flock(handle, fcntl.LOCK_SH)
             yield
 
     def drop(self, digest: str) -> int | None:
@@ -120,7 +120,7 @@ class Store:
             return 0
         with (self.root / "locks" / f"{digest}.used").open("w") as handle, self.staging() as going:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
             record = self.root / "dropped" / f"{digest}.json"
@@ -154,7 +154,7 @@ class Store:
         path = self.root / "staging" / uuid.uuid4().hex
         lock = path.with_suffix(".lock")
         with lock.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _flock(handle, fcntl.LOCK_EX)
             path.mkdir()
             try:
                 yield path
@@ -163,8 +163,8 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         for leftover in [path, *path.parent.glob(f"{path.name}-*")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+            discard(leftover)
+        discard(path.with_suffix(".lock"))
 
     def sweep(self) -> int:
         """Remove what killed processes left in staging (the kernel has freed their locks); how many there were."""
@@ -172,10 +172,15 @@ class Store:
         for lock in (self.root / "staging").glob("*.lock"):
             with lock.open("a") as handle:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
                 self._discard(lock.with_suffix(""))
+                count += 1
+        # A lock is made before its folder, but after a power cut the folder may be all that is there.
+        for path in (self.root / "staging").iterdir():
+            if path.is_dir() and not (path.parent / f"{path.name.partition('-')[0]}.lock").exists():
+                discard(path)
                 count += 1
         return count
 
@@ -200,7 +205,7 @@ class Store:
     def lock(self, digest: str) -> Iterator[None]:
         """Held by whoever does the work of `digest`, in this run or another; the kernel frees it when they die."""
         with (self.root / "locks" / digest).open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _flock(handle, fcntl.LOCK_EX)
             yield
 
     def evaluation(self, key: str, is_sound: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
@@ -233,6 +238,12 @@ class Store:
     def record_evaluation(self, key: str, value: dict[str, Any]) -> None:
         """Write an evaluation durably."""
         write_record(self.root / "evaluations" / f"{key}.json", value)
+
+
+def _flock(handle: TextIO, how: int) -> None:
+    """Raises OSError, which names the file: BlockingIOError where others have it and `how` says not to wait."""
+    with naming(Path(handle.name)):
+        fcntl.flock(handle, how)
 
 
 def read_manifest(root: Path, digest: str) -> dict[str, Any]:

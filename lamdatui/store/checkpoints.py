@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Protocol
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import hashes
-from lamdatui.base.jsonio import Damaged, fsync_dir, fsync_tree, make_folder, read_record, write_record
+from lamdatui.base.jsonio import Damaged, discard, fsync_dir, fsync_tree, make_folder, read_record, write_record
 from lamdatui.store.artifacts import MANIFEST
 
 KEPT = "kept.json"
@@ -51,7 +50,7 @@ def newest_step(root: Path, digest: str) -> int:
 
 def drop(root: Path, digest: str) -> None:
     """Remove a work's checkpoints: it is done."""
-    shutil.rmtree(folder_of(root, digest), ignore_errors=True)
+    discard(folder_of(root, digest))
 
 
 class Keeps(Protocol):
@@ -128,12 +127,12 @@ class Checkpoints:
         write_record(written / MANIFEST, about)
         make_folder(self.folder)
         target = self.folder / str(step)
-        shutil.rmtree(target, ignore_errors=True)
+        discard(target)
         fault("checkpoint.before-rename")
         os.rename(written, target)
         fsync_dir(self.folder)
         for older in kept_steps(self.folder)[:-NEWEST]:
-            shutil.rmtree(self.folder / str(older), ignore_errors=True)
+            discard(self.folder / str(older))
         fault("checkpoint.after-rename")
 
 
@@ -149,8 +148,5 @@ def make_room(root: Path) -> int:
     """Remove the damaged checkpoints that were put aside: their room is needed. How many there were."""
     found = list((root / "damaged").glob(f"{ASIDE}*"))
     for path in found:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        discard(path)
     return len(found)
