@@ -158,7 +158,7 @@ class Disk:
             case "openat" | "open":
                 self._opened(paths[0], str(call.arguments[2 if call.name == "openat" else 1]), call.result)
             case "write" if call.arguments[0] == "1":
-                self.acknowledged += call.arguments[1] == f"{ACKNOWLEDGED}\n".encode()
+                self.acknowledged += _acknowledges(call)
             case "mkdir" | "mkdirat" if found := self._find(paths[-1]):
                 self.inodes.append(Inode(names={}))
                 self._change((found[0], found[1], len(self.inodes) - 1))
@@ -262,6 +262,10 @@ def _named(call: Call) -> Iterator[tuple[bytes, str]]:
             base = path
 
 
+def _acknowledges(call: Call) -> bool:
+    return call.name == "write" and call.arguments[:2] == ("1", f"{ACKNOWLEDGED}\n".encode())
+
+
 def _data(call: Call) -> bytes:
     data = call.arguments[1]
     assert isinstance(data, bytes) and len(data) == call.result, "a write was recorded by half"
@@ -344,6 +348,9 @@ def replay(recording: Recording, model: str, target: Path, draw: random.Random) 
     # The calls before the first one in its folder change nothing.
     first = next(n for n, call in enumerate(recording.calls) if _touches(recording, call))
     moment = draw.randint(first, len(recording.calls))
+    if draw.random() < 0.3:
+        # Right after something was acknowledged, when nothing that came later has made it durable.
+        moment = draw.choice([n for n, call in enumerate(recording.calls, 1) if _acknowledges(call)])
     for call in recording.calls[:moment]:
         disk.apply(call)
     disk.cut(target, draw)
