@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -139,6 +140,19 @@ def test_damaged_checkpoints_go_where_their_room_is_needed(two: Path, tmp_path: 
     assert not saving._has_room()
     assert [path.name for path in (root / "damaged").iterdir()] == ["an-object"]
     assert "1 damaged checkpoints that were put aside are removed" in said[0] and len(said) == 2
+
+
+def test_a_disk_that_is_full_when_a_checkpoint_is_written_is_told_with_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "written").mkdir()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match=r"No space left.*kept\.json"):
+        Checkpoints(tmp_path, "d" * 64, 0.0, print, lambda: False).take(tmp_path / "written", 5)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import hashes
-from lamdatui.base.jsonio import Damaged, discard, fsync_dir, fsync_tree, make_folder, read_record, write_record
+from lamdatui.base.jsonio import Damaged, discard, fsync_dir, fsync_tree, make_folder, naming, read_record, write_record
 from lamdatui.store.artifacts import MANIFEST
 
 KEPT = "kept.json"
@@ -113,7 +113,8 @@ class Checkpoints:
 
     def take(self, written: Path, step: int) -> None:
         """Make what the trainer wrote the checkpoint of an optimiser step: whole and durable before it has its name. Raises OSError."""
-        (written / KEPT).write_text(json.dumps({name: item.keep() for name, item in self.held.items()}), encoding="utf-8")
+        with naming(written / KEPT):
+            (written / KEPT).write_text(json.dumps({name: item.keep() for name, item in self.held.items()}), encoding="utf-8")
         files = [file for file in sorted(written.rglob("*")) if file.is_file()]
         found = hashes(files, always=True)
         fsync_tree(written)
