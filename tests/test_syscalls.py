@@ -39,6 +39,13 @@ def test_some_points_of_every_operation(tmp_path: Path) -> None:
     try_out(lab, chosen)
 
 
+def test_a_database_whose_log_can_not_be_written_back_does_not_get_its_name(tmp_path: Path) -> None:
+    """Closed, it got its name all the same, and was malformed: closing says nothing of an error."""
+    lab = Lab(tmp_path / "lab")
+    points = [point for point in record(lab, "create") if point.path.startswith(".new")]
+    try_out(lab, [point for point in errors(points) if point.name in ("pread64", "pwrite64") and "EIO" in point.fault][-9:])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_every_point_of_an_operation(tmp_path: Path, name: str) -> None:
