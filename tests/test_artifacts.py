@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -62,6 +63,61 @@ def test_what_a_killed_process_left_is_swept_and_what_lives_is_not(tmp_path: Pat
             [alive.name, f"{alive.name}-parent", f"{alive.name}.lock"]
         )
     assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_what_a_power_cut_left_without_its_lock_is_swept(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / "staging" / "left").mkdir()
+    (tmp_path / "staging" / "left-parent").mkdir()
+    with store.staging() as alive:
+        (alive.parent / f"{alive.name}-parent").mkdir()
+        assert store.sweep() == 2
+        assert len(list(alive.parent.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("point", "there"), [("store.before-drop", True), ("store.after-drop", False)])
+def test_a_kill_while_dropping_leaves_a_whole_object_or_its_record(tmp_path: Path, point: str, there: bool) -> None:
+    drop = (
+        "import sys; from pathlib import Path; from lamdatui.store.artifacts import Store; Store(Path(sys.argv[1])).drop('d1')"
+    )
+    assert publish(tmp_path) == 0
+    words = [sys.executable, "-c", drop, str(tmp_path)]
+    done = subprocess.run(words, env={**os.environ, "LAMDATUI_FAULTS": f"{point}=kill"})
+    store = Store(tmp_path)
+    assert done.returncode == -signal.SIGKILL and (store.find("d1") is not None) is there
+    assert set(store.dropped("d1")["files"]) == {"sub/w", "c"}
+    assert not there or (store.verify("d1") == [] and store.drop("d1"))
+    assert store.sweep() == 1 and list((tmp_path / "staging").iterdir()) == []
+    # It can be made again.
+    assert publish(tmp_path) == 0 and store.verify("d1") == []
+
+
+def test_work_that_is_done_does_not_fail_for_what_it_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rmtree raises what it meets while it looks at a folder, also when it is told to ignore errors."""
+    store = Store(tmp_path)
+    with store.staging() as staged:
+        (staged / "weights").write_bytes(b"x")
+        (staged.parent / f"{staged.name}-parent").mkdir()
+        store.publish(staged, "d1", {"kind": "full"})
+
+        def fail(*_: object, **__: object) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr("shutil.rmtree", fail)
+    monkeypatch.undo()
+    assert store.verify("d1") == [] and store.sweep() == 1
+
+
+def test_a_lock_that_the_system_refuses_is_told_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    for held in (store.lock("d1"), store.using(["d1"]), store.staging()):
+        with pytest.raises(OSError, match=str(tmp_path)), held:
+            pass
 
 
 def test_a_sweep_takes_all_that_is_dead_and_nothing_that_lives(tmp_path: Path) -> None:

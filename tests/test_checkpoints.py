@@ -68,9 +68,13 @@ QUICK = ("lora", "held out", "kto", "grpo")
 class Cut(Lab):
     """A lab whose steps run in processes of their own; the first is ended by `number` (if any) as soon as `when` says so of its directory."""
 
-    def __init__(self, lab: Path, folder: Path, number: int = 0, when: Callable[[Path], bool] = lambda _: False) -> None:
+    def __init__(
+        self, lab: Path, folder: Path, number: int = 0, when: Callable[[Path], bool] = lambda _: False, faults: str = ""
+    ) -> None:
         super().__init__(lab, folder)
         self.number, self.when = number, when
+        self.faults = faults
+        """Fault points that are armed in the first attempt."""
         self.between: Callable[[], None] = lambda: None
         """What happens after the first attempt."""
         self.attempts: list[Path] = []
@@ -78,12 +82,12 @@ class Cut(Lab):
     def execute(self, folder: Path) -> None:
         request = json.loads((folder / "action.json").read_text())
         request.pop("seal", None)
-        for attempt in range(2 if self.number else 1):
+        for attempt in range(2 if self.number or self.faults else 1):
             place = folder.parent / f"{folder.name}.{attempt}"
             place.mkdir()
             write_request(place, {**request, "checkpoint_minutes": SHORT})
             self.attempts.append(place)
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", "LAMDATUI_FAULTS": "" if attempt else self.faults}
             with subprocess.Popen([sys.executable, "-W", "ignore", "-c", STEP, str(place)], env=environment) as process:
                 if self.number and not attempt:
                     while process.poll() is None and not self.when(place):

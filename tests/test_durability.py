@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -10,11 +11,11 @@ from pathlib import Path
 import apsw
 import pytest
 
-from lamdatui.base.jsonio import write_atomic, write_json, write_record
+from lamdatui.base.jsonio import file_digest, fsync_tree, make_folder, read_json, write_atomic, write_json, write_record
 from lamdatui.export import bundle
 from lamdatui.inputs import trust
 from lamdatui.step.files import claim, write_outcome, write_request
-from lamdatui.store.artifacts import Store
+from lamdatui.store.artifacts import Store, file_hash
 from lamdatui.store.journal import SCHEMA_VERSION, Journal
 from tests.landed import Landed
 
@@ -110,6 +111,59 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
             with pytest.raises(OSError, match="No space left"):
                 write_atomic(path, "new")
         assert (path.read_text(), list(tmp_path.glob(".record*"))) == ("old", [])
+
+
+def test_a_folder_and_those_above_it_are_on_disk_before_anything_inside_is(tmp_path: Path, disk: Disk) -> None:
+    make_folder(tmp_path / "a" / "b" / "c")
+    synced = [path for call, path in disk.calls]
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert len(disk.calls) == 3
+    Store(tmp_path / "store")
+    assert ("fsync", tmp_path / "store") in disk.calls and disk.calls[-1][1] == tmp_path / "store"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda path: write_atomic(path, "x"),
+        lambda path: fsync_tree(path.parent),
+        lambda path: claim(path.parent, "step"),
+        lambda path: write_request(path.parent, {}),
+        read_json,
+        file_digest,
+        file_hash,
+    ],
+    ids=["text", "tree", "claim", "request", "read", "digest", "hash"],
+)
+def test_an_error_of_the_disk_says_of_which_file_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]
+) -> None:
+    """A descriptor's error names none: "Input/output error" was all that was told."""
+    (tmp_path / "file").write_text("{}")
+
+    class Broken:
+        def __enter__(self) -> Broken:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def fail(self, *_: object, **__: object) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        fileno = lambda self: -1  # noqa: E731
+        read = readinto = fail
+
+    monkeypatch.setattr(os, "fsync", Broken().fail)
+    if act in (read_json, file_digest, file_hash):
+        monkeypatch.setattr(Path, "open", lambda *_, **__: Broken())
+        monkeypatch.setattr(Path, "read_text", Broken().fail)
+        monkeypatch.setattr("hashlib.file_digest", Broken().fail)
+    with pytest.raises(OSError) as refused:
+        act(tmp_path / "file")
+    assert str(refused.value.filename).startswith(str(tmp_path)) and refused.value.errno == errno.EIO
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith((".claim", ".file"))] == []
 
 
 def test_an_object_is_on_disk_with_its_manifest_and_folders_before_it_is_published(tmp_path: Path, disk: Disk) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lamdatui.base.jsonio import Damaged
 from lamdatui.config.resources import load_registry
 from lamdatui.domain import training
 from lamdatui.domain.actions import Call
 from lamdatui.step.context import StepContext
 from lamdatui.step.earlystop import EarlyStop
 from tests.steps import Lab
+from tests.test_durability import Disk
 
 SFT = {"model": ["llama"], "dataset": ["few"]}
 PAIRS = {"model": ["llama"], "dataset": ["pairs"]}
@@ -136,15 +140,46 @@ def test_what_a_resumed_training_knows(tmp_path: Path) -> None:
         return EarlyStop(tmp_path, patience, lambda _: None, lambda **_: None)
 
     first = stop()
-    assert first.keep() == [None, 0, 0]
+    assert first.keep() == [None, 0, 0, ""]
     first.best, first.best_step, first.without = 0.5, 7, 1
     again = stop()
     # Its weights are gone: what was best is not known any more.
     again.restore(first.keep())
-    assert again.keep() == [None, 0, 0]
+    assert again.keep() == [None, 0, 0, ""]
     (tmp_path / "best-7.safetensors").touch()
-    again.restore(first.keep())
-    assert again.keep() == [0.5, 7, 1]
+    # As older versions kept it, without a sum.
+    again.restore(first.keep()[:3])
+    assert again.keep() == [0.5, 7, 1, sha256().hexdigest()]
+
+
+def test_damaged_best_weights_are_put_aside_and_never_the_result(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def stop() -> EarlyStop:
+        return EarlyStop(tmp_path / "checkpoints" / "d", 1, said.append, lambda **_: None)
+
+    model = torch.nn.Linear(3, 2)
+    first = stop()
+    first.best, first.best_step = 0.5, 7
+    first._save(model)
+    kept, file = first.keep(), tmp_path / "checkpoints" / "d" / "best-7.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(Damaged, match="is not what was written"):
+        first.finish(model)
+    again = stop()
+    again.restore(kept)
+    assert again.keep() == [None, 0, 0, ""] and not file.exists()
+    (aside,) = (tmp_path / "damaged").iterdir()
+    assert aside.read_bytes() == data and len(said) == 1 and str(aside) in said[0]
+
+
+def test_the_best_weights_are_on_disk_before_they_have_their_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    stop = EarlyStop(tmp_path / "checkpoints" / "d", 1, lambda _: None, lambda **_: None)
+    stop._save(torch.nn.Linear(3, 2))
+    disk.assert_named(tmp_path / "checkpoints" / "d" / "best-0.safetensors")
 
 
 def test_the_optimizer_is_the_one_that_was_asked_for(steps: Lab, trainers: list[Any]) -> None:

@@ -176,6 +176,28 @@ def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
         Journal(tmp_path / "run.db")
 
 
+def test_a_database_that_can_not_be_made_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was a traceback: of SQLite's error, or of the disk's."""
+    with pytest.raises(LamdatuiError, match="the run's database can't be made"):
+        Journal(tmp_path / "missing" / "run.db")
+    for error, told in (
+        (apsw.FullError("database or disk is full"), "can't be made: the disk is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), "can't be made: the disk is full"),
+        (apsw.IOError("disk I/O error"), "can't be made: disk I/O error"),
+    ):
+
+        def fail(*_: object, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "rename", fail)
+            with pytest.raises(LamdatuiError, match=told) as refused:
+                Journal(tmp_path / "run.db")
+        assert ("free some space" if "full" in told else "try again") in refused.value.fix
+        assert refused.value.where == str(tmp_path / "run.db") and list(tmp_path.glob(".new*")) == []
+    Journal(tmp_path / "run.db").close()
+
+
 def test_the_database_is_durable_by_its_settings(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "run.db")
     assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -58,34 +60,67 @@ def file_digest(path: Path) -> str:
     """sha256 (hex) of a file's bytes. Raises OSError."""
     import hashlib
 
-    with regular(path).open("rb") as handle:
+    with naming(path), regular(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file names this one: what is done with a descriptor does not say whose it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def fsync_dir(path: Path) -> None:
-    """Make a rename inside `path` durable."""
+    """Make a rename inside `path` durable. Raises OSError, which names it."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        with naming(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
 
 def fsync_tree(folder: Path) -> None:
-    """Make all that is in a folder durable, itself included: it can then be given its name."""
+    """Make all that is in a folder durable, itself included: it can then be given its name. Raises OSError, which names the file."""
     for path in [*folder.rglob("*"), folder]:
         if path.is_dir():
             fsync_dir(path)
         else:
-            with path.open("rb") as handle:
+            with path.open("rb") as handle, naming(path):
                 os.fsync(handle.fileno())
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, durably: else what is synced inside is not found after a power cut.
+
+    Raises OSError.
+    """
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        fsync_dir(each.parent)
+
+
+def discard(path: Path) -> None:
+    """Remove what is at a path, as far as that can be done: what stays is nobody's."""
+    # Whatever it is told to ignore, rmtree raises what it meets while it looks at a folder.
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def write_atomic(path: Path, text: str) -> None:
-    """Write, fsync and rename: a reader sees the old file or the whole new one, also after a power cut."""
+    """Write, fsync and rename: a reader sees the old file or the whole new one, also after a power cut. Raises OSError, which names it."""
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(fd, "w", encoding="utf-8") as handle:
+        with naming(path), os.fdopen(fd, "w", encoding="utf-8") as handle:
             handle.write(text)
             handle.flush()
             os.fsync(handle.fileno())
@@ -119,7 +154,8 @@ def parse_json(text: str) -> Any:
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError or ValueError."""
-    return parse_json(regular(path).read_text(encoding="utf-8"))
+    with naming(path):
+        return parse_json(regular(path).read_text(encoding="utf-8"))
 
 
 SEAL = "seal"

@@ -56,7 +56,7 @@ def spare(runs_dir: Path) -> list[Spare]:
         # A trial that was stopped goes on from its own; one that failed is not done again.
         if store.find(path.name) is not None or path.name not in open_works:
             found.append(_spare(path, "checkpoints of work that is over"))
-    found += [_spare(path, "damaged, and made again since") for path in _folders(store.root / "damaged")]
+    found += [_spare(path, "damaged, and put aside") for path in _folders(store.root / "damaged")]
     return sorted(found, key=lambda item: -item.bytes)
 
 

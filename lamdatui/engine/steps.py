@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from lamdatui.base.faults import fault
-from lamdatui.base.jsonio import Damaged
+from lamdatui.base.jsonio import Damaged, make_folder
 from lamdatui.domain.trials import StepRecord
 from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
@@ -154,7 +154,7 @@ class StepRunner:
             request["step"] = key
             directory = self.directory(key)
             try:
-                directory.mkdir(parents=True, exist_ok=True)
+                make_folder(directory)
                 write_request(directory, request)
             except OSError as error:
                 return _failed("disk", f"{error.strerror}: {directory}")

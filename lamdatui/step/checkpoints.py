@@ -1,111 +1,22 @@
-"""Checkpoints of a training step: what an attempt that was cut off leaves, and another one goes on from.
-
-They lie in the store by the digest of the work, `checkpoints/DIGEST/STEP`: weights, optimiser, schedule, random states and place in the data, as
-transformers' Trainer writes and reads them. A folder without its sealed manifest, or with other bytes than that says, is none. They go when
-the result is published.
+"""When a training step writes checkpoints, as transformers' Trainer writes and reads them: weights, optimiser, schedule, random states
+and place in the data. Where they lie, and which one is taken: `store/checkpoints.py`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import TrainerCallback
 
-from lamdatui.base.faults import fault
-from lamdatui.base.fingerprint import hashes
-from lamdatui.base.jsonio import Damaged, fsync_dir, fsync_tree, read_record, write_record
 from lamdatui.step import stop
-from lamdatui.store.artifacts import MANIFEST
-from lamdatui.store.checkpoints import folder_of, kept_steps
+from lamdatui.store.checkpoints import Checkpoints, Keeps, make_room
 
-KEPT = "kept.json"
 LEFT = 2**30
 """Bytes that a checkpoint leaves free."""
-NEWEST = 2
-"""As many stay: should the newest be damaged, the one before it is taken."""
-
-
-class Keeps(Protocol):
-    """What a method remembers from one optimiser step to the next, beside what the trainer does."""
-
-    def keep(self) -> Any:
-        """As JSON."""
-        ...
-
-    def restore(self, kept: Any) -> None:
-        """Go on from what `keep` gave."""
-        ...
-
-
-class Checkpoints:
-    """Those of one work. `say` hears of what is wrong with one; every `seconds` one is written, and when `stop_asked` says so."""
-
-    def __init__(
-        self, root: Path, digest: str, seconds: float, say: Callable[[str], None], stop_asked: Callable[[], bool]
-    ) -> None:
-        self.root = root
-        self.folder = folder_of(root, digest)
-        self.digest = digest
-        self.seconds = seconds
-        self.say = say
-        self.stop_asked = stop_asked
-        self.held: Mapping[str, Keeps] = {}
-        self.plan: Any = None
-        """How the work is laid out in memory: it goes on as it began."""
-
-    def newest(self) -> Path | None:
-        """The newest that is whole; damaged ones are removed and named in the log."""
-        for step in reversed(kept_steps(self.folder)):
-            path = self.folder / str(step)
-            try:
-                told = read_record(path / MANIFEST)
-                files = {name: path / name for name in told["files"]}
-                found = hashes(list(files.values()), always=True)
-                wrong = [name for name, file in files.items() if found.get(file) != told["files"][name]]
-                if told["digest"] == self.digest and not wrong:
-                    return path
-            except (OSError, Damaged, KeyError, TypeError) as error:
-                wrong = [str(error)]
-            self.say(f"the checkpoint of step {step} is damaged ({', '.join(wrong)[:200]}): it is not used")
-            shutil.rmtree(path, ignore_errors=True)
-        return None
-
-    def restore(self, path: Path) -> None:
-        """Give what is held beside the trainer its state back."""
-        kept = json.loads((path / KEPT).read_text(encoding="utf-8"))
-        for name, item in self.held.items():
-            if name in kept:
-                item.restore(kept[name])
-
-    def take(self, written: Path, step: int) -> None:
-        """Make what the trainer wrote the checkpoint of an optimiser step: whole and durable before it has its name."""
-        (written / KEPT).write_text(json.dumps({name: item.keep() for name, item in self.held.items()}), encoding="utf-8")
-        files = [file for file in sorted(written.rglob("*")) if file.is_file()]
-        found = hashes(files, always=True)
-        fsync_tree(written)
-        fault("checkpoint.before-manifest")
-        about = {
-            "digest": self.digest,
-            "step": step,
-            "plan": self.plan,
-            "files": {str(file.relative_to(written)): found[file] for file in files},
-        }
-        write_record(written / MANIFEST, about)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / str(step)
-        shutil.rmtree(target, ignore_errors=True)
-        fault("checkpoint.before-rename")
-        os.rename(written, target)
-        fsync_dir(self.folder)
-        for older in kept_steps(self.folder)[:-NEWEST]:
-            shutil.rmtree(self.folder / str(older), ignore_errors=True)
-        fault("checkpoint.after-rename")
 
 
 class CheckpointCallback(TrainerCallback):
@@ -162,8 +73,12 @@ class CheckpointCallback(TrainerCallback):
         self.busy.unlink(missing_ok=True)
 
     def _has_room(self) -> bool:
-        """Whether the disk has room for one more; told once where it has not."""
-        free = shutil.disk_usage(self.checkpoints.root).free
+        """Whether the disk has room for one more, without damaged ones that were put aside; told once where it has not."""
+        root = self.checkpoints.root
+        free = shutil.disk_usage(root).free
+        if free < self.needed + LEFT and (gone := make_room(root)):
+            self.checkpoints.say(f"{gone} damaged checkpoints that were put aside are removed: their room is needed")
+            free = shutil.disk_usage(root).free
         if free >= self.needed + LEFT:
             return True
         if not self.told:

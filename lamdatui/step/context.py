@@ -25,7 +25,7 @@ from lamdatui.domain.schemes import ASKED, SCHEME
 from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
 from lamdatui.inputs.overlap import shared_rows
 from lamdatui.step import stop
-from lamdatui.step.checkpoints import CheckpointCallback, Checkpoints, Keeps, names
+from lamdatui.step.checkpoints import CheckpointCallback, names
 from lamdatui.step.earlystop import EarlyStop
 from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
@@ -48,6 +48,7 @@ from lamdatui.step.probe import Probe, is_probed
 from lamdatui.step.request import ModelReference
 from lamdatui.step.training import OPTIMIZERS, MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
+from lamdatui.store.checkpoints import Checkpoints, Keeps
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
 

@@ -15,7 +15,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from lamdatui.base.jsonio import fsync_dir
+from lamdatui.base.jsonio import Damaged, file_digest, fsync_dir, make_folder
+from lamdatui.store.checkpoints import put_aside
 
 
 class EarlyStop(TrainerCallback):
@@ -27,16 +28,26 @@ class EarlyStop(TrainerCallback):
         self.say = say
         self.report = report
         self.best, self.best_step, self.without = math.inf, 0, 0
+        self.sum = ""
+        """sha256 of the best weights' file."""
 
     def keep(self) -> Any:
         """For a checkpoint."""
-        return [self.best if math.isfinite(self.best) else None, self.best_step, self.without]
+        return [self.best if math.isfinite(self.best) else None, self.best_step, self.without, self.sum]
 
     def restore(self, kept: Any) -> None:
-        """From one; without its weights the best is looked for again."""
-        best, step, without = kept
-        if best is not None and self._weights(step).is_file():
-            self.best, self.best_step, self.without = best, step, without
+        """From one; without its weights, or with damaged ones, which are put aside, the best is looked for again."""
+        # Those of older versions have no sum.
+        best, step, without, told = [*kept, ""][:4]
+        path = self._weights(step)
+        if best is None or not path.is_file():
+            return
+        found = file_digest(path)
+        if told and found != told:
+            kept_as = put_aside(self.folder.parent.parent, path, path.name)
+            self.say(f"the best weights so far, of step {step}, are damaged: the best is looked for again; kept as {kept_as}")
+            return
+        self.best, self.best_step, self.without, self.sum = best, step, without, found
 
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, Any] | None = None, model: Any = None, **_: Any
@@ -59,16 +70,21 @@ class EarlyStop(TrainerCallback):
         path = self._weights(self.best_step)
         if not path.is_file():
             return
+        if file_digest(path) != self.sum:
+            raise Damaged(f"{path} is not what was written")
         kept = load_file(path)
         for name, weight in _trained(model):
             weight.data.copy_(kept[name].to(weight.device))
         self.say(f"the result is that of step {self.best_step}: held-out loss {self.best:.4f}")
 
     def _save(self, model: Any) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         path = self._weights(self.best_step)
         part = path.with_suffix(".part")
         save_file({name: weight.detach().cpu().contiguous() for name, weight in _trained(model)}, part)
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        self.sum = file_digest(part)
         os.replace(part, path)
         fsync_dir(self.folder)
 

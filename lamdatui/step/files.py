@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from lamdatui.base.clock import boot_id
-from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, read_record, sealed, write_record
+from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, naming, read_record, sealed, write_record
 
 REQUEST = "action.json"
 CLAIM = "claim.json"
@@ -103,11 +103,11 @@ def claim(directory: Path, by: str) -> bool:
     """
     identity = Identity.of(os.getpid())
     fd, name = tempfile.mkstemp(dir=directory, prefix=".claim.")
-    with os.fdopen(fd, "w") as handle:
-        handle.write(canonical(sealed({"by": by, **asdict(identity)})))
-        handle.flush()
-        os.fsync(handle.fileno())
     try:
+        with naming(directory / CLAIM), os.fdopen(fd, "w") as handle:
+            handle.write(canonical(sealed({"by": by, **asdict(identity)})))
+            handle.flush()
+            os.fsync(handle.fileno())
         os.link(name, directory / CLAIM)
     except FileExistsError:
         return False
@@ -143,7 +143,7 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
 
 def write_request(directory: Path, request: Mapping[str, Any]) -> None:
     """The attempt's request, and the space for its outcome. Raises OSError, also where the disk is full."""
-    with (directory / ROOM).open("wb") as handle:
+    with naming(directory / ROOM), (directory / ROOM).open("wb") as handle:
         handle.write(os.urandom(ROOM_BYTES))
         handle.flush()
         os.fsync(handle.fileno())

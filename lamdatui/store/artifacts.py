@@ -11,16 +11,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
-from lamdatui.base.jsonio import SEAL, Damaged, fsync_dir, fsync_tree, read_json, read_record, regular, unsealed, write_record
+from lamdatui.base.jsonio import (
+    SEAL,
+    Damaged,
+    discard,
+    fsync_dir,
+    fsync_tree,
+    make_folder,
+    naming,
+    read_json,
+    read_record,
+    regular,
+    unsealed,
+    write_record,
+)
 from lamdatui.domain.objects import STORED
 
 MANIFEST = "manifest.json"
@@ -38,7 +50,7 @@ class Store:
         self.root = root
         self.always = always
         for name in ("objects", "staging", "evaluations", "locks"):
-            (root / name).mkdir(parents=True, exist_ok=True)
+            make_folder(root / name)
 
     def find(self, digest: str) -> Path | None:
         """The directory of a published object, or None. Sizes are compared; hashes by `verify` and `resolve`."""
@@ -95,7 +107,7 @@ class Store:
         with contextlib.ExitStack() as held:
             for digest in sorted(set(digests)):
                 handle = held.enter_context((self.root / "locks" / f"{digest}.used").open("w"))
-                fcntl.flock(handle, fcntl.LOCK_SH)
+                _flock(handle, fcntl.LOCK_SH)
             yield
 
     def drop(self, digest: str) -> int | None:
@@ -108,11 +120,11 @@ class Store:
             return 0
         with (self.root / "locks" / f"{digest}.used").open("w") as handle, self.staging() as going:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return None
             record = self.root / "dropped" / f"{digest}.json"
-            record.parent.mkdir(exist_ok=True)
+            make_folder(record.parent)
             write_record(record, {name: value for name, value in manifest.items() if name != SEAL})
             fault("store.before-drop")
             os.rename(path, going / digest)
@@ -142,7 +154,7 @@ class Store:
         path = self.root / "staging" / uuid.uuid4().hex
         lock = path.with_suffix(".lock")
         with lock.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _flock(handle, fcntl.LOCK_EX)
             path.mkdir()
             try:
                 yield path
@@ -151,8 +163,8 @@ class Store:
 
     def _discard(self, path: Path) -> None:
         for leftover in [path, *path.parent.glob(f"{path.name}-*")]:
-            shutil.rmtree(leftover, ignore_errors=True)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+            discard(leftover)
+        discard(path.with_suffix(".lock"))
 
     def sweep(self, *, look: bool = False) -> int:
         """Remove what killed processes left in staging (the kernel has freed their locks); how many there were. `look`: only count them."""
@@ -160,11 +172,16 @@ class Store:
         for lock in (self.root / "staging").glob("*.lock"):
             with lock.open("a") as handle:
                 try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     continue
                 if not look:
                     self._discard(lock.with_suffix(""))
+                count += 1
+        # A lock is made before its folder, but after a power cut the folder may be all that is there.
+        for path in (self.root / "staging").iterdir():
+            if path.is_dir() and not (path.parent / f"{path.name.partition('-')[0]}.lock").exists():
+                discard(path)
                 count += 1
         return count
 
@@ -189,7 +206,7 @@ class Store:
     def lock(self, digest: str) -> Iterator[None]:
         """Held by whoever does the work of `digest`, in this run or another; the kernel frees it when they die."""
         with (self.root / "locks" / digest).open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            _flock(handle, fcntl.LOCK_EX)
             yield
 
     def evaluation(self, key: str, is_sound: Callable[[dict[str, Any]], bool] = lambda _: True) -> dict[str, Any] | None:
@@ -224,6 +241,12 @@ class Store:
         write_record(self.root / "evaluations" / f"{key}.json", value)
 
 
+def _flock(handle: TextIO, how: int) -> None:
+    """Raises OSError, which names the file: BlockingIOError where others have it and `how` says not to wait."""
+    with naming(Path(handle.name)):
+        fcntl.flock(handle, how)
+
+
 def read_manifest(root: Path, digest: str) -> dict[str, Any]:
     """`Store.manifest` of the store below `root`, for whoever only looks into it."""
     found = read_record(root / "objects" / digest / MANIFEST, OLDER_MANIFEST)
@@ -242,7 +265,7 @@ def read_manifest(root: Path, digest: str) -> dict[str, Any]:
 def file_hash(path: Path) -> str:
     """blake2b (hex, 32 bytes) of a file."""
     digest = blake2b(digest_size=32)
-    with regular(path).open("rb") as handle:
+    with naming(path), regular(path).open("rb") as handle:
         while block := handle.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -41,19 +41,15 @@ _PRAGMAS = (
 
 
 class JournalFailed(LamdatuiError):
-    """A commit failed: nothing of it is on disk or in memory, and nothing more can be recorded."""
+    """A commit failed: nothing of it is in memory, and nothing more can be recorded.
+
+    Nor is it on disk, once the database is closed. Where the process is killed before that, a commit that failed at its last sync may
+    be there, whole, when the run is opened again.
+    """
 
     def __init__(self, path: Path, error: Exception) -> None:
-        why = f"{type(error).__name__}: {error}"
-        if isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(path.parent).free
-            why = f"the disk is full ({free / 2**20:.1f} MiB free)"
-        super().__init__(
-            f"the run can't be recorded any more: {why}",
-            where=str(path),
-            fix="free some space, then start it again: what was recorded is kept",
-            exit_code=EXIT_FAILED,
-        )
+        why = _full(path, error) or f"{type(error).__name__}: {error}"
+        super().__init__(f"the run can't be recorded any more: {why}", where=str(path), fix=_FREE, exit_code=EXIT_FAILED)
 
 
 class Journal:
@@ -215,16 +211,19 @@ def _make(path: Path) -> None:
     """Make an empty database, whole or not at all."""
     if path.exists():
         return
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
-        made = Path(folder) / path.name
-        db = apsw.Connection(str(made))
-        db.execute(_PRAGMAS[0]).fetchall()
-        with db:
-            db.execute(SCHEMA)
-            db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        db.close()
-        os.rename(made, path)
-    fsync_dir(path.parent)
+    with telling(path, "the run's database can't be made"):
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".new-") as folder:
+            made = Path(folder) / path.name
+            db = apsw.Connection(str(made))
+            db.execute(_PRAGMAS[0]).fetchall()
+            with db:
+                db.execute(SCHEMA)
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+            # Closing does the same, but says nothing where it fails: the file would get its name without what is in its log.
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            db.close()
+            os.rename(made, path)
+        fsync_dir(path.parent)
 
 
 def _has_lost(path: Path) -> bool:
@@ -273,15 +272,28 @@ def _broken_off(path: Path) -> LamdatuiError:
 
 
 _FIX = "lamdatui doctor RUN says what is left; put a copy of the file back, or start another run with --name: finished work comes from the store"
+_FREE = "free some space, then start it again: what was recorded is kept"
+
+
+def _full(path: Path, error: Exception) -> str:
+    """That the disk is full, where that is what an error says; else ""."""
+    if isinstance(error, apsw.FullError) or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full ({shutil.disk_usage(path.parent).free / 2**20:.1f} MiB free)"
+    return ""
 
 
 @contextmanager
 def telling(path: Path, what: str) -> Iterator[None]:
-    """Whatever a damaged database raises becomes one clear error."""
+    """Whatever a damaged database raises, or a disk that fails, becomes one clear error."""
     try:
         yield
-    except apsw.Error as error:
-        raise LamdatuiError(f"{what}: {error}", where=str(path), fix=_FIX, exit_code=EXIT_FAILED) from error
+    except (apsw.Error, OSError) as error:
+        fix, full = _FIX, _full(path, error)
+        if full:
+            fix = _FREE
+        elif isinstance(error, (OSError, apsw.IOError, apsw.CantOpenError)):
+            fix = f"try again: the disk or the system refused; should that stay so, {_FIX}"
+        raise LamdatuiError(f"{what}: {full or error}", where=str(path), fix=fix, exit_code=EXIT_FAILED) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, OverflowError) as error:
         told = f"{what}: it is damaged ({type(error).__name__}: {error})"
         raise LamdatuiError(told[:500], where=str(path), fix=_FIX, exit_code=EXIT_FAILED) from error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
-from lamdatui.base.jsonio import regular, write_atomic
+from lamdatui.base.jsonio import make_folder, regular, write_atomic
 from lamdatui.base.network import OFF, ONLINE
 from lamdatui.base.paths import private, socket_path
 from lamdatui.inputs.profile import Profile, dump_profile, load_profile
@@ -154,7 +154,7 @@ def prepare_run(profile: Profile, name: str, runs_dir: Path) -> Path:
         return run_dir.resolve()
     try:
         with private():
-            (run_dir / "steps").mkdir(parents=True, exist_ok=True)
+            make_folder(run_dir / "steps")
             write_atomic(frozen, dump_profile(profile))
     except OSError as error:
         raise LamdatuiError(f"can't write the run directory: {error.strerror}", where=str(run_dir)) from error
