@@ -169,6 +169,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_a_whole_one(tmp_path: Path,
 @pytest.mark.parametrize("point", ["checkpoint.before-manifest", "checkpoint.before-rename", "checkpoint.after-rename"])
 def test_a_training_that_is_killed_at_its_checkpoint_makes_the_same_weights(lab: Path, tmp_path: Path, point: str) -> None:
     kind, inputs, params = METHODS["lora"]
+    params = params | {"max_steps": 15}
     whole, cut = Cut(lab, tmp_path / "whole"), Cut(lab, tmp_path / "cut", faults=f"{point}=kill@3")
     outcome, _, action = whole.attempt(kind, inputs, **params)
     again, _, _ = cut.attempt(kind, inputs, **params)
