@@ -175,8 +175,7 @@ def test_a_damaged_checkpoint_is_not_taken_but_the_one_before_it(lab: Path, tmp_
     outcome, _, action = cut.attempt(kind, inputs, **params)
     assert outcome["status"] == "ok"
     assert 0 < steps_of(cut.attempts[1])[0] < broken[0]
-    told = f"the checkpoint of step {broken[0]} is damaged" in (cut.attempts[1] / LOG).read_text()
-    assert told == (damage != "no manifest")
+    assert f"the checkpoint of step {broken[0]} is damaged" in (cut.attempts[1] / LOG).read_text()
     whole = Cut(lab, tmp_path / "whole")
     _, _, same = whole.attempt(kind, inputs, **params)
     assert weights(whole, same) == weights(cut, action)
