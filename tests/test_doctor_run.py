@@ -225,11 +225,20 @@ def test_a_run_at_work_is_looked_at_and_not_repaired(small: Path, capsys: pytest
     assert refused.value.exit_code == 1 and audit(small / "run.db").projections == []
 
 
-@pytest.mark.parametrize("point", ["repair.made", "repair.named", "repair.kept", "repair.cleared", "repair.switched"])
+@pytest.mark.parametrize(
+    "point", ["repair.made", "repair.named", "repair.kept", "repair.cleared", "repair.switched", "doctor.repaired"]
+)
 def test_a_repair_that_is_killed_is_done_by_the_next_one(small: Path, capsys: pytest.CaptureFixture[str], point: str) -> None:
     change(small, "UPDATE events SET wall = 1 WHERE seq = 6")
-    script = "import sys; from pathlib import Path; from lamdatui.store.audit import cut; cut(Path(sys.argv[1]), 5)"
-    command = [sys.executable, "-c", script, str(small / "run.db")]
+    script = "from lamdatui.cli.runchecks import doctor_run; doctor_run('r', path, repair=True, quick=False, as_json=False)"
+    if point != "doctor.repaired":
+        script = "from lamdatui.store.audit import cut; cut(path / 'r' / 'run.db', 5)"
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; from pathlib import Path; path = Path(sys.argv[1]); {script}",
+        str(small.parent),
+    ]
     done = subprocess.run(command, env={**os.environ, "LAMDATUI_FAULTS": f"{point}=kill"})
     assert done.returncode == -signal.SIGKILL
     if point in ("repair.named", "repair.kept", "repair.cleared"):

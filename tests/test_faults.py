@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tests.conftest import CHECKOUT
 
-_POINT = re.compile(r"^((?:checkpoint|journal|loop|step|store)\.[a-z]+(?:-[a-z]+)+)(?==|$)")
+_POINT = re.compile(
+    r"^((?:checkpoint|journal|loop|step|store)\.[a-z]+(?:-[a-z]+)+|(?:doctor|migrate|repair)\.[a-z]+(?:-[a-z]+)*)(?==|$)"
+)
 
 
 def named() -> set[str]:
