@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -37,6 +38,12 @@ def test_doctor_and_profiles_run_from_the_command_line(cli) -> None:
     told = cli("doctor")
     assert "SQLite" in told.stdout
     assert told.returncode == 0, told.stdout
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    pages = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")]
+    named = {name for page in pages for name in re.findall(r"`(tests/[\w/.]+)`", page.read_text())}
+    assert len(named) > 20 and [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
 
 
 def test_every_command_explains_itself(cli) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.rates import most_per_hour, rates, step_seconds
+from lamdatui.domain.replicates import training_seconds
 from lamdatui.domain.scores import PENALTY, front, objective, objectives, shortfall, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
@@ -154,15 +156,32 @@ def timed() -> RunState:
 
 def test_a_gain_s_rate_is_of_each_step_of_the_lineage_once_without_evaluation(timed: RunState) -> None:
     assert step_seconds(timed) == {"base": 0.0, "m1": 36.0, "m2": 72.0, "m3": 75.6, "m4": 18.0}
-    found = rates(timed)
+    found = rates(timed, step_seconds(timed))
     assert found["m1"] == {"mean": pytest.approx(20), "interval": (pytest.approx(10), pytest.approx(30))}
     assert found["m2"]["mean"] == pytest.approx(15) and "base" not in found
     timed.trials[4].proposal = None
-    assert "m4" not in rates(timed), "nobody knows how long it took"
+    assert "m4" not in rates(timed, step_seconds(timed)), "nobody knows how long it took"
+
+
+def test_the_seconds_of_lineages_that_overlap_are_those_of_each_lineage_by_itself() -> None:
+    rng = random.Random(1)
+    state = RunState()
+    state.pool.add(ModelObject("base", "d", "llama", "l", "/base"))
+    for number in range(1, 60):
+        # A merge of two of the last five, so that most steps are reached in many ways.
+        models = [f"m{rng.randrange(max(1, number - 5), number)}" for _ in range(2)] if number > 1 else ["base"]
+        action = {"type": "merge", "inputs": {"models": models}, "params": {}, "seed": 1, "digest": f"d{number}"}
+        trial = Trial(number, "done", action=action, model=f"m{number}", seconds={"execute": rng.random()})  # type: ignore[arg-type]
+        state.trials[number] = trial
+        state.pool.add(ModelObject(f"m{number}", f"d{number}", "llama", "l", "x", trial=number))
+    found = step_seconds(state)
+    assert found == {name: pytest.approx(training_seconds(state, name), abs=1e-3) for name in state.pool.items}
+    assert found["m59"] > 0.5 * sum(trial.seconds["execute"] for trial in state.trials.values())
 
 
 def test_the_fastest_gain_wins_of_those_that_are_told_to_be_gains(timed: RunState) -> None:
-    assert rates(timed)["m4"]["mean"] > rates(timed)["m1"]["mean"] and most_per_hour(timed) == "m1", "m4 may be chance"
+    found = rates(timed, step_seconds(timed))
+    assert found["m4"]["mean"] > found["m1"]["mean"] and most_per_hour(timed) == "m1", "m4 may be chance"
     timed.trials[1].gain = {"mean": 0.2, "interval": (0.005, 0.395)}
     assert most_per_hour(timed) == "m3", "of four models one looks so good by chance"
     timed.lost = {"m3": "gone"}

@@ -12,7 +12,7 @@ from lamdatui.domain.choice import Proposal
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.trials import Trial
-from lamdatui.engine.candidates import OPENING, legal, opening
+from lamdatui.engine.candidates import OPENING, opening
 from lamdatui.engine.machine import Machine
 from lamdatui.engine.promotion import NAME, promoted_step
 from lamdatui.store.journal import read_state
@@ -60,12 +60,8 @@ class Search:
         number = len(self.state.trials) + 1
         self.state.trials[number] = Trial(number)
         objectives = {trial.model: trial.objective for trial in self.state.trials.values() if trial.model}
-
-        def made(kind: str, inputs: Any, params: Any) -> Any:
-            return legal(TYPES, kind, inputs, params, self.state, MACHINE)
-
         try:
-            return promoted_step(self.state, objectives, TYPES, made, now)  # type: ignore[arg-type]
+            return promoted_step(self.state, objectives, TYPES, MACHINE, now)  # type: ignore[arg-type]
         finally:
             del self.state.trials[number]
 

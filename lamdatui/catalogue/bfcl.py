@@ -15,7 +15,7 @@ from typing import Any
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import read_jsonl, write_atomic
 from lamdatui.catalogue.fetch import resolve
-from lamdatui.catalogue.quickstart_calls import normal_text
+from lamdatui.catalogue.quickstart_calls import connected, normal_text
 from lamdatui.tasks.bfcl import NESTED, bfcl_problem, underscored
 
 WANTS = {
@@ -76,7 +76,7 @@ def split_rows(files: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     aside), stay on one side. These groups are dealt from the largest to the smallest, ties by their first row, each to the side that has the
     smaller share so far of the categories that the group is of.
     """
-    groups = _groups([row for rows in files.values() for row in rows])
+    groups = connected((row for rows in files.values() for row in rows), _keys)
     category_of = {row["id"]: category for category, rows in files.items() for row in rows}
     ahead: dict[str, float] = defaultdict(float)
     sides: dict[str, str] = {}
@@ -89,27 +89,11 @@ def split_rows(files: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     return sides
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Classes of rows connected by what they ask or call, in order of appearance."""
-    parent: dict[Hashable, Hashable] = {}
-
-    def find(node: Hashable) -> Hashable:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    def asked(row: dict[str, Any]) -> Hashable:
-        return "question", normal_text(" ".join(message["content"] for message in row["question"][0]))
-
-    for row in rows:
-        for wanted in row.get("answer", ()):
-            parent[find(("function", underscored(next(iter(wanted))).casefold()))] = find(asked(row))
-    groups: dict[Hashable, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(find(asked(row)), []).append(row)
-    return list(groups.values())
+def _keys(row: dict[str, Any]) -> list[Hashable]:
+    """What a row asks, and the functions that it calls."""
+    asked = normal_text(" ".join(message["content"] for message in row["question"][0]))
+    called = [underscored(next(iter(wanted))).casefold() for wanted in row.get("answer", ())]
+    return [("question", asked), *(("function", name) for name in called)]
 
 
 def task_row(row: dict[str, Any], want: str, split: str) -> dict[str, Any]:

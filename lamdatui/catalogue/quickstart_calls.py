@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import read_jsonl
 from lamdatui.tasks.function_call import function_call
 
+Item = TypeVar("Item")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 
 FILES = ("BFCL_v4_simple_python.json", "BFCL_v4_multiple.json")
@@ -61,8 +62,8 @@ def normal_text(text: str) -> str:
     return re.sub(r"\d+", "0", " ".join(re.findall(r"\w+", text.lower())))
 
 
-def group_rows(rows: Iterable[CallRow]) -> list[list[CallRow]]:
-    """Classes of rows connected by the called function's name, in whatever case, or by the question's text, in order of appearance."""
+def connected(items: Iterable[Item], keys: Callable[[Item], Sequence[Hashable]]) -> list[list[Item]]:
+    """Classes of items that share a key, or are linked by others that do, in order of appearance; each item has a key or more."""
     parent: dict[Hashable, Hashable] = {}
 
     def find(node: Hashable) -> Hashable:
@@ -72,13 +73,19 @@ def group_rows(rows: Iterable[CallRow]) -> list[list[CallRow]]:
             node = parent[node]
         return node
 
-    rows = list(rows)
-    for row in rows:
-        parent[find(("function", row.called.casefold()))] = find(("question", normal_text(row.question)))
-    groups: dict[Hashable, list[CallRow]] = {}
-    for row in rows:
-        groups.setdefault(find(("function", row.called.casefold())), []).append(row)
+    keyed = [(item, keys(item)) for item in items]
+    for _, (first, *others) in keyed:
+        for other in others:
+            parent[find(other)] = find(first)
+    groups: dict[Hashable, list[Item]] = {}
+    for item, (first, *_) in keyed:
+        groups.setdefault(find(first), []).append(item)
     return list(groups.values())
+
+
+def group_rows(rows: Iterable[CallRow]) -> list[list[CallRow]]:
+    """Classes of rows connected by the called function's name, in whatever case, or by the question's text, in order of appearance."""
+    return connected(rows, lambda row: (("question", normal_text(row.question)), ("function", row.called.casefold())))
 
 
 def split_rows(rows: list[CallRow], sizes: dict[str, int], seed: int) -> dict[str, list[CallRow]]:

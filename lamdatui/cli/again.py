@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Run, RunsDir, Trust, use_ascii
+from lamdatui.cli.options import (
+    DEFAULT_RUNS,
+    Ascii,
+    AsJson,
+    EventsAsJson,
+    IsHeadless,
+    Mode,
+    NoConsole,
+    Overrides,
+    Run,
+    RunsDir,
+    Trust,
+    use_ascii,
+)
 
 Top = Annotated[int, typer.Option(min=1, max=1000, help="How many of the best pipelines.")]
 
@@ -78,10 +91,10 @@ def fork(
     ] = None,
     policy: Annotated[str | None, typer.Option(help="Who proposes (see `lamdatui policies`).")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed: other choices from there on.")] = None,
-    mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
+    mode: Mode = None,
+    overrides: Overrides = None,
+    headless: IsHeadless = False,
+    as_json: EventsAsJson = False,
     ascii_only: Ascii = False,
     no_console: NoConsole = False,
     trust: Trust = False,

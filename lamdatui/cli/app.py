@@ -13,7 +13,21 @@ from lamdatui.base.errors import EXIT_FAILED, EXIT_INTERRUPTED, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.output import complain, say, say_findings, say_json
 from lamdatui.cli import again, results, steering
-from lamdatui.cli.options import DEFAULT_RUNS, Ascii, AsJson, NoConsole, Online, Run, RunsDir, Trust, use_ascii
+from lamdatui.cli.options import (
+    DEFAULT_RUNS,
+    Ascii,
+    AsJson,
+    EventsAsJson,
+    IsHeadless,
+    Mode,
+    NoConsole,
+    Online,
+    Overrides,
+    Run,
+    RunsDir,
+    Trust,
+    use_ascii,
+)
 
 app = typer.Typer(
     name="lamdatui",
@@ -61,14 +75,14 @@ def start(
 def run(
     profile: Annotated[str, typer.Argument(help="A profile's path or name (see `lamdatui profiles`).")],
     name: Annotated[str | None, typer.Option(help="Name of the run; an unfinished run of this name goes on.")] = None,
-    mode: Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")] = None,
+    mode: Mode = None,
     max_trials: Annotated[int | None, typer.Option(min=1, max=1_000_000, help="End the search after this many trials.")] = None,
     policy: Annotated[
         str | None, typer.Option(help="Who proposes, also in a run that goes on (see `lamdatui policies`).")
     ] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")] = False,
+    overrides: Overrides = None,
+    headless: IsHeadless = False,
+    as_json: EventsAsJson = False,
     fake_gpu: Annotated[
         Path | None, typer.Option("--fake-gpu", metavar="FILE", help="Show recorded GPU readings; nothing runs on them.")
     ] = None,

@@ -24,6 +24,10 @@ Online = Annotated[
         help="Whether its steps may use the network. Offline, unless the run was started online before.",
     ),
 ]
+Mode = Annotated[str | None, typer.Option(help="ask, ask-risky, auto or read-only.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a profile field.")]
+IsHeadless = Annotated[bool, typer.Option("--headless", help="No screen; needs --mode.")]
+EventsAsJson = Annotated[bool, typer.Option("--json", help="With --headless: events as JSON lines on stdout.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout.")]
 Run = Annotated[str, typer.Argument(help="A run's path, or its name below --runs-dir.")]
 DEFAULT_RUNS = Path("lamdatui-runs")

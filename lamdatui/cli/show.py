@@ -47,7 +47,7 @@ def _model(state: RunState, model_id: str | None) -> dict[str, Any] | None:
 
 def _models(state: RunState, seconds: Mapping[str, float]) -> list[dict[str, Any]]:
     """Each model of the pool with what led to it has taken, and its gain per hour of that."""
-    gains = rates(state)
+    gains = rates(state, seconds)
     return [(_model(state, name) or {}) | {"seconds": took, "per_hour": gains.get(name)} for name, took in seconds.items()]
 
 

@@ -237,11 +237,8 @@ class Loop:
         if first is not None:
             reason = f"the opening tries each kind of action and data once, at defaults; this is {first.action.describe()}"
             return self.view(number), Proposal(first.action, reason, OPENING), None
-        view = self.view(number)
-        if view.candidate and (
-            longer := promoted_step(self.state, objectives, self.workspace.types, view.candidate, self.now())
-        ):
-            return view, longer, None
+        if longer := promoted_step(self.state, objectives, self.workspace.types, self.machine, self.now()):
+            return self.view(number), longer, None
         candidates, counts = enumerate_all(self.workspace.types, self.state, self.machine, number)
         self.record(("candidates.listed", {"number": number, "types": counts}))
         if not candidates:

@@ -7,28 +7,28 @@ steps: the best one, and the best one that is a single training, because what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lamdatui.domain.actions import BoundType, Inputs, Value
 from lamdatui.domain.baselines import TRAINS, family, seconds_of, training_seconds
 from lamdatui.domain.budget import evaluation_seconds, ledgers, seconds_left
-from lamdatui.domain.choice import Candidate, Proposal
-from lamdatui.domain.lineage import lineage
+from lamdatui.domain.choice import Proposal
+from lamdatui.domain.lineage import lineage, model_inputs
 from lamdatui.domain.replicates import trains
 from lamdatui.domain.scores import is_per_hour
 from lamdatui.domain.scripts import scaled
 from lamdatui.domain.state import RunState, details_of
 from lamdatui.domain.trials import Trial
+from lamdatui.engine.candidates import legal
+from lamdatui.engine.machine import Machine
 
 NAME = "promotion"
 LEAST = 1.5
 """What is trained for less than this many times its length is not worth a trial."""
 PLANS = 2
 """So many pipelines are promoted, for each budget of trials."""
-
-Legal = Callable[[str, Inputs, Mapping[str, Value]], Candidate | str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Plan:
 
 
 def promoted_step(
-    state: RunState, objectives: Mapping[str, float], types: Mapping[str, BoundType], legal: Legal, now: float | None = None
+    state: RunState, objectives: Mapping[str, float], types: Mapping[str, BoundType], machine: Machine, now: float | None = None
 ) -> Proposal | None:
     """The next step of a promotion; None where none is due, or possible. The same state gives the same step."""
     if not _is_due(state, now):
@@ -53,15 +53,17 @@ def promoted_step(
     begun = _begun(state)
     plans = [plan for plan in begun if plan.budget == state.max_trials]
     for plan in plans:
-        if found := _next(plan, state, types, legal):
+        if found := _next(plan, state, types, machine):
             return found
+    if len(plans) >= PLANS:
+        return None
     targets = _targets(state, objectives, {plan.model for plan in begun}, len(plans))
     # What would train hardly longer with its share leaves all of it to the others.
     while targets and min(_scale(state, target, len(targets), now) for target in targets) < LEAST:
         targets.pop()
     for place, target in enumerate(targets):
         plan = Plan(target, _scale(state, target, len(targets) - place, now), state.max_trials)
-        if found := _next(plan, state, types, legal):
+        if found := _next(plan, state, types, machine):
             return found
     return None
 
@@ -101,14 +103,23 @@ def _targets(state: RunState, objectives: Mapping[str, float], begun: Collection
         and trial.model not in state.lost
         and trial.number not in promotions
     ]
-    found = [name for name in made if name and name not in begun and trains(state, name)]
-    order = sorted(found, key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))
-    singles = [name for name in order if len(_steps(state, name)) == 1]
-    targets = singles[:1] if plans == 0 else []
+    free = [name for name in made if name and name not in begun]
+    order = sorted(free, key=lambda name: (-objectives[name], state.pool.items[name].trial or 0))
+    # A lineage may be long: only as many are looked at as it takes.
+    single = next((name for name in order if _is_single(state, name)), None) if plans == 0 else None
+    targets = [single] if single else []
     left = state.max_trials - state.counted + 1 - len(targets)  # the open trial is counted
-    if plans < PLANS and order and order[:1] != targets and len(_steps(state, order[0])) <= left:
-        targets.append(order[0])
+    best = next((name for name in order if trains(state, name)), None)
+    if best and best != single and len(_steps(state, best)) <= left:
+        targets.append(best)
     return targets
+
+
+def _is_single(state: RunState, model: str) -> bool:
+    """Whether one training of bases made a model, and no other model stands behind it."""
+    action = state.trials[state.pool.items[model].trial or 0].action
+    of_bases = all(state.pool.items[name].trial is None for name in model_inputs(state, action))
+    return of_bases and trains(state, model) and len(_steps(state, model)) == 1
 
 
 def _steps(state: RunState, model: str) -> list[Trial]:
@@ -129,7 +140,7 @@ def _scale(state: RunState, model: str, left: int, now: float | None) -> float:
     return round(min(max(0.0, training_seconds(state) - 2 * spent) / left, most) / once, 2)
 
 
-def _next(plan: Plan, state: RunState, types: Mapping[str, BoundType], legal: Legal) -> Proposal | None:
+def _next(plan: Plan, state: RunState, types: Mapping[str, BoundType], machine: Machine) -> Proposal | None:
     """The first step of a plan that is not done, None where there is none or where it can't be done."""
     did = {
         told["again"]: trial
@@ -144,7 +155,7 @@ def _next(plan: Plan, state: RunState, types: Mapping[str, BoundType], legal: Le
         params = scaled(state, trial.action, types.get(trial.action["type"]), plan.scale)
         again = did.get(trial.number) or _same(state, trial.action["type"], inputs, params)
         if again is None:
-            found = legal(trial.action["type"], inputs, params)
+            found = legal(types, trial.action["type"], inputs, params, state, machine)
             if isinstance(found, str):
                 return None
             kind = "the best so far" if len(line) > 1 else "the best of one training step"

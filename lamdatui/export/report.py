@@ -211,7 +211,8 @@ def _trials(state: RunState) -> Section:
         "gain per hour of these",
     ]
     best = [trial for trial in trials if trial.objective is not None]
-    seconds, gains = step_seconds(state), rates(state)
+    seconds = step_seconds(state)
+    gains = rates(state, seconds)
 
     def row(trial: Trial) -> list[str]:
         model = trial.model or ""
