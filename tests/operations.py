@@ -232,6 +232,8 @@ def prepare_migrate(folder: Path) -> None:
     prepare_commits(folder)
     db = apsw.Connection(str(folder / "run.db"))
     db.execute("DROP TABLE chain")
+    # The layout before every event had a hash.
+    db.execute("PRAGMA user_version=1")
     db.close()
 
 
