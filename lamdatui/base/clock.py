@@ -20,6 +20,10 @@ class Clock(Protocol):
         """Seconds that never go back and go on while suspended; every duration and deadline uses it."""
         ...
 
+    def awake(self) -> float:
+        """Seconds that never go back and stand still while the machine sleeps: for limits on work that sleeps along."""
+        ...
+
     async def sleep(self, seconds: float) -> None:
         """Wait on this clock."""
         ...
@@ -33,6 +37,9 @@ class SystemClock:
 
     def mono(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+    def awake(self) -> float:
+        return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

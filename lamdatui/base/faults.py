@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import time
+from collections.abc import Callable
 
 _hits: dict[str, int] = {}
 
@@ -24,10 +25,14 @@ def _parse(text: str) -> dict[str, tuple[str, int]]:
 
 
 _armed = _parse(os.environ.get("LAMDATUI_FAULTS", ""))
+on_pass: Callable[[str], None] | None = None
+"""What a simulator does at each point."""
 
 
 def fault(name: str) -> None:
     """Pass a named point; act if it is armed. Raises OSError when armed with `error` or `enospc`."""
+    if on_pass is not None:
+        on_pass(name)
     if not _armed:
         return
     action, nth = _armed.get(name, ("", 0))

@@ -18,7 +18,7 @@ import psutil
 
 from lamdatui import __version__
 from lamdatui.actionkit.timings import Timings
-from lamdatui.base.clock import SystemClock, boot_id
+from lamdatui.base.clock import boot_id
 from lamdatui.base.errors import EXIT_FAILED, EXIT_PLANNER, LamdatuiError
 from lamdatui.base.interpreter import without_optimization
 from lamdatui.base.jsonio import write_atomic
@@ -39,7 +39,7 @@ from lamdatui.engine.people import People, more_trials
 from lamdatui.engine.selection import Selection
 from lamdatui.engine.server import Server
 from lamdatui.engine.steps import Slots, StepRunner
-from lamdatui.engine.warmhost import StepHost
+from lamdatui.engine.world import World
 from lamdatui.hardware.gpu import read_gpus
 from lamdatui.hardware.probe import Probe
 from lamdatui.hardware.processes import ENGINE
@@ -48,7 +48,7 @@ from lamdatui.hardware.system import has_fast_bfloat16
 from lamdatui.inputs import trust
 from lamdatui.inputs.generation import generator, kept
 from lamdatui.inputs.profile import Profile, load_profile
-from lamdatui.inputs.workspace import open_workspace, planner_settings
+from lamdatui.inputs.workspace import planner_settings
 from lamdatui.policy import Ingredients, make_policy
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal, JournalFailed
@@ -64,20 +64,19 @@ LINGER_SECONDS = float(os.environ.get("LAMDATUI_LINGER", "3"))
 class Engine:
     """Builds the parts, answers commands, ends in an orderly way."""
 
-    def __init__(self, run_dir: Path, profile: Profile, options: argparse.Namespace) -> None:
+    def __init__(self, run_dir: Path, profile: Profile, options: argparse.Namespace, world: World | None = None) -> None:
+        world = world or World()
         self.run_dir = run_dir
         self.profile = profile
         self.options = options
-        self.clock = SystemClock()
+        self.clock = world.clock
         self.journal = Journal(run_dir / "run.db", self.clock, view=options.view)
         self.journal.on_failure = self._can_not_record
         self.closing = asyncio.Event()
         self.server = Server(socket_path(run_dir), self.journal, self.command, self.closing)
-        self.workspace = open_workspace(profile, promised=promised(self.journal.state))
-        self.host = StepHost(
-            run_dir / "steps.log", self.workspace.threads, cpu_only=profile.device == "cpu", online=self._online()
-        )
-        self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps)
+        self.workspace = world.workspace(profile, promised=promised(self.journal.state))
+        self.host = world.host(run_dir / "steps.log", self.workspace.threads, profile.device == "cpu", self._online())
+        self.runner = StepRunner(run_dir, self.journal, self.host, self.server.publish, profile.steps, world)
         self.loop: Loop | None = None
         self.people: People | None = None
         self.answers = Answers(run_dir)

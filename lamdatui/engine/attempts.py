@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from typing import Protocol
 
 from lamdatui.domain import baselines, replicates, trials
@@ -106,14 +105,14 @@ class Attempts:
 
     def _until(self, request: StepRequest) -> float:
         """When a step has to end that begins now: the run's minutes bound its trials, its baselines and its replicates, not what results need."""
-        state = self._run.state
+        state, awake = self._run.state, self._run.runner.clock.awake()
         match request["purpose"]:
             case "trial":
-                return time.monotonic() + seconds_left(state, self._run.now()) + grace_seconds(state)
+                return awake + seconds_left(state, self._run.now()) + grace_seconds(state)
             case baselines.PURPOSE:
-                return time.monotonic() + baselines.until(state, self._run.now())
+                return awake + baselines.until(state, self._run.now())
             case trials.REPLICATE:
-                return time.monotonic() + replicates.until(state, self._run.now())
+                return awake + replicates.until(state, self._run.now())
         return math.inf
 
     async def _resumed(self, request: StepRequest) -> None:

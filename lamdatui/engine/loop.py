@@ -452,6 +452,7 @@ class Loop:
 
     async def _finish(self, end: SearchEnded) -> bool:
         """Choose and report the winner; False when more trials were asked for meanwhile: then the search has not ended."""
+        await self.runner.settle()
         open_trial = self.state.open_trial
         if open_trial is not None and open_trial.status != "running":
             self._close(open_trial.number, Closing("stopped"))
@@ -478,6 +479,7 @@ class Loop:
             await self.baselines.make(lambda: not more())
         if self.state.finishing or replicates_share(self.state):
             await self.replicates.make(lambda: not more())
+        await self.runner.settle()
         if more():
             self.record(("run.resumed", {"max_trials": self.state.max_trials}))
             return False

@@ -33,10 +33,18 @@ class Replicates:
     async def make(self, goes_on: Callable[[], bool]) -> None:
         """Do the best pipelines again as often as fits into the run's time; each result, or why there is none, is put on record.
         `goes_on` is asked before each."""
-        for model in replicates.finalists(self._state, self._run.scoring.objectives(self._state)):
+        finalists = list(replicates.finalists(self._state, self._run.scoring.objectives(self._state)))
+        done: dict[str, int] = {}
+        """Digest of what was made on the way → the trial that it repeats."""
+        for place, model in enumerate(finalists):
+            # What stands in the way of a later one as well is not trained twice.
+            needed = {trial.number for later in finalists[place + 1 :] for trial in lineage(self._state, later)}
             try:
                 while len(self._made(model)) < SEEDS - 1 and goes_on():
-                    await self._again(model)
+                    try:
+                        await self._again(model, done)
+                    finally:
+                        await self._aside.drop({digest for digest, trial in done.items() if trial not in needed})
             except Exception as error:  # noqa: BLE001 (`reason_of` says why)
                 reason = reason_of(error)
                 self._run.record(("replicates.missing", {"model": model, "reason": reason}))
@@ -45,8 +53,8 @@ class Replicates:
         found = self._state.replicates.get(model)
         return found["made"] if found else []
 
-    async def _again(self, name: str) -> None:
-        """One more seed of a model's pipeline. Raises Missing."""
+    async def _again(self, name: str, done: dict[str, int]) -> None:
+        """One more seed of a model's pipeline; `done` gets what it makes. Raises Missing."""
         run, state = self._run, self._state
         shift = len(self._made(name)) + 1
         scoring = evaluation_seconds(state) + sealed_seconds(state)
@@ -57,24 +65,22 @@ class Replicates:
         known = Known.of(state, run.machine)
         again: dict[str, str] = {}
         """Object of the lineage → what stands for it now."""
-        try:
-            for trial in lineage(state, name):
-                old = action_from_json(trial.action or {})
-                if (bound := run.workspace.types.get(old.type)) is None:
-                    raise Missing(f"the profile does not offer {old.type} any more")
-                inputs = {slot: tuple(again.get(each, each) for each in ids) for slot, ids in old.inputs.items()}
-                action = known.action(bound, inputs, old.params, pool, seed=old.seed + shift, dtype=run.machine.dtype).to_json()
-                made = trial.model or trial.dataset or ""
-                again[made] = f"{made}-seed{shift + 1}"
-                actions.append(action)
-                pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
-            model = pool.model(again[name])
-            for split in SPLITS:
-                await self._aside.scored(model, split, run.scoring, f"{model.id}-{split}", pool)
-                await run.upkeep.evaluate(state.pool.model(name), split, f"{split}-{name}")
-            run.record(("replicates.recorded", {"model": name, "replicates": self._told(name, model, shift, actions)}))
-        finally:
-            await self._aside.drop({action["digest"] for action in actions})
+        for trial in lineage(state, name):
+            old = action_from_json(trial.action or {})
+            if (bound := run.workspace.types.get(old.type)) is None:
+                raise Missing(f"the profile does not offer {old.type} any more")
+            inputs = {slot: tuple(again.get(each, each) for each in ids) for slot, ids in old.inputs.items()}
+            action = known.action(bound, inputs, old.params, pool, seed=old.seed + shift, dtype=run.machine.dtype).to_json()
+            made = trial.model or trial.dataset or ""
+            again[made] = f"{made}-seed{shift + 1}"
+            actions.append(action)
+            done[action["digest"]] = trial.number
+            pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
+        model = pool.model(again[name])
+        for split in SPLITS:
+            await self._aside.scored(model, split, run.scoring, f"{model.id}-{split}", pool)
+            await run.upkeep.evaluate(state.pool.model(name), split, f"{split}-{name}")
+        run.record(("replicates.recorded", {"model": name, "replicates": self._told(name, model, shift, actions)}))
 
     def _told(self, name: str, model: ModelObject, shift: int, actions: list[ActionRecord]) -> ReplicatesRecord:
         scoring = self._run.scoring

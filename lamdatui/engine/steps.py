@@ -8,7 +8,6 @@ import json
 import math
 import shutil
 import signal
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import psutil
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import Damaged, make_folder
 from lamdatui.domain.trials import StepRecord
-from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
+from lamdatui.engine.world import Host, World
 from lamdatui.inputs.profile import StepsSpec
 from lamdatui.step.files import BUSY, LOG, METRICS, OUTCOME, TRAINED, Identity, claim, read_claim, read_outcome, write_request
 from lamdatui.step.request import StepRequest
@@ -106,19 +105,22 @@ class StepRunner:
         self,
         run_dir: Path,
         journal: Journal,
-        host: StepHost,
+        host: Host,
         publish: Callable[[dict[str, Any]], None],
         limits: StepsSpec | None = None,
+        world: World | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.journal = journal
         self.host = host
         self.publish = publish
         self.limits = limits or StepsSpec()
+        world = world or World()
+        self.clock, self.processes = world.clock, world.processes
         self.current: Identity | None = None
         self.stop_requested = False
         self.until = math.inf
-        """When the steps that start now have to end, on the monotonic clock."""
+        """When the steps that start now have to end, on the clock of time awake."""
         self.suspended = False
         """Whether the running step is to end with a checkpoint, because the run is paused."""
         self.cancelled: tuple[str, str] | None = None
@@ -145,6 +147,12 @@ class StepRunner:
             if outcome["status"] != "void" and (ended_by_us or not lost):
                 return outcome
         return await self.run(name, request)
+
+    async def settle(self, name: str = "") -> None:
+        """See open attempts (of `name`, or all) to their end whose work nobody waits for any more: what they made is there."""
+        for record in [r for r in self.journal.state.steps.values() if r.status in ("intended", "running")]:
+            if not name or record.key.rpartition("/")[0] == name:
+                await self.follow(record)
 
     async def run(self, name: str, request: StepRequest) -> StepOutcome:
         """Run a step to its outcome. An attempt that provably never began, or whose outcome can't be read, is tried again, once per call."""
@@ -197,7 +205,7 @@ class StepRunner:
             self._record(
                 "step.started", step=record.key, pid=identity.pid, start_time=identity.start_time, boot_id=identity.boot_id
             )
-        self.current, followed = identity, time.monotonic()
+        self.current, followed = identity, self.clock.awake()
         if self.stop_requested:
             self.stop()
         if self.suspended:
@@ -222,23 +230,24 @@ class StepRunner:
             outcome = {**outcome, "error": {"class": verdict.kind, "message": verdict.message}}
         if outcome["status"] != "ok" and not outcome.get("seconds"):
             # What it took counts, whatever came of it; of an attempt that another engine began, what this one saw.
-            outcome = {**outcome, "seconds": {"execute": round(time.monotonic() - followed, 3)}}
+            outcome = {**outcome, "seconds": {"execute": round(self.clock.awake() - followed, 3)}}
         return self._end(record, outcome)
 
     async def _see_to_end(self, record: StepRecord, identity: Identity) -> Verdict | None:
         """Wait until a step's process is gone. Ends one that is over its limits, and kills one that does not end when it is asked to."""
         directory = self.directory(record.key)
         files = [directory / METRICS, directory / LOG]
-        watch = Watch(files, self.limits, lambda told: self._note(f"step {record.key}: {told}"), time.monotonic, self.until)
+        now = self.clock.awake
+        watch = Watch(files, self.limits, lambda told: self._note(f"step {record.key}: {told}"), now, self.until)
         verdict, asked = None, None
-        while (process := identity.process()) is not None:
+        while (process := self.processes.find(identity)) is not None:
             if verdict is None and (verdict := watch.look(process)) is not None:
                 self.ask_to_end()
             unwanted = self.cancelled is not None and self.cancelled[0] == record.key
             if asked is None and (verdict or self.stop_requested or self.suspended or unwanted):
-                asked = time.monotonic()
+                asked = now()
             patience = BUSY_SECONDS if (directory / BUSY).exists() else GRACE_SECONDS
-            if asked is not None and time.monotonic() - asked > patience:
+            if asked is not None and now() - asked > patience:
                 self.kill()
             await asyncio.sleep(POLL_SECONDS)
         return verdict
@@ -254,7 +263,7 @@ class StepRunner:
         """
         waited = 0.0
         while (found := self._claim_of(directory, pid)) is None and pid is not None and waited < CLAIM_SECONDS:
-            if pid in self.host.exits or not psutil.pid_exists(pid):
+            if pid in self.host.exits or not self.processes.exists(pid):
                 break
             await asyncio.sleep(POLL_SECONDS)
             waited += POLL_SECONDS
@@ -276,7 +285,7 @@ class StepRunner:
                 return "step", Identity(record.pid, record.start_time, record.boot_id)
             with contextlib.suppress(psutil.NoSuchProcess):
                 if pid is not None:
-                    return "step", Identity.of(pid)
+                    return "step", self.processes.identity(pid)
             # Should it still work: the store's lock keeps anybody else from the same work until it has ended.
             return "step", Identity(0, 0.0, "")
 
@@ -328,14 +337,14 @@ class StepRunner:
 
     def ask_to_end(self) -> None:
         """Have the running step end cleanly, also one that is stopped by a signal."""
-        process = self.current.process() if self.current else None
+        process = self.processes.find(self.current) if self.current else None
         if process is not None:
             process.terminate()
             process.resume()
 
     def kill(self) -> None:
         """End the running step at once."""
-        process = self.current.process() if self.current else None
+        process = self.processes.find(self.current) if self.current else None
         if process is not None:
             process.kill()
 

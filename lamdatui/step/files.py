@@ -96,12 +96,12 @@ def _started(pid: int) -> float:
     return int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
-def claim(directory: Path, by: str) -> bool:
-    """Take the right to do (or to abandon) this attempt; exactly one caller in the world gets True.
+def claim(directory: Path, by: str, identity: Identity | None = None) -> bool:
+    """Take the right to do (or to abandon) this attempt, for this process if no other is named; exactly one caller in the world gets True.
 
     A link of a whole file is atomic: the claim is there with its content or not at all.
     """
-    identity = Identity.of(os.getpid())
+    identity = identity or Identity.of(os.getpid())
     fd, name = tempfile.mkstemp(dir=directory, prefix=".claim.")
     try:
         with naming(directory / CLAIM), os.fdopen(fd, "w") as handle:

@@ -1,0 +1,817 @@
+"""Whole runs in a simulated machine: the engine, its journal and its store are real; time, processes, people and faults come from a seed.
+
+`python -m tests.simulator --seeds N [--first S]` runs seeds S to S+N-1 and prints those that went wrong; `--seed S` runs one and prints what
+happened. A step is a model of `lamdatui.step.child`: its claim, its request, its outcome, its object and its scores are written by the
+product's own functions, its work is a wait. An engine or a step is killed at any fault point it passes and at any moment, a disk is full at
+any point, and people pause, veto, edit, queue, cancel, suspend and stop. What must hold after each death and at the end is in `Simulation.check`
+and `Simulation.check_end`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import random
+import selectors
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, ContextVar, copy_context
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lamdatui.base import faults, paths
+from lamdatui.base.clock import boot_id
+from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.faults import fault
+from lamdatui.base.jsonio import read_record, write_json
+from lamdatui.engine.__main__ import Engine
+from lamdatui.engine.world import World
+from lamdatui.inputs.profile import Profile, load_profile
+from lamdatui.inputs.workspace import Workspace, open_workspace
+from lamdatui.step.files import DATA, METRICS, REQUEST, TRAINED, Identity, claim, write_outcome
+from lamdatui.store.artifacts import REFERENCE, Store
+from lamdatui.store.journal import Journal, projection, read_state
+from lamdatui.wire.rundir import prepare_run
+
+LIVES = 60
+"""A run that is not at its end after as many engines does not get there."""
+HOURS = 24
+"""Nor one that takes as long on its own clock."""
+
+
+class Killed(BaseException):
+    """What a killed process meets wherever it would go on."""
+
+
+class Stuck(Exception):
+    """Nothing is due any more, and the run has not ended."""
+
+
+# --- time --------------------------------------------------------------------------------------------------------------
+
+
+class _Selector(selectors.SelectSelector):
+    """Waits for nothing: the time that would pass has passed."""
+
+    now = 1_000.0
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            raise Stuck("nothing is due any more")
+        self.now += timeout
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on a clock of its own, which jumps to whatever is due next. What is asked of threads is done at once."""
+
+    def __init__(self) -> None:
+        self._time = _Selector()
+        self._threads = ThreadPoolExecutor(1)
+        super().__init__(self._time)
+
+    def time(self) -> float:
+        return self._time.now
+
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
+        future = self.create_future()
+        try:
+            # In a thread all the same: a shadow policy starts an event loop of its own.
+            future.set_result(self._threads.submit(func, *args).result())
+        except BaseException as error:  # noqa: BLE001 (whoever waits for it gets it)
+            future.set_exception(error)
+        return future
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        """Signals are for whoever simulates."""
+
+    def close(self) -> None:
+        self._threads.shutdown()
+        super().close()
+
+
+class SimulatedClock:
+    """`lamdatui.base.clock.Clock` on a virtual loop. The wall clock jumps now and then."""
+
+    def __init__(self, loop: VirtualLoop, draw: random.Random) -> None:
+        self._loop, self._draw, self._jump = loop, draw, 0.0
+
+    def wall(self) -> float:
+        if self._draw.random() < 0.01:
+            self._jump += self._draw.uniform(-4_000, 4_000)
+        return 1_700_000_000 + self._loop.time() + self._jump
+
+    def mono(self) -> float:
+        return self._loop.time()
+
+    def awake(self) -> float:
+        return self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+# --- processes ---------------------------------------------------------------------------------------------------------
+
+
+class SimulatedProcess:
+    """What an engine sees of a process (as of psutil's), and what it is made of: tasks."""
+
+    def __init__(self, pid: int, what: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.pid, self.what = pid, what
+        self.alive = True
+        self.exit_status: int | None = None
+        self.asked = False
+        self.is_stopped = False
+        self.tasks: list[asyncio.Task[Any]] = []
+        self.loop = loop
+        self.context: Context = copy_context()
+        self.context.run(_current.set, self)
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task of this process."""
+        return self.loop.create_task(work, context=self.context)
+
+    def terminate(self) -> None:
+        self.asked = True
+
+    def resume(self) -> None:
+        self.is_stopped = False
+
+    def status(self) -> str:
+        return psutil.STATUS_STOPPED if self.is_stopped else psutil.STATUS_RUNNING
+
+    def kill(self) -> None:
+        """SIGKILL: nothing of it goes on."""
+        if self.alive:
+            self.alive, self.exit_status = False, -signal.SIGKILL
+            for task in self.tasks:
+                task.cancel()
+
+    def identity(self) -> Identity:
+        return Identity(self.pid, float(self.pid), boot_id())
+
+
+_current: ContextVar[SimulatedProcess | None] = ContextVar("process", default=None)
+
+
+class SimulatedProcesses:
+    """`lamdatui.engine.world.Processes`."""
+
+    def __init__(self) -> None:
+        self.by_pid: dict[int, SimulatedProcess] = {}
+
+    def exists(self, pid: int) -> bool:
+        return pid in self.by_pid and self.by_pid[pid].alive
+
+    def identity(self, pid: int) -> Identity:
+        if not self.exists(pid):
+            raise psutil.NoSuchProcess(pid)
+        return self.by_pid[pid].identity()
+
+    def find(self, identity: Identity) -> Any:
+        found = self.by_pid.get(identity.pid)
+        return found if found is not None and found.alive and identity == found.identity() else None
+
+
+class SimulatedHost:
+    """`lamdatui.engine.world.Host`: starts simulated steps."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.exits: dict[int, int] = {}
+        self.pid = 1
+
+    async def warm(self) -> None:
+        """It is."""
+
+    async def ready(self) -> dict[str, Any]:
+        return {"ready": True, "cuda": 0, "mode": "fork"}
+
+    async def network(self) -> str:
+        return "simulated"
+
+    async def start(self, directory: Path) -> int:
+        await asyncio.sleep(self._simulation.draw.choice([0.0, 0.01, 0.3]))
+        if self._simulation.draw.random() < self._simulation.trouble * 0.02:
+            raise LamdatuiError("the process that starts steps has ended", where="simulated")
+        return self._simulation.start_step(directory, self).pid
+
+    async def close(self) -> None:
+        """Its steps live on."""
+
+
+# --- a run -------------------------------------------------------------------------------------------------------------
+
+
+class Wrong(AssertionError):
+    """Something that must hold does not."""
+
+
+class Simulation:
+    """One run, from its first engine to its end, as a seed has it."""
+
+    def __init__(self, seed: int, variants: list[Variant], folder: Path, say: Callable[[str], None] = lambda _: None) -> None:
+        self.seed = seed
+        self.draw = random.Random(seed)
+        self.variant = self.draw.choice(variants)
+        self.trouble = self.draw.choice([0.0, 1.0, 1.0, 3.0])
+        """How often faults come."""
+        self.busy = self.draw.choice([0.0, 0.0, 1.0, 3.0])
+        """How often people act."""
+        self.loop = VirtualLoop()
+        self.loop.set_task_factory(self._task)
+        self.clock = SimulatedClock(self.loop, self.draw)
+        self.processes = SimulatedProcesses()
+        self.say = lambda text: say(f"{self.loop.time() - 1000:10.2f} {text}")
+        self.run_dir = prepare_run(self.variant.profile, "run", folder)
+        self.store = Store(folder / "store")
+        self.engine: SimulatedProcess | None = None
+        self.acknowledged: tuple[int, str] = (0, "")
+        """The last event whose commit returned, and its hash."""
+        self.done: dict[int, str] = {}
+        """Trial → digest of trials that were seen done."""
+        self.published = Counter[str]()
+        self.begun = Counter[str]()
+        self.at_work: dict[str, SimulatedProcess] = {}
+        self.approved: set[str] = set()
+        self.harmed: set[str] = set()
+        """Digests of objects that were damaged or dropped: made again."""
+        self.counts = Counter[str]()
+        self.lives = 0
+
+    def _task(self, loop: Any, coroutine: Any, context: Context | None = None) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, context=context)
+        process = (context or copy_context()).get(_current)
+        if process is not None:
+            process.tasks.append(task)
+        return task
+
+    # --- faults
+
+    def passed(self, name: str) -> None:
+        """At a fault point: the dead go no further, and the living may die."""
+        process = _current.get()
+        if process is None:
+            return
+        if not process.alive:
+            raise Killed(name)
+        chance = self.draw.random()
+        if chance < 0.006 * self.trouble:
+            self.counts[f"killed at {name}"] += 1
+            self.say(f"{process.what} is killed at {name}")
+            process.kill()
+            raise Killed(name)
+        # A commit that fails ends the engine; one that fails twice at a step's end leaves no outcome.
+        if chance > 1 - 0.0015 * self.trouble and name.startswith(("journal.before", "store.")):
+            self.counts[f"disk full at {name}"] += 1
+            self.say(f"the disk of {process.what} is full at {name}")
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.run_dir))
+
+    # --- a step
+
+    def start_step(self, directory: Path, host: SimulatedHost) -> SimulatedProcess:
+        """Start a step's process; whoever started it hears of its end while it lives itself."""
+        process = SimulatedProcess(
+            100 + len(self.processes.by_pid), f"step {directory.parent.name}/{directory.name}", self.loop
+        )
+        self.processes.by_pid[process.pid] = process
+        parent = _current.get()
+
+        async def live() -> None:
+            with contextlib.suppress(Killed, asyncio.CancelledError):
+                process.exit_status = await self._step(process, directory)
+            self.at_work = {digest: worker for digest, worker in self.at_work.items() if worker is not process}
+            process.alive = False
+            if parent is not None and parent.alive:
+                host.exits[process.pid] = process.exit_status if process.exit_status is not None else -signal.SIGKILL
+
+        process.spawn(live())
+        return process
+
+    async def _step(self, process: SimulatedProcess, directory: Path) -> int:
+        draw = self.draw
+        await asyncio.sleep(draw.choice([0.01, 0.2, 2.0]))
+        fault("step.before-claim")
+        if not claim(directory, "step", process.identity()):
+            return 0
+        request = read_record(directory / REQUEST)
+        outcome: dict[str, Any] = {"status": "failed", "cached": False, "seconds": {}, "error": None}
+        began = self.loop.time()
+        try:
+            outcome["cached"] = await self._work(process, directory, request)
+            outcome |= {"status": "ok", "seconds": {"execute": round(self.loop.time() - began, 3), "evaluate": 0.0}}
+        except Failure as error:
+            outcome["error"] = {"class": error.kind, "message": f"simulated: {error.kind}"}
+        except OSError as error:
+            outcome["error"] = {"class": "disk" if error.errno == errno.ENOSPC else "bug", "message": str(error)}
+        fault("step.before-outcome")
+        write_outcome(directory, outcome)
+        fault("step.after-outcome")
+        return 0 if outcome["status"] == "ok" else 1
+
+    async def _work(self, process: SimulatedProcess, directory: Path, request: dict[str, Any]) -> bool:
+        digest, action = request["digest"], request["action"]
+        async with self._held(digest):
+            if digest in self.at_work and self.at_work[digest].alive:
+                raise Wrong(f"{digest[:12]} is worked at twice at once")
+            self.at_work[digest] = process
+            if self.store.problem(digest):
+                self.store.put_aside(digest)
+            cached = action is not None
+            with self.store.using(read_of(request)):
+                if cached and self.store.find(digest) is None:
+                    cached = False
+                    self._inputs_are_there(request)
+                    await self._execute(process, directory, request)
+                await self._evaluate(process, request)
+            del self.at_work[digest]
+        return cached
+
+    @contextlib.asynccontextmanager
+    async def _held(self, digest: str) -> Any:
+        """`Store.lock`, without keeping the other simulated processes from going on."""
+        with (self.store.root / "locks" / digest).open("w") as handle:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.05)
+            yield
+
+    def _inputs_are_there(self, request: dict[str, Any]) -> None:
+        for digest in read_of(request):
+            if self.store.problem(digest) or self.store.find(digest) is None:
+                raise Failure("damaged")
+
+    async def _execute(self, process: SimulatedProcess, directory: Path, request: dict[str, Any]) -> None:
+        action, draw = request["action"], self.draw
+        if request["purpose"] == "trial" and action["digest"] not in self.approved:
+            raise Wrong(f"{action['digest'][:12]} is executed and was never approved")
+        write_json(directory / TRAINED, {"digest": action["digest"], "pid": process.pid})
+        self.begun[action["digest"]] += 1
+        fate = draw.choices(
+            ["ok", "oom-train", "bug", "stopped", "hangs"], [100, 3 * self.trouble, 3 * self.trouble, 1, self.trouble]
+        )[0]
+        for number in range(draw.choice([1, 3, 8])):
+            with (directory / METRICS).open("a") as metrics:
+                metrics.write(json.dumps({"step": number, "loss": 1.0}) + "\n")
+            await self._wait(process, draw.choice([0.01, 0.2, 3.0]))
+            fault("step.train-step")
+        if fate == "stopped":
+            process.is_stopped = True
+            self.say(f"{process.what} is stopped by a signal")
+        while process.is_stopped or fate == "hangs":
+            await self._wait(process, 1.0, deaf=process.is_stopped)
+        if fate in ("oom-train", "bug"):
+            raise Failure(fate)
+        with self.store.staging() as staged:
+            about = self._result(staged, request)
+            fault("step.before-save")
+            self.store.publish(staged, action["digest"], {**about, "action": action})
+        self.published[action["digest"]] += 1
+        self.say(f"{process.what} has published {action['digest'][:12]}")
+
+    def _result(self, staged: Path, request: dict[str, Any]) -> dict[str, Any]:
+        """Write what the action makes; what its manifest says of it."""
+        kind = self.variant.opened_types[request["action"]["type"]].type
+        if kind.output == "model":
+            (staged / "model.safetensors").write_text(f"the weights of {request['digest']}")
+            return {"kind": "full"}
+        (staged / DATA).write_text(f"the rows of {request['digest']}")
+        first = next(data for found in request["datasets"].values() for data in found)
+        return {"kind": "dataset", **{name: first[name] for name in ("format", "rows", "chars", "longest")}}
+
+    async def _wait(self, process: SimulatedProcess, seconds: float, deaf: bool = False) -> None:
+        """Work; raises Failure once the process is asked to end."""
+        await asyncio.sleep(seconds)
+        if process.asked and not deaf:
+            raise Failure("killed")
+
+    async def _evaluate(self, process: SimulatedProcess, request: dict[str, Any]) -> None:
+        for wanted in request["evaluations"]:
+            if self.store.evaluation(wanted["key"]) is not None:
+                continue
+            await self._wait(process, self.draw.choice([0.01, 0.5]))
+            fault("step.before-evaluate")
+            rows = self.variant.rows(wanted["task"], wanted["split"])
+            given = [
+                {"id": row["id"], "score": truth(request["digest"], row["id"]), "completion": "", "ended": True} for row in rows
+            ]
+            told = {"key": wanted["key"], "task": wanted["task"], "split": wanted["split"], "rows": given, "seconds": 0.1}
+            self.store.record_evaluation(wanted["key"], {"model": request["digest"], **told})
+
+    # --- people
+
+    async def _people(self, engine: Engine) -> None:
+        """Who answers, and who meddles."""
+        draw = self.draw
+        while True:
+            await asyncio.sleep(draw.choice([0.02, 0.3, 2.0, 20.0]) / max(self.busy, 0.5))
+            loop = engine.loop
+            if loop is None or loop.state.status != "running":
+                continue
+            with contextlib.suppress(LamdatuiError):
+                if loop.state.phase == "waiting":
+                    self._answer(engine)
+                elif loop.state.paused and loop.state.paused_by != "engine":
+                    engine.command("resume", {}, "console")
+                elif self.busy and draw.random() < 0.25:
+                    self._meddle(engine)
+
+    def _answer(self, engine: Engine) -> None:
+        assert engine.loop is not None
+        trial = engine.loop.state.open_trial
+        if trial is None or trial.action is None:
+            return
+        verdict = self.draw.choices(["approve", "veto", "skip"], [8, 2, 1])[0]
+        told = {"number": trial.number, "digest": trial.action["digest"], "verdict": verdict, "reason": "so", "remember": False}
+        told["remember"] = self.draw.random() < 0.1
+        self.say(f"a person says {verdict} to trial {trial.number}")
+        self._asked(engine, "decide", told)
+
+    def _meddle(self, engine: Engine) -> None:
+        draw = self.draw
+        assert engine.loop is not None
+        state = engine.loop.state
+        what = draw.choice(
+            ["pause", "suspend", "mode", "cancel", "propose", "withdraw", "more", "stop", "policy", "hint", "harm"]
+        )
+        args: dict[str, Any] = {}
+        match what:
+            case "mode":
+                args = {"mode": draw.choice(["ask", "auto", "auto", "ask-risky"])}
+            case "cancel":
+                args = {"number": state.open_trial.number if state.open_trial else 1}
+            case "withdraw":
+                args = {"id": next(iter(state.queue), "none")}
+            case "more":
+                args = {"trials": draw.choice([1, 2])}
+            case "stop":
+                if draw.random() < 0.8:
+                    return
+                args = {"when": draw.choice(["after-step", "now"])}
+            case "policy":
+                args = {"name": "random"}
+            case "hint":
+                args = {"text": "try merging"}
+            case "propose":
+                known = [trial.action for trial in state.trials.values() if trial.action]
+                if not known:
+                    return
+                order = draw.choice(known)
+                params = (
+                    {**order["params"], "max_steps": draw.choice([40, 120, 240])} if order["type"] == "sft" else order["params"]
+                )
+                args = {"action": {"type": order["type"], "inputs": order["inputs"], "params": params}}
+            case "harm":
+                self._harm()
+                return
+        self.say(f"a person asks for {what} {args}")
+        self._asked(engine, what, args)
+
+    def _asked(self, engine: Engine, what: str, args: dict[str, Any]) -> None:
+        assert self.engine is not None
+        self.engine.context.copy().run(engine.command, what, args, "console", "a person")
+        self.counts[what] += 1
+
+    def _harm(self) -> None:
+        """Flip a byte of a published object that no step works at."""
+        objects = sorted((self.store.root / "objects").iterdir())
+        idle = [each for each in objects if each.name not in self.at_work]
+        if idle:
+            victim = self.draw.choice(idle)
+            file = self.draw.choice([each for each in sorted(victim.iterdir()) if each.is_file()])
+            content = bytearray(file.read_bytes())
+            content[self.draw.randrange(len(content))] ^= 1
+            file.write_bytes(content)
+            self.harmed.add(victim.name)
+            self.say(f"{file.name} of {victim.name[:12]} is damaged")
+
+    # --- lives
+
+    def run(self) -> None:
+        """The whole run. Raises Wrong, or whatever the engine raises that it must not."""
+        before, faults.on_pass = faults.on_pass, self.passed
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_until_complete(self._run())
+        finally:
+            faults.on_pass = before
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            with contextlib.suppress(Stuck):
+                self.loop.run_until_complete(asyncio.sleep(0))
+            self.loop.close()
+            asyncio.set_event_loop(None)
+
+    async def _run(self) -> None:
+        while self.lives < LIVES:
+            self.lives += 1
+            await self._life()
+            state = self.check()
+            if state.has_ended and not self._steps_alive():
+                break
+            if self.loop.time() > HOURS * 3600:
+                raise Wrong(f"it has not ended after {HOURS} hours")
+        else:
+            raise Wrong(f"it has not ended after {LIVES} engines")
+        self.check_end()
+
+    async def _life(self) -> None:
+        """One engine, until it ends or is killed."""
+        process = self.engine = SimulatedProcess(10_000 + self.lives, "the engine", self.loop)
+        options = argparse.Namespace(
+            headless=False, view=False, mode=None, max_trials=None, policy=None, baselines=False, network=None, fake_gpu=None
+        )
+        world = World(self.clock, self.processes, lambda *_: SimulatedHost(self), lambda *_, **__: self.variant.opened())
+        self.say(f"engine {self.lives} starts")
+        made: list[Engine] = []
+
+        async def live() -> int:
+            engine = Engine(self.run_dir, self.variant.profile, options, world)
+            made.append(engine)
+            self._watch(engine)
+            return await engine.run()
+
+        work = process.spawn(live())
+        await asyncio.sleep(0)
+        others = [self.loop.create_task(self._people(made[0]))] if made else []
+        if self.draw.random() < 0.5 * min(1.0, self.trouble):
+            others.append(self.loop.create_task(self._killer(process)))
+        try:
+            code = await work
+            self.say(f"the engine ends with {code}")
+        except (Killed, asyncio.CancelledError):
+            self.counts["engines killed"] += 1
+        except LamdatuiError as error:
+            self.say(f"the engine fails: {error.what}")
+            self.counts["engines failed"] += 1
+        finally:
+            process.kill()
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*process.tasks, *others, return_exceptions=True)
+            for engine in made:
+                engine.journal.close()
+                with contextlib.suppress(Exception):
+                    await engine.server.close()
+        # Steps live on for as long as it takes somebody to start the next engine.
+        await asyncio.sleep(self.draw.choice([0.0, 1.0, 60.0, 4_000.0]))
+
+    async def _killer(self, process: SimulatedProcess) -> None:
+        """A kill at some moment: of the engine, or of a step."""
+        await asyncio.sleep(self.draw.choice([0.01, 0.3, 3.0, 30.0]) * self.draw.random())
+        steps = self._steps_alive()
+        victim = self.draw.choice([process, *steps])
+        self.say(f"{victim.what} is killed")
+        self.counts[f"killed at any moment: {victim.what.split()[0]}"] += 1
+        victim.kill()
+
+    def _watch(self, engine: Engine) -> None:
+        """Hear of what is acknowledged."""
+        journal, append = engine.journal, engine.journal.append
+
+        def recorded(*facts: tuple[str, dict[str, Any]]) -> list[Any]:
+            for kind, data in facts:
+                if kind == "trial.decided" and data["verdict"] in ("approve", "edit"):
+                    # Before the commit: the engine may be killed between it and here, and the approval holds.
+                    self.approved.add(data["action"]["digest"])
+            events = append(*facts)
+            self.acknowledged = journal.state.last_seq, journal._hash
+            for event in events:
+                self.say(f"  {event.seq} {event.kind} {str(event.data)[:150]}")
+            return events
+
+        journal.append = recorded  # type: ignore[method-assign]
+
+    def _steps_alive(self) -> list[SimulatedProcess]:
+        return [each for each in self.processes.by_pid.values() if each.alive]
+
+    # --- what must hold
+
+    def check(self) -> Any:
+        """After each engine: what was acknowledged is on disk, and adds up to one state; nothing done is undone. The state."""
+        path = self.run_dir / "run.db"
+        state = read_state(path)
+        seq, digest = self.acknowledged
+        journal = Journal(path)
+        try:
+            found = next(iter(journal._db.execute("SELECT hash FROM chain WHERE seq = ?", (seq,))), ("",))[0]
+            if seq and found != digest:
+                raise Wrong(f"event {seq} was acknowledged and is not on disk")
+            if projection(journal.state) != projection(state):
+                raise Wrong("two readers see different runs")
+            kept = journal.projections()
+            with contextlib.suppress(Killed):
+                journal.rebuild()
+            if kept and kept != journal.projections():
+                raise Wrong("the projection is not that of the events")
+        finally:
+            journal.close()
+        for number, done in self.done.items():
+            trial = state.trials.get(number)
+            if trial is None or trial.status != "done" or trial.action["digest"] != done:
+                raise Wrong(f"trial {number} was done and is {trial and trial.status}")
+        self.done |= {each.number: each.action["digest"] for each in state.trials.values() if each.status == "done"}
+        return state
+
+    def check_end(self) -> None:
+        """Once the run has ended."""
+        state = read_state(self.run_dir / "run.db")
+        if open_steps := [key for key, step in state.steps.items() if step.status in ("intended", "running")]:
+            # A step's end may be left open where the run was stopped without waiting for it.
+            raise Wrong(f"steps are open: {open_steps}")
+        if state.open_trial is not None:
+            raise Wrong(f"trial {state.open_trial.number} is open")
+        if state.counted > state.max_trials:
+            raise Wrong(f"{state.counted} trials count, of {state.max_trials}")
+        for digest, times in self.published.items():
+            if times > 1 and digest not in self.harmed:
+                raise Wrong(f"{digest[:12]} was executed to its end {times} times")
+        digests = Counter(trial.action["digest"] for trial in state.trials.values() if trial.status == "done" and trial.action)
+        if again := [digest for digest, times in digests.items() if times > 1]:
+            raise Wrong(f"{again[0][:12]} is the result of {digests[again[0]]} trials")
+        vetoed = {trial.action["digest"] for trial in state.trials.values() if trial.status == "vetoed" and trial.action}
+        if wrong := vetoed & set(self.begun) - self.approved:
+            raise Wrong(f"{wrong} was vetoed and executed")
+        for model, tasks in state.scores.items():
+            digest = state.pool.model(model).digest
+            for task, splits in tasks.items():
+                for split, score in splits.items():
+                    if abs(score["mean"] - self.variant.mean(digest, task, split)) > 1e-9:
+                        raise Wrong(f"{model} has another score on {task} ({split}) than it was given")
+        if state.status == "done" and state.winner is None and self.done:
+            raise Wrong("a run with results has no winner")
+        self.counts[f"ended: {state.status}"] += 1
+
+
+class Failure(Exception):
+    """How a simulated step's work fails: an error's class."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def truth(digest: str, row: str) -> float:
+    """The score of a model on a row."""
+    return float(blake2b(f"{digest} {row}".encode(), digest_size=1).digest()[0] % 2)
+
+
+def read_of(request: dict[str, Any]) -> set[str]:
+    """Digests of the store's objects that a step reads."""
+    models = [model for found in request["models"].values() for model in found]
+    models += [request["subject"]] if request["subject"] else []
+    places = [place for model in models for place in (model["weights"], *model["adapters"])]
+    places += [data["path"] for found in request["datasets"].values() for data in found]
+    return {place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)}
+
+
+# --- many --------------------------------------------------------------------------------------------------------------
+
+
+class Variant:
+    """A profile, opened once for all its runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.profile: Profile = load_profile(path)
+        self._workspace = open_workspace(self.profile)
+        self.opened_types = dict(self._workspace.types)
+        self._means: dict[tuple[str, str, str], float] = {}
+
+    def opened(self) -> Workspace:
+        """As it was opened: what one run makes of the types is no other run's."""
+        self._workspace.types.clear()
+        self._workspace.types.update(self.opened_types)
+        return self._workspace
+
+    def rows(self, task: str, split: str) -> Sequence[Any]:
+        """Of a task."""
+        return self._workspace.tasks[task].rows[split]
+
+    def mean(self, digest: str, task: str, split: str) -> float:
+        """The true score of a model on a task."""
+        key = digest, task, split
+        if key not in self._means:
+            rows = self.rows(task, split)
+            self._means[key] = sum(truth(digest, row["id"]) for row in rows) / len(rows)
+        return self._means[key]
+
+
+PROFILE = """
+name: lab
+seed: 1
+device: cpu
+dtype: float32
+threads: 1
+models: { llama: { path: "catalogue:lab-bases/llama" } }
+datasets:
+  reverse: { path: "catalogue:lab-bases/data/reverse.jsonl" }
+  call: { path: "catalogue:lab-bases/data/call.jsonl" }
+  prefer: { path: "catalogue:lab-bases/data/prefer.jsonl" }
+tasks:
+  reverse: { path: "catalogue:lab-bases/tasks/reverse.jsonl", scorer: exact, max_new_tokens: 16, rows: { search: 8, sealed: 8 } }
+  call: { path: "catalogue:lab-bases/tasks/call.jsonl", scorer: exact, max_new_tokens: 16, rows: { search: 8, sealed: 8 } }
+objective: { weights: { reverse: 1.0, call: 1.0 } }
+actions:
+  sft: { method: { default: full }, max_steps: { default: 40, choices: [40, 120] }, max_length: { default: 64 } }
+  dpo: { method: { default: full }, max_steps: { default: 25 }, max_length: { default: 64 } }
+  merge_linear: {}
+policy: { name: random }
+steps: { limit_minutes: 0.3, stall_minutes: 0.1 }
+"""
+"""The lab, small."""
+VARIANTS = {
+    "asks": "mode: ask\nbudget: { trials: 4, baselines: 0, replicates: 0, promotion: 0 }",
+    "alone": "mode: auto\nbudget: { trials: 5, baselines: 0, replicates: 0 }",
+    "compares": "mode: auto\nbudget: { trials: 4, baselines: 0.5, replicates: 0.3, promotion: 0 }",
+}
+
+
+def variants(folder: Path) -> list[Variant]:
+    """What runs are drawn from."""
+    for name, more in VARIANTS.items():
+        (folder / f"{name}.yaml").write_text(f"{PROFILE}{more}\n")
+    return [Variant(folder / f"{name}.yaml") for name in VARIANTS]
+
+
+@contextlib.contextmanager
+def place() -> Iterator[Path]:
+    """A folder in memory, where there is one."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None, prefix="sim-") as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def private_home(folder: Path) -> Iterator[None]:
+    """A home in which simulated times are not taken for the machine's; it shares the catalogue."""
+    (folder / "cache").mkdir()
+    (folder / "cache" / "catalogue").symlink_to(paths.cache_dir() / "catalogue")
+    before = os.environ.get("LAMDATUI_HOME")
+    os.environ["LAMDATUI_HOME"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["LAMDATUI_HOME"]
+        if before is not None:
+            os.environ["LAMDATUI_HOME"] = before
+
+
+def simulate(seed: int, known: list[Variant], say: Callable[[str], None] = lambda _: None) -> tuple[Simulation, str]:
+    """One seed; the simulation, and what went wrong."""
+    with place() as folder:
+        simulation = Simulation(seed, known, folder, say)
+        try:
+            simulation.run()
+        except Exception:  # noqa: BLE001 (whatever it is, it went wrong)
+            return simulation, traceback.format_exc(limit=-6)
+        return simulation, ""
+
+
+def main(words: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulator")
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="this one alone, told")
+    options = parser.parse_args(words)
+    with place() as folder, private_home(folder):
+        known = variants(folder)
+        if options.seed is not None:
+            simulation, wrong = simulate(options.seed, known, print)
+            print(dict(simulation.counts), wrong)
+            return bool(wrong)
+        began, counts, bad, lives = time.monotonic(), Counter[str](), [], 0
+        for seed in range(options.first, options.first + options.seeds):
+            simulation, wrong = simulate(seed, known)
+            counts += simulation.counts
+            lives += simulation.lives
+            if wrong:
+                bad.append(seed)
+                print(f"seed {seed}: {wrong}", flush=True)
+        for what, times in sorted(counts.items()):
+            print(f"{times:8d} {what}")
+        print(f"{options.seeds} seeds, {lives} engines, {len(bad)} bad {bad[:20]}, {time.monotonic() - began:.0f} s")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
