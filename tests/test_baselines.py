@@ -363,7 +363,13 @@ def test_a_stopped_run_is_compared_on_demand(profile: Path, cli: Commands) -> No
     assert after["beats_base"] is not None and after["baselines"]["sft_all"]
 
 
-@pytest.mark.parametrize(("asked", "number"), [(False, signal.SIGKILL), (True, signal.SIGKILL), (True, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("asked", "number"),
+    [
+        (False, signal.SIGKILL),
+        *(pytest.param(True, number, marks=pytest.mark.slow) for number in (signal.SIGKILL, signal.SIGTERM)),
+    ],
+)
 def test_an_engine_that_is_killed_goes_on_with_its_baselines(
     profile: Path, cli: Commands, asked: bool, number: signal.Signals
 ) -> None:

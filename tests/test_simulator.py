@@ -52,4 +52,3 @@ async def settle_nothing(self: StepRunner, name: str = "") -> None:
 def test_open_attempts_that_stay_open_are_found(known: list[Variant], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepRunner, "settle", settle_nothing)
     assert any("steps are open" in simulate(seed, known)[1] for seed in range(60))
-
