@@ -59,23 +59,27 @@ class StepHost:
         """The host's process, while there is one."""
         return self._host.process.pid if self._host else None
 
-    async def warm(self) -> _Host:
-        """Have a host importing; returns at once."""
-        if self._host is not None:
-            return self._host
-        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), "LAMDATUI_ENGINE": str(os.getpid())}
+    def _spawn(self, words: list[str], pipe: int, **more: str) -> subprocess.Popen[bytes]:
+        """A process of the steps' own environment, as a session of its own."""
+        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), **more}
         environment |= {} if self._online else OFFLINE
         if self._cpu_only:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lamdatui.step.warm", *([ONLINE] if self._online else [])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", *words, *([ONLINE] if self._online else [])],
+                stdin=pipe,
+                stdout=pipe if pipe == subprocess.PIPE else log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
             )
+
+    async def warm(self) -> _Host:
+        """Have a host importing; returns at once."""
+        if self._host is not None:
+            return self._host
+        process = self._spawn(["lamdatui.step.warm"], subprocess.PIPE, LAMDATUI_ENGINE=str(os.getpid()))
         loop = asyncio.get_running_loop()
         host = self._host = _Host(process, loop.create_future(), loop.create_future())
         reader = asyncio.StreamReader()
@@ -120,8 +124,10 @@ class StepHost:
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting for it
 
-    async def start(self, directory: Path) -> int:
-        """Start a step; its pid. Raises LamdatuiError when the host dies instead of answering."""
+    async def start(self, directory: Path, *, bare: bool = False) -> int:
+        """Start a step; its pid. `bare`: in a process without torch, for which nobody waits. Raises LamdatuiError when the host dies instead of answering."""
+        if bare:
+            return self._start_bare(directory)
         host = await self.warm()
         frame = await asyncio.shield(host.ready)
         assert host.process.stdin is not None
@@ -138,6 +144,19 @@ class StepHost:
             self._host = None
             await self.warm()
         return pid
+
+    def _start_bare(self, directory: Path) -> int:
+        process = self._spawn(["lamdatui.step.bare", str(directory)], subprocess.DEVNULL)
+
+        async def reap() -> None:
+            while process.poll() is None:
+                await asyncio.sleep(POLL_SECONDS)
+            self.exits[process.pid] = process.returncode
+
+        task = asyncio.create_task(reap())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return process.pid
 
     def _ended(self) -> LamdatuiError:
         line = last_line(self._log)
