@@ -39,7 +39,7 @@ MOST = {"cheap": 24, "sft": 14}
 INSIDE = ("work", "publish", "commit")
 AIMS = {"work": 0.36, "publish": 0.24, "commit": 0.24, "any": 0.16}
 VICTIMS = {
-    "work": {"step": 0.3, "engine": 0.3, "all": 0.2, "host": 0.1, "launcher": 0.1},
+    "work": {"step": 0.45, "engine": 0.25, "all": 0.15, "host": 0.1, "launcher": 0.05},
     "publish": {"step": 0.5, "all": 0.3, "engine": 0.2},
     "commit": {"engine": 0.6, "all": 0.4},
     "any": {"step": 0.2, "engine": 0.4, "all": 0.2, "host": 0.1, "launcher": 0.1},
@@ -115,10 +115,10 @@ PROFILE = {
 }
 
 
-def script(kind: str, number: int) -> list[dict[str, Any]]:
+def script(kind: str, number: int, trials: int) -> list[dict[str, Any]]:
     """A run's actions, which no other run has: half of them stand on what an earlier one made."""
     found: list[dict[str, Any]] = []
-    for at in range(TRIALS[kind]):
+    for at in range(trials):
         parent = f"r{at - 3}" if at % 2 and at >= 3 else ""
         made = {"makes": f"r{at}"}
         if kind == "cheap":
@@ -318,10 +318,13 @@ class Run:
 class Campaign:
     """Runs one after another in a folder of its own, until so many kills."""
 
-    def __init__(self, folder: Path, kind: str, seed: int, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, folder: Path, kind: str, seed: int, say: Callable[[str], None] = lambda text: None, *, trials: int = 0
+    ) -> None:
         self.folder, self.kind, self.say = folder, kind, say
         self.draw = random.Random(seed)
         self.seed = seed
+        self.trials = trials or TRIALS[kind]
         self.hits: list[Hit] = []
         self.verdict = Verdict()
         self.home = folder / "home"
@@ -344,12 +347,15 @@ class Campaign:
             self.say(self.summary())
         return self.verdict
 
+    def inside(self) -> int:
+        """How many kills hit whoever works, publishes or commits, or an engine whose step does."""
+        return sum(hit.phase in INSIDE and hit.victim in ("step", "engine", "all") for hit in self.hits)
+
     def summary(self) -> str:
         """What was hit, and what is wrong."""
         phases, victims = Counter(hit.phase for hit in self.hits), Counter(hit.victim for hit in self.hits)
-        inside = sum(phases[phase] for phase in INSIDE)
         return (
-            f"{len(self.hits)} kills ({inside} inside work, publish or commit) {dict(phases)} {dict(victims)}; "
+            f"{len(self.hits)} kills ({self.inside()} inside work, publish or commit) {dict(phases)} {dict(victims)}; "
             f"{json.dumps(asdict(self.verdict))}"
         )
 
@@ -371,14 +377,18 @@ class Campaign:
     def _run(self, kills: int) -> None:
         number = self.verdict.runs = self.verdict.runs + 1
         run = Run(self.folder, f"k{self.seed}-{number}")
-        policy = {"name": "scripted", "opening": False, "script": script(self.kind, number)}
-        budget = {"trials": TRIALS[self.kind], "baselines": 0, "replicates": 0, "promotion": 0}
+        policy = {"name": "scripted", "opening": False, "script": script(self.kind, number, self.trials)}
+        budget = {"trials": self.trials, "baselines": 0, "replicates": 0, "promotion": 0}
         profile = PROFILE | {"name": "kills", "seed": self.seed * 1000 + number, "policy": policy, "budget": budget}
         profile |= {"actions": {"chew": {}} if self.kind == "cheap" else {"sft": {}}, "steps": {"checkpoint_minutes": 0.01}}
         (self.folder / f"{run.name}.yaml").write_text(json.dumps(profile))
+        launcher = self._start(run)
         seen: dict[int, str] = {}
+        if number == 1 and self.kind == "cheap":
+            # The base is scored once for all runs of this folder, which takes longer than they do.
+            until((run.path / "steps" / "1").exists, END_SECONDS, 0.02)
         last = min(kills, len(self.hits) + MOST[self.kind])
-        launcher, expected, refused = self._start(run), False, 0
+        expected, refused = False, 0
         deadline = time.monotonic() + END_SECONDS
         while launcher.poll() != 0:
             if time.monotonic() > deadline:
@@ -543,7 +553,8 @@ class Campaign:
             )
             verdict.failed_trials += trial.status == "failed"
             excused = trial.status == "failed" and (trial.error or {}).get("class") == "killed" and killed >= 2
-            if trial.status != "done" and not excused:
+            # One without an action found the script at its end.
+            if trial.status != "done" and trial.action is not None and not excused:
                 verdict.bad(
                     "lost", f"{run.name}: trial {number} is {trial.status} ({trial.error}) after {killed} kills of its step"
                 )

@@ -75,6 +75,7 @@ def test_a_step_on_data_alone_has_no_torch_until_its_action_imports_it(home: Pat
 def test_what_waits_for_a_module_is_done_once_and_in_order() -> None:
     code = """
 import sys
+from lamdatui.step.whenloaded import when_loaded
 said = []
 when_loaded("colorsys", lambda module: said.append(("first", hasattr(module, "rgb_to_hls"))))
 when_loaded("colorsys", lambda module: said.append(("second", hasattr(module, "rgb_to_hls"))))
