@@ -162,6 +162,8 @@ class Verdict:
     done_again: int = 0
     """Executions that had come to their end and were killed before they were published: their work is done again."""
     starts: int = 0
+    unasked: int = 0
+    """Of these, how many ended before the run had, though neither they nor the engine had been killed."""
     seconds: float = 0.0
 
     def bad(self, name: str, text: str) -> None:
@@ -399,6 +401,7 @@ class Campaign:
                     text = (self.folder / f"{run.name}.{self.verdict.starts}.err").read_text()
                     self.say(f"{run.name}: exit {launcher.returncode} unasked: {text[-300:]}")
                     refused += 1
+                    self.verdict.unasked += 1
                 if refused > 3:
                     self.verdict.bad("stuck", f"{run.name} does not start again: exit {launcher.returncode}")
                     break
