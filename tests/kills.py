@@ -44,8 +44,10 @@ VICTIMS = {
     "commit": {"engine": 0.6, "all": 0.4},
     "any": {"step": 0.2, "engine": 0.4, "all": 0.2, "host": 0.1, "launcher": 0.1},
 }
-DELAYS = {"cheap": {"work": 0.25, "publish": 0.03, "any": 2.0}, "sft": {"work": 2.0, "publish": 0.05, "any": 8.0}}
+DELAYS = {"cheap": {"work": 0.25, "publish": 0.02, "any": 2.0}, "sft": {"work": 2.0, "publish": 0.05, "any": 8.0}}
 """Seconds at most between an aim that is reached and the kill."""
+AT = {"work": ("work",), "publish": ("publish", "outcome")}
+"""What a step has to be at: a publication is over within milliseconds."""
 AIM_SECONDS = {"cheap": 10.0, "sft": 30.0}
 END_SECONDS = 600.0
 ORPHAN_SECONDS = 10.0
@@ -247,7 +249,7 @@ class Run:
         return [path for _, path in sorted(found)]
 
     def step(self) -> tuple[str, str]:
-        """What the newest attempt is at, and its key: spawn, work, publish, evaluation; "" where none is open."""
+        """What the newest attempt is at, and its key: spawn, work, publish, evaluation, outcome (published, and not yet said); "" where none is open."""
         attempts = self.attempts()
         if not attempts:
             return "", ""
@@ -271,10 +273,10 @@ class Run:
         if not begun.exists():
             return "evaluation" if request["action"] is None or self.object(request["digest"]) else "spawn"
         if self.object(request["digest"]):
-            return "evaluation" if request["evaluations"] else "publish"
+            return "evaluation" if request["evaluations"] else "outcome"
         since = begun.stat().st_mtime_ns
         for staged in self.store.glob("staging/*"):
-            for name in ("manifest.json", "data.jsonl", "model.safetensors", "adapter_model.safetensors"):
+            for name in ("manifest.json", "provenance.json", "model.safetensors", "adapter_model.safetensors"):
                 with contextlib.suppress(OSError):
                     if (staged / name).stat().st_mtime_ns >= since:
                         return "publish"
@@ -321,7 +323,14 @@ class Campaign:
     """Runs one after another in a folder of its own, until so many kills."""
 
     def __init__(
-        self, folder: Path, kind: str, seed: int, say: Callable[[str], None] = lambda text: None, *, trials: int = 0
+        self,
+        folder: Path,
+        kind: str,
+        seed: int,
+        say: Callable[[str], None] = lambda text: None,
+        *,
+        trials: int = 0,
+        host: str = "fork",
     ) -> None:
         self.folder, self.kind, self.say = folder, kind, say
         self.draw = random.Random(seed)
@@ -338,6 +347,7 @@ class Campaign:
         (self.home / "cache" / "catalogue").symlink_to(CATALOGUE)
         (self.home / "config" / "actions" / "chew.py").write_text(ACTION.format(marks=str(self.marks)))
         self.environment = {**os.environ, "LAMDATUI_HOME": str(self.home), "LAMDATUI_LINGER": "0.1", "OMP_NUM_THREADS": "1"}
+        self.environment["LAMDATUI_STEP_HOST"] = host
         self.processes = Processes(self.home)
 
     def go(self, kills: int, seconds: float = float("inf")) -> Verdict:
@@ -423,7 +433,9 @@ class Campaign:
         delay = self.draw.random() * DELAYS[self.kind].get(aim, 0.0)
 
         def reached() -> bool:
-            return launcher.poll() is not None or (bool(run.writers()) if aim == "commit" else aim in ("any", run.step()[0]))
+            if aim == "any" or launcher.poll() is not None:
+                return True
+            return bool(run.writers()) if aim == "commit" else run.step()[0] in AT[aim]
 
         for _ in range(20):
             until(reached, AIM_SECONDS[self.kind], 0.0003 if aim == "commit" else 0.002)
@@ -607,10 +619,11 @@ def main() -> None:
     parser.add_argument(
         "--kind", choices=KINDS, default="cheap", help="what trials do: wait and copy rows, or train a model of the lab"
     )
+    parser.add_argument("--host", choices=("fork", "spare"), default="fork", help="how the step host starts trainings")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the runs")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="lamdatui-kills-"))
-    campaign = Campaign(folder, given.kind, given.seed, lambda text: print(text, flush=True))
+    campaign = Campaign(folder, given.kind, given.seed, lambda text: print(text, flush=True), host=given.host)
     verdict = campaign.go(given.kills, given.seconds)
     if given.keep or verdict.told:
         print(folder)
