@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
 
 def of_run(run_dir: Path) -> None:
     """A row a trial: milliseconds by part, and their sum's share of the trial's execute and evaluate."""
-    from lamdatui.step.models import check_inputs
+    from lamdatui.step.promises import check_inputs
 
     state, store = read_state(run_dir / "run.db"), Store(run_dir.parent / "store")
     print(f"{'trial':>5} {'type':14} {'inputs ms':>10} {'result ms':>10} {'scores ms':>10} {'trial s':>8} {'share':>7}")

@@ -112,7 +112,8 @@ def test_a_training_that_diverges_ends_at_its_first_step(steps: Lab, lab: Path, 
 def test_a_loss_and_a_gradient_norm_are_finite_or_training_ends(tmp_path: Path, loss: float, norm: float) -> None:
     from transformers import TrainerState
 
-    from lamdatui.step.context import MetricsCallback, StepContext, StepError
+    from lamdatui.step.context import StepContext, StepError
+    from lamdatui.step.training import MetricsCallback
 
     request = {"action": None, "device": "cpu", "dtype": "float32", "store": str(tmp_path), "always": False}
     callback = MetricsCallback(StepContext(tmp_path, request, tmp_path))

@@ -22,11 +22,11 @@ from lamdatui.inputs import generation, trust
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.taskfiles import Asking
 from lamdatui.inputs.workspace import open_workspace
-from lamdatui.step.child import differences
 from lamdatui.step.errors import StepError
 from lamdatui.step.files import write_request
 from lamdatui.step.generate import Answer, Sampling
 from lamdatui.step.generators import VllmGenerator, takes_adapter
+from lamdatui.step.scores import differences
 from tests.conftest import Commands
 
 STAND_IN = '''#!{python}

@@ -19,7 +19,7 @@ from lamdatui.base.jsonio import file_digest, read_json, write_json
 from lamdatui.inputs.modelfiles import inspect_model
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.workspace import open_workspace
-from lamdatui.step.models import check_inputs
+from lamdatui.step.promises import check_inputs
 from lamdatui.store.artifacts import Store
 from lamdatui.wire.rundir import prepare_run
 

@@ -23,7 +23,7 @@ from lamdatui.export.proof import verify
 from lamdatui.inputs.profile import JudgeSpec, TaskSpec, load_profile
 from lamdatui.inputs.rowshapes import read_row
 from lamdatui.inputs.workspace import open_task
-from lamdatui.step import child, judgements
+from lamdatui.step import judgements, scores
 from lamdatui.step.errors import StepError
 from lamdatui.step.judge import Judge, part_of
 from lamdatui.tasks import judging
@@ -311,7 +311,7 @@ def test_a_step_judges_tries_its_judge_out_once_and_counts_rightly(
         alone.append(sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects()) - before)
         return judgements.scored(*given)
 
-    monkeypatch.setattr(child, "scored", counting)
+    monkeypatch.setattr(scores, "scored", counting)
     gc.collect()
     before = sum(issubclass(type(each), PreTrainedModel) for each in gc.get_objects())
     outcome, found = evaluated(place, task)

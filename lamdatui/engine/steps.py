@@ -21,7 +21,7 @@ from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
 from lamdatui.engine.world import Host, World
 from lamdatui.inputs.profile import StepsSpec
 from lamdatui.step.files import BUSY, LOG, METRICS, OUTCOME, TRAINED, Identity, claim, read_claim, read_outcome, write_request
-from lamdatui.step.request import StepRequest
+from lamdatui.step.request import StepRequest, is_bare
 from lamdatui.store.journal import Journal
 from lamdatui.wire.lastwords import LOW_BYTES
 
@@ -171,7 +171,7 @@ class StepRunner:
                 "step.intended", step=key, purpose=request["purpose"], trial=request["trial"], digest=request["digest"]
             )
             fault("step.after-intent")
-            pid = await self.host.start(directory)
+            pid = await self.host.start(directory, bare=is_bare(request))
             fault("step.after-start")
             outcome = await self.follow(self.journal.state.steps[key], pid=pid)
             if outcome["status"] != "void" and outcome != UNREADABLE:

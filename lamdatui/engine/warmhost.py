@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.network import OFFLINE, ONLINE
@@ -28,6 +31,11 @@ ENVIRONMENT = {
     "GOMP_SPINCOUNT": "10000",
 }
 POLL_SECONDS = 0.05
+Answer = TypeVar("Answer")
+
+
+class HostKilled(LamdatuiError):
+    """Somebody has killed the host, or the kernel has for want of memory: nothing is wrong with it."""
 
 
 @dataclass(eq=False)
@@ -59,23 +67,27 @@ class StepHost:
         """The host's process, while there is one."""
         return self._host.process.pid if self._host else None
 
-    async def warm(self) -> _Host:
-        """Have a host importing; returns at once."""
-        if self._host is not None:
-            return self._host
-        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), "LAMDATUI_ENGINE": str(os.getpid())}
+    def _spawn(self, words: list[str], pipe: int, **more: str) -> subprocess.Popen[bytes]:
+        """A process of the steps' own environment, as a session of its own."""
+        environment = {**os.environ, **ENVIRONMENT, "OMP_NUM_THREADS": str(self._threads), **more}
         environment |= {} if self._online else OFFLINE
         if self._cpu_only:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         with self._log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lamdatui.step.warm", *([ONLINE] if self._online else [])],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            return subprocess.Popen(
+                [sys.executable, "-P", "-m", *words, *([ONLINE] if self._online else [])],
+                stdin=pipe,
+                stdout=pipe if pipe == subprocess.PIPE else log,
                 stderr=log,
                 env=environment,
                 start_new_session=True,
             )
+
+    async def warm(self) -> _Host:
+        """Have a host importing; returns at once."""
+        if self._host is not None:
+            return self._host
+        process = self._spawn(["lamdatui.step.warm"], subprocess.PIPE, LAMDATUI_ENGINE=str(os.getpid()))
         loop = asyncio.get_running_loop()
         host = self._host = _Host(process, loop.create_future(), loop.create_future())
         reader = asyncio.StreamReader()
@@ -86,14 +98,27 @@ class StepHost:
         return host
 
     async def ready(self) -> dict[str, Any]:
-        """Wait until the host has imported everything. Raises LamdatuiError when it dies before."""
+        """Wait until the host has imported everything. Raises LamdatuiError when it dies before, as `_again` says."""
+        return await self._again(self._ready)
+
+    async def _ready(self) -> dict[str, Any]:
         host = await self.warm()
         return await asyncio.shield(host.ready)
 
     async def network(self) -> str:
-        """What keeps the host and its steps from the network, as `lamdatui.base.network` says. Raises LamdatuiError when it dies before."""
+        """What keeps the host and its steps from the network, as `lamdatui.base.network` says. Raises as `ready`."""
+        return await self._again(self._network)
+
+    async def _network(self) -> str:
         host = await self.warm()
         return await asyncio.shield(host.network)
+
+    async def _again(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask the host, and the next one where this one is killed meanwhile. Raises LamdatuiError when it ends by itself, or HostKilled at the second time."""
+        try:
+            return await ask()
+        except HostKilled:
+            return await ask()
 
     async def _read(self, host: _Host, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
@@ -114,24 +139,29 @@ class StepHost:
         self.exits[host.process.pid] = host.process.returncode
         if self._host is host:
             self._host = None
-        error = self._ended()
+        error = self._ended(host.process.returncode)
         for future in (host.network, host.ready, *host.starting.values()):
             if not future.done():
                 future.set_exception(error)
                 future.exception()  # nobody may be waiting for it
 
-    async def start(self, directory: Path) -> int:
-        """Start a step; its pid. Raises LamdatuiError when the host dies instead of answering."""
+    async def start(self, directory: Path, *, bare: bool = False) -> int:
+        """Start a step; its pid. `bare`: in a process without torch, for which nobody waits. Raises as `ready`.
+
+        A host may be killed when it has started the step and has not told so: the next one starts another process, and the step's claim lets one of them work.
+        """
+        return self._start_bare(directory) if bare else await self._again(lambda: self._start(directory))
+
+    async def _start(self, directory: Path) -> int:
         host = await self.warm()
         frame = await asyncio.shield(host.ready)
         assert host.process.stdin is not None
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         host.starting[str(directory)] = future
-        try:
+        # A host that is gone is told of by whoever reads its answers.
+        with contextlib.suppress(BrokenPipeError):
             host.process.stdin.write(json.dumps({"start": str(directory)}).encode() + b"\n")
             host.process.stdin.flush()
-        except BrokenPipeError as error:
-            raise self._ended() from error
         pid = await future
         if frame["mode"] == "spare":
             # The host has become the step: the next one is warmed while this one works.
@@ -139,9 +169,23 @@ class StepHost:
             await self.warm()
         return pid
 
-    def _ended(self) -> LamdatuiError:
+    def _start_bare(self, directory: Path) -> int:
+        process = self._spawn(["lamdatui.step.bare", str(directory)], subprocess.DEVNULL)
+
+        async def reap() -> None:
+            while process.poll() is None:
+                await asyncio.sleep(POLL_SECONDS)
+            self.exits[process.pid] = process.returncode
+
+        task = asyncio.create_task(reap())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return process.pid
+
+    def _ended(self, status: int) -> LamdatuiError:
         line = last_line(self._log)
-        return LamdatuiError(
+        kind = HostKilled if status == -signal.SIGKILL else LamdatuiError
+        return kind(
             f"the process that starts steps has ended{': ' + line if line else ''}", where=str(self._log), exit_code=EXIT_FAILED
         )
 

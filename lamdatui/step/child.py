@@ -11,11 +11,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from jinja2 import TemplateError
 
 from lamdatui.base.errors import LamdatuiError
@@ -23,22 +22,17 @@ from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import Changed, DamagedObject
 from lamdatui.base.jsonio import Damaged, read_record, write_json
 from lamdatui.domain.actions import Registry
-from lamdatui.domain.scores import counted, remarks
 from lamdatui.step import stop
 from lamdatui.step.context import StepContext
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.evaluate import evaluate
 from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
-from lamdatui.step.generators import VLLM, TransformersGenerator
 from lamdatui.step.heap import give_back
-from lamdatui.step.judgements import scored
-from lamdatui.step.models import check_inputs, load_model, load_tokenizer, positions
-from lamdatui.step.request import ModelReference, StepRequest, first_parent, generator_of, produced
+from lamdatui.step.memory import is_out_of_memory, peaks
+from lamdatui.step.promises import check_inputs
+from lamdatui.step.request import StepRequest, first_parent, produced
+from lamdatui.step.whenloaded import when_loaded
 from lamdatui.store import checkpoints
 from lamdatui.store.artifacts import REFERENCE
-
-COMPARED = 8
-"""Rows of each task that both generators answer before a run's first scores."""
 
 
 def enter(directory: Path) -> None:
@@ -75,7 +69,7 @@ def run_step(
     try:
         request = read_record(directory / REQUEST)
         _choose_gpu(request)
-        torch.set_num_threads(request["threads"])
+        when_loaded("torch", lambda torch: torch.set_num_threads(request["threads"]))
         outcome["plan"] = plan = request.get("plan")
         if plan and plan["checkpointing"] and request["device"] == "cpu":
             give_back()  # memory is short
@@ -88,7 +82,7 @@ def run_step(
         print(traceback.format_exc(), flush=True)
         if on_error is not None:
             on_error(error)
-    outcome = _peaks() | outcome
+    outcome = peaks() | outcome
     fault("step.before-outcome")
     write_outcome(directory, outcome)
     fault("step.after-outcome")
@@ -103,14 +97,6 @@ def _choose_gpu(request: dict[str, Any]) -> None:
     visible = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(index)] if visible else index
     request["device"] = "cuda:0"
-
-
-def _peaks() -> dict[str, int]:
-    """Bytes of memory that this process has taken at most, of the machine and of the GPU."""
-    import resource
-
-    found = {"peak_rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    return found | ({"peak_gpu": torch.cuda.max_memory_allocated()} if torch.cuda.is_initialized() else {})
 
 
 def classify(error: BaseException) -> dict[str, str]:
@@ -148,13 +134,6 @@ def is_disk_full(error: BaseException) -> bool:
         return True
     words = ("No space left on device", "PytorchStreamWriter failed writing")
     return isinstance(error, Exception) and any(word in str(error) for word in words)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; CUDA libraries tell it as plain RuntimeErrors."""
-    words = ("out of memory", "not enough memory", "can't allocate memory", "_ALLOC_FAILED")
-    told = isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    return told or isinstance(error, (torch.OutOfMemoryError, MemoryError))
 
 
 def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run: bool) -> dict[str, Any]:
@@ -201,7 +180,7 @@ def _execute(step: StepContext, registry: Registry, store: Any) -> None:
     action = step.request["action"]
     write_json(step.directory / TRAINED, {"digest": action["digest"], "pid": os.getpid()})
     step.say(f"{action['type']} {action['inputs']} {action['params']}")
-    torch.manual_seed(step.seed)
+    when_loaded("torch", lambda torch: torch.manual_seed(step.seed))
     try:
         registry.get(action["type"]).type.run(step)
     except (RuntimeError, MemoryError) as error:
@@ -230,86 +209,13 @@ def _evaluate(step: StepContext, store: Any) -> None:
         reference = produced(
             step.request["digest"], store.manifest(step.request["digest"]), first_parent(cast(StepRequest, step.request))
         )
+    # A step that works on data alone comes never here, and has no torch.
+    from lamdatui.step.scores import score_model
+
     gc.collect()
     try:
-        _score(step, store, reference, wanted)
+        score_model(step, store, reference, wanted)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise StepError("oom-eval", str(error).splitlines()[0]) from error
-
-
-def _score(step: StepContext, store: Any, reference: ModelReference, wanted: list[dict[str, Any]]) -> None:
-    tokenizer = load_tokenizer(store, reference)
-    by_vllm = generator_of(step.request) == VLLM
-    # Where a base is scored first, both generators answer some of its rows.
-    both = _first_rows(step, reference, tokenizer, wanted) if by_vllm and step.request["purpose"] == "search" else {}
-    rated: dict[str, dict[str, Any]] = {}
-    if by_vllm and any(request.get("rated") for request in wanted):
-        # vLLM's server does not tell the log-likelihood of a given text at a bearable price.
-        model = step.model if step.model is not None else load_model(step.store, reference, step.dtype, step.device)
-        generator = TransformersGenerator(model, tokenizer, step.batch_tokens)
-        del model
-        some = [request for request in wanted if request.get("rated")]
-        rated = {
-            request["key"]: evaluate(generator, tokenizer, request, step.metric, positions=positions(step.store, reference))
-            for request in some
-        }
-        generator.close()
-    if by_vllm:
-        step.model = None
-        gc.collect()
-        torch.cuda.empty_cache()
-    limited = any(request.get("examples") or request.get("rated") for request in wanted)
-    held = positions(step.store, reference) if limited else 2**31
-    pending: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    with closing(step.generator(reference, tokenizer, step.model)) as generator:
-        # The longest answers first: vLLM is started for their length.
-        for request in sorted(wanted, key=lambda one: -one["max_new_tokens"]) if by_vllm else wanted:
-            fault("step.before-evaluate")
-            value = rated.get(request["key"]) or evaluate(generator, tokenizer, request, step.metric, positions=held)
-            if request["key"] in both:
-                step.say(f"{request['task']}: {differences(both[request['key']], value['rows'])}")
-            if request.get("judge"):
-                pending.append((request, value))
-            else:
-                _record(step, store, request, value)
-    if not pending:
-        return
-    # The judge may be as large as what it judges: both are not in memory at once, and what it takes is no measure of the action.
-    step.peaks = _peaks()
-    step.model = None
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    for request, value in scored(step, pending):
-        _record(step, store, request, value)
-
-
-def _record(step: StepContext, store: Any, request: dict[str, Any], value: dict[str, Any]) -> None:
-    mean = sum(row["score"] for row in value["rows"]) / len(value["rows"])
-    told = remarks(len(value["rows"]), counted(value["rows"]))
-    step.say(
-        f"{request['task']} ({request['split']}): {mean:.3f} on {len(value['rows'])} rows, {value['seconds']:.1f} s"
-        + (f"; {told} within {request['max_new_tokens']} tokens" if told else "")
-    )
-    store.record_evaluation(request["key"], {"model": step.request["digest"], **value})
-
-
-def _first_rows(
-    step: StepContext, reference: ModelReference, tokenizer: Any, wanted: list[dict[str, Any]]
-) -> dict[str, list[dict[str, Any]]]:
-    """The first rows of each evaluation as transformers answers them, by the evaluation's key."""
-    model = load_model(step.store, reference, step.dtype, step.device)
-    generator = TransformersGenerator(model, tokenizer, step.batch_tokens)
-    asked = [request for request in wanted if not request.get("rated")]
-    return {request["key"]: evaluate(generator, tokenizer, request, step.metric, most=COMPARED)["rows"] for request in asked}
-
-
-def differences(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> str:
-    """How the greedy answers of transformers to the first rows differ from those of vLLM, in words."""
-    pairs = list(zip(ours, theirs, strict=False))
-    same = sum(one["completion"] == other["completion"] for one, other in pairs)
-    scores = sum(one["score"] != other["score"] for one, other in pairs)
-    told = f"; {scores} get another score" if all(one["score"] is not None for one, _ in pairs) else ""
-    return f"vLLM and transformers answer {same} of the first {len(pairs)} rows alike{told}"

@@ -1,4 +1,7 @@
-"""What an action's `run` works with: its models, its data, its place for results, and where to report."""
+"""What an action's `run` works with: its models, its data, its place for results, and where to report.
+
+What stands on torch is imported where it is used: a step that works on data alone begins without it.
+"""
 
 from __future__ import annotations
 
@@ -9,48 +12,36 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, PrinterCallback
 
-from lamdatui.actionkit.costs import CHECKPOINT_SECONDS, HELD_OUT_LOOKS
+from lamdatui.actionkit.costs import BATCH_TOKENS, CHECKPOINT_SECONDS, HELD_OUT_LOOKS
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import read_record, write_json
-from lamdatui.base.surrogates import escaped
 from lamdatui.domain.plans import plan_from_json
 from lamdatui.domain.schemes import ASKED, SCHEME
-from lamdatui.inputs.datafiles import asked, dataset_format, normalise, read_noted, read_task_rows, row_chars, said
-from lamdatui.inputs.overlap import shared_rows
+from lamdatui.inputs.datafiles import asked, read_noted, read_task_rows, said
 from lamdatui.step import stop
-from lamdatui.step.checkpoints import CheckpointCallback, names
-from lamdatui.step.earlystop import EarlyStop
-from lamdatui.step.encoding import Encoder, encoded, longest, reference_text
 from lamdatui.step.errors import DryRun, StepError, Stopped
-from lamdatui.step.files import BUSY, CONFIG, DATA, FOLDERS, METRICS, PROVENANCE, ROWS
-from lamdatui.step.generate import BATCH_TOKENS, Conversation, Sampling, neutral
-from lamdatui.step.generators import Generator, TransformersGenerator, generator_for
-from lamdatui.step.models import (
-    Model,
-    Tokenizer,
-    check_finite,
-    check_tensors,
-    load_model,
-    load_tokenizer,
-    naming,
-    positions,
-    save_tokenizer,
-    weights_directory,
-)
-from lamdatui.step.probe import Probe, is_probed
+from lamdatui.step.files import BUSY, CONFIG, DATA, FOLDERS, METRICS, ROWS
+from lamdatui.step.newdata import write_dataset
+from lamdatui.step.plain import to_plain
+from lamdatui.step.promises import naming, weights_directory
 from lamdatui.step.request import ModelReference
-from lamdatui.step.training import OPTIMIZERS, MetricsCallback, bound_tiles, to_plain, trainer_configuration
 from lamdatui.store.artifacts import MANIFEST, REFERENCE, Store
 from lamdatui.store.checkpoints import Checkpoints, Keeps
 from lamdatui.tasks.scorers import score
 from lamdatui.tasks.thinking import without_thinking
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+
+    from lamdatui.step.encoding import Encoder
+    from lamdatui.step.generate import Conversation
+    from lamdatui.step.generators import Generator
+    from lamdatui.step.models import Model, Tokenizer
 
 SMALL = 4
 """After an attempt that ran out of memory, micro-batches and generation batches are this many times smaller."""
@@ -68,8 +59,6 @@ class StepContext:
         self.staged = staged
         self.params: dict[str, Any] = (request["action"] or {}).get("params", {})
         self.seed: int = (request["action"] or {}).get("seed", 0)
-        self.device = torch.device(request["device"])
-        self.dtype: torch.dtype = getattr(torch, request["dtype"])
         self.store = Store(Path(request["store"]), always=request["always"])
         self.resumed, self.ended_early = 0, False
         """The optimiser step that training went on from; whether held-out rows ended it before its last."""
@@ -80,6 +69,20 @@ class StepContext:
         self._generators: dict[str, Generator] = {}
         self._folders: dict[str, str] = {}
         self._began = time.monotonic()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the step works."""
+        import torch
+
+        return torch.device(self.request["device"])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights that are not trained."""
+        import torch
+
+        return getattr(torch, self.request["dtype"])
 
     # --- reporting -----------------------------------------------------------------------------------------------
 
@@ -111,10 +114,14 @@ class StepContext:
 
     def load_tokenizer(self, slot: str = "model") -> Tokenizer:
         """The tokenizer of a slot's (first) model, with a padding token."""
+        from lamdatui.step.models import load_tokenizer
+
         return load_tokenizer(self.store, self.request["models"][slot][0])
 
     def positions(self, slot: str) -> int:
         """Tokens that the slot's (first) model has positions for; very many where it does not say."""
+        from lamdatui.step.models import positions
+
         return positions(self.store, self.request["models"][slot][0])
 
     def load_model(self, slot: str = "model", *, full: bool = False) -> Model:
@@ -123,11 +130,19 @@ class StepContext:
         `full` says that every weight will be trained: then they are float32 whatever the step's dtype, because small
         updates are lost in bfloat16.
         """
+        import torch
+
+        from lamdatui.step.models import load_model
+
         dtype = torch.float32 if full else self.dtype
         return load_model(self.store, self.request["models"][slot][0], dtype, self.device)
 
     def model_directories(self, slot: str) -> list[Path]:
         """A Hugging Face directory of full weights for each model of a slot, as merges need them (absolute paths)."""
+        import torch
+
+        from lamdatui.step.models import load_model, load_tokenizer, save_tokenizer
+
         found = []
         for index, reference in enumerate(self.request["models"][slot]):
             target = weights_directory(self.store, reference)
@@ -144,25 +159,10 @@ class StepContext:
         """The slot's model as a `method` wants it: `full` in float32, `qlora` in 4 bits, else frozen in the step's dtype."""
         if method != "qlora":
             return self.load_model(slot, full=method == "full")
-        from transformers import BitsAndBytesConfig
+        from lamdatui.step.models import load_quantized
 
-        quantized = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=self.dtype,
-        )
         # 4-bit weights can't take adapters in: a parent with adapters is written out in full first.
-        folder = self.model_directories(slot)[0]
-        return AutoModelForCausalLM.from_pretrained(
-            folder,
-            quantization_config=quantized,
-            device_map={"": self.device},
-            dtype=self.dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-        )
+        return load_quantized(self.model_directories(slot)[0], self.dtype, self.device)
 
     def adapter(self, method: str, rank: int) -> Any:
         """PEFT's LoraConfig on all linear layers for a `method` of `lamdatui.domain.actions.METHODS`; None for `full`."""
@@ -193,6 +193,8 @@ class StepContext:
 
     def encoder(self, tokenizer: Tokenizer) -> Encoder:
         """A tokenizer with its chat template."""
+        from lamdatui.step.encoding import Encoder
+
         return Encoder(tokenizer, older=self.is_older)
 
     @property
@@ -202,11 +204,17 @@ class StepContext:
 
     def encoded(self, tokenizer: Tokenizer, rows: Sequence[Mapping[str, Any]]) -> Dataset:
         """Rows as token ids for TRL's SFTTrainer and `lamdatui.step.trainers`: see `lamdatui.step.encoding.encoded`."""
+        from lamdatui.step.encoding import encoded
+
         return encoded(self.encoder(tokenizer), rows)
 
     def load_dataset(self, slot: str = "dataset", index: int = 0) -> Dataset:
         """The slot's rows as conversations: columns `prompt`+`completion`, `prompt`+`chosen`+`rejected`, `prompt`+`completion`+`label`,
         `prompt` or `prompt`+`scorer`+`reference` (the reference as JSON text); `tools` as JSON text, as TRL reads it; or `text`."""
+        from datasets import Dataset
+
+        from lamdatui.step.encoding import reference_text
+
         rows = [dict(row) for row in self.rows(slot, index)]
         for row in rows:
             if "scorer" in row:
@@ -241,6 +249,9 @@ class StepContext:
 
         `model`: the name of a slot, whose model the run's generator asks (declare `samples` then), or a model in this process.
         """
+        from lamdatui.step.generate import Sampling
+        from lamdatui.step.generators import TransformersGenerator
+
         self.phase = "eval"
 
         def progress(done: int) -> None:
@@ -259,6 +270,8 @@ class StepContext:
 
     def generator(self, reference: ModelReference, tokenizer: Tokenizer, model: Model | None = None) -> Generator:
         """What answers for a model, with the run's generator; `model`: the same, where it is loaded."""
+        from lamdatui.step.generators import generator_for
+
         return generator_for(self, reference, tokenizer, model)
 
     def close(self) -> None:
@@ -287,6 +300,10 @@ class StepContext:
 
         With `full`, float32 weights are computed with in bfloat16 where the step's dtype says so and a GPU is there.
         """
+        import torch
+
+        from lamdatui.step.training import OPTIMIZERS
+
         return {
             "output_dir": str(self.staged / ".trainer"),
             "seed": self.seed,
@@ -360,12 +377,9 @@ class StepContext:
 
         For pairs it is the longer of the two answers that counts.
         """
-        if "prompt" in dataset.column_names or "text" in dataset.column_names:
-            encoder = Encoder(tokenizer)
-            most = max((encoder.length(dict(row)) for row in dataset), default=0)  # type: ignore[arg-type]
-        else:
-            most = longest(dataset)
-        most = -(-(most + 1) // 8) * 8
+        from lamdatui.step.encoding import longest_row
+
+        most = -(-(longest_row(dataset, tokenizer) + 1) // 8) * 8
         return min(most, limit) if limit > 0 else most
 
     def say_left(self, kept: int, given: int, length: int) -> None:
@@ -381,6 +395,14 @@ class StepContext:
         Each logged step goes to the log and to metrics.jsonl; a loss or a gradient norm that is not finite ends it. It goes on from the newest
         checkpoint of this work; `held`: what beside the trainer has a state from step to step, one of a class.
         """
+        from transformers import PrinterCallback
+
+        from lamdatui.step.checkpoints import CheckpointCallback, names
+        from lamdatui.step.earlystop import EarlyStop
+        from lamdatui.step.generate import neutral
+        from lamdatui.step.probe import Probe, is_probed
+        from lamdatui.step.training import MetricsCallback, bound_tiles, trainer_configuration
+
         config = {"arguments": trainer_configuration(trainer.args), "rows": len(trainer.train_dataset)}
         if peft := getattr(trainer.model, "peft_config", None):
             config["adapter"] = next(iter(peft.values())).to_dict()
@@ -431,6 +453,8 @@ class StepContext:
         from accelerate.utils.other import extract_model_from_parallel
         from peft import PeftModel
 
+        from lamdatui.step.models import check_finite, save_tokenizer
+
         # Without it, a model that was trained under autocast would be evaluated under it, but not when loaded again.
         model = extract_model_from_parallel(model, keep_fp32_wrapper=False)
         check_finite(model)
@@ -453,44 +477,19 @@ class StepContext:
         """
         from safetensors.torch import load_file
 
+        from lamdatui.step.models import check_tensors
+
         check_tensors(load_file(self.staged / "adapter_model.safetensors").items())
         self.result, self.model = {"kind": "adapter", "replaces": replaces}, None
 
     def finish_dataset(self, rows: list[dict[str, Any]], form: str, provenance: Mapping[str, Any]) -> None:
         """Take a new dataset of normalised rows. Raises StepError(data) when there are none or one is malformed."""
-        if not rows:
-            raise StepError("data", f"no row is left: {json.dumps(to_plain(provenance))[:400]}")
-        try:
-            clean = [normalise(row) for row in rows]
-        except ValueError as error:
-            raise StepError("data", f"a row that was made is malformed: {error}") from error
-        if {dataset_format(row) for row in clean} != {form}:
-            raise StepError("bug", f"the rows are not of format {form}")
-        with (self.staged / DATA).open("w", encoding="utf-8") as handle:
-            for row in clean:
-                handle.write(escaped(json.dumps(row, ensure_ascii=False)) + "\n")
-        about = {
-            **to_plain(provenance),
-            "in tasks": self._shared_with_tasks(clean),
-            "seed": self.seed,
-            "action": self.request["action"],
-        }
-        write_json(self.staged / PROVENANCE, about)
-        lengths = list(map(row_chars, clean))
-        told = {"rows": len(clean), "chars": sum(lengths) // len(clean), "longest": max(lengths)}
-        self.result = {"kind": "dataset", "format": form, **told}
-        self.say(f"{len(clean)} rows; {escaped(json.dumps(to_plain(provenance), ensure_ascii=False))[:500]}")
-
-    def _shared_with_tasks(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-        """How many rows of a new dataset ask what a task's row asks, and how many others share a run of words with one; said in the log."""
-        held = [row for task in self.request["tasks"] for row in read_task_rows(Path(task["path"]), task["digest"])]
-        found = shared_rows(rows, held)
-        for count, words in found.values():
-            self.say(f"{count:,} of {len(rows):,} rows {words.format('row of a task')}")
-        return {what: count for what, (count, _) in found.items()}
+        self.result = write_dataset(self, rows, form, provenance)
 
     def finish_directory(self) -> None:
         """Take what was written to `self.staged` as a full model; it is loaded (and so checked) before it is published."""
+        from lamdatui.step.models import check_finite, load_model
+
         reference: ModelReference = {"id": "result", "weights": str(self.staged.absolute()), "adapters": [], "digest": ""}
         model = load_model(self.store, reference, self.dtype, self.device)
         check_finite(model)

@@ -127,3 +127,11 @@ def of_tokenizer(tokenizer: Any) -> ChatTemplate:
 
 def _refused(error: ValueError) -> StepError:
     return StepError("template", f"the chat template does not take a row: {str(error).splitlines()[0][:200]}")
+
+
+def longest_row(data: Dataset, tokenizer: Any) -> int:
+    """Tokens of the longest row, of ids or of text; of pairs the longer answer counts."""
+    if "prompt" not in data.column_names and "text" not in data.column_names:
+        return longest(data)
+    encoder = Encoder(tokenizer)
+    return max((encoder.length(dict(row)) for row in data), default=0)  # type: ignore[arg-type]

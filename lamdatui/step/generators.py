@@ -23,7 +23,8 @@ from lamdatui.step.errors import StepError
 from lamdatui.step.files import GENERATOR_LOG
 from lamdatui.step.generate import Answer, Conversation, Sampling, answers, cut, ends_of, prompt_ids
 from lamdatui.step.likelihood import Rated, rate
-from lamdatui.step.models import load_model, save_tokenizer, weights_directory
+from lamdatui.step.models import load_model, save_tokenizer
+from lamdatui.step.promises import weights_directory
 from lamdatui.step.request import ModelReference, generator_of
 from lamdatui.store.artifacts import Store
 
@@ -292,8 +293,16 @@ class Asking(Protocol):
     store: Store
     staged: Path
     directory: Path
-    dtype: torch.dtype
-    device: torch.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the step works."""
+        ...
 
     @property
     def batch_tokens(self) -> int:

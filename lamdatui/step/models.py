@@ -1,4 +1,4 @@
-"""Loading a step's models, their content compared with what was promised."""
+"""Loading a step's models, their content compared with what was promised (`lamdatui.step.promises`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,11 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from lamdatui.base.fingerprint import Changed
-from lamdatui.inputs.datafiles import is_promised
-from lamdatui.inputs.modelfiles import is_model
-from lamdatui.inputs.rowfiles import source_digest
 from lamdatui.inputs.templates import read_template
 from lamdatui.step.errors import StepError
+from lamdatui.step.promises import weights_directory
 from lamdatui.step.request import ModelReference
-from lamdatui.store.artifacts import REFERENCE, Store
+from lamdatui.store.artifacts import Store
 
 # transformers decorates these classes in ways that a type checker takes for something else.
 Model = Any
@@ -36,45 +33,6 @@ def check_tensors(tensors: Iterable[tuple[str, Any]]) -> None:
     for name, tensor in tensors:
         if not torch.isfinite(tensor.detach().sum(dtype=torch.float32)):
             raise StepError("nan", f"the weight {name} is not finite")
-
-
-def check_inputs(store: Store, request: Mapping[str, Any]) -> None:
-    """Compare every model, dataset and adapter of a request with what was promised, before anything is made of them.
-
-    Actions may read them by their paths. Raises Changed for what the profile names, DamagedObject for what the
-    store should have.
-    """
-    for references in request["models"].values():
-        for reference in references:
-            weights_directory(store, reference)
-            for adapter in reference["adapters"]:
-                store.resolve(adapter)
-    for datasets in request["datasets"].values():
-        for data in datasets:
-            path = store.resolve(data["path"])
-            if data["path"].startswith(REFERENCE):
-                continue
-            if not is_promised(source_digest(path, always=store.always), data["digest"], dict(data.get("columns", ()))):
-                raise Changed(f"the dataset {data['id']} has changed", where=str(path))
-
-
-def weights_directory(store: Store, reference: ModelReference) -> Path:
-    """The directory of a model's full weights, its content compared with what was promised. Raises as `check_inputs` does."""
-    path = store.resolve(reference["weights"])
-    adapter = Path(reference["adapters"][0]) if reference.get("own") else None
-    template = reference.get("template", "")
-    if reference["digest"] and not is_model(path, reference["digest"], adapter=adapter, template=template, always=store.always):
-        raise Changed(f"the weights of {reference['id']} have changed", where=str(path))
-    return path
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Let Changed say what it was that has changed."""
-    try:
-        yield
-    except Changed as error:
-        raise Changed(f"{what} has changed: {error.what}", where=error.where, fix=error.fix) from error
 
 
 def positions(store: Store, reference: ModelReference) -> int:
@@ -145,7 +103,7 @@ def _check_base(model: Any, path: Path) -> None:
 
 
 def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, device: torch.device) -> Model:
-    """Full weights with each adapter merged in, in order. Raises as `check_inputs` does."""
+    """Full weights with each adapter merged in, in order. Raises as `lamdatui.step.promises.check_inputs` does."""
     from peft import PeftModel
 
     path = weights_directory(store, reference)
@@ -162,3 +120,24 @@ def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, devi
         model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
     # PEFT leaves weights frozen that an adapter was merged into.
     return model.requires_grad_(True).to(device)
+
+
+def load_quantized(folder: Path, dtype: torch.dtype, device: torch.device) -> Model:
+    """Full weights in 4 bits (NF4), computed with in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    quantized = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return AutoModelForCausalLM.from_pretrained(
+        folder,
+        quantization_config=quantized,
+        device_map={"": device},
+        dtype=dtype,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )

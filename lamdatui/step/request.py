@@ -95,6 +95,11 @@ def generator_of(request: Mapping[str, Any]) -> str:
     return (request.get("generation") or {}).get("backend", GENERATORS[0])
 
 
+def is_bare(request: Mapping[str, Any]) -> bool:
+    """Whether a step has no model to read or to score: it needs no torch, unless its action imports it."""
+    return request["action"] is not None and not any(request["models"].values()) and not request["evaluations"]
+
+
 def first_parent(request: StepRequest) -> ModelReference | None:
     """The model that the action starts from: the first one of its first model slot."""
     return next((models[0] for models in request["models"].values() if models), None)

@@ -1,11 +1,9 @@
-"""What a transformers trainer reports while a step trains, and its configuration as plain values."""
+"""What a transformers trainer reports while a step trains, and its configuration."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from enum import Enum
 from typing import Any, Protocol
 
 from transformers import TrainerCallback
@@ -41,21 +39,6 @@ def trainer_configuration(config: Any) -> dict[str, Any]:
     found = config.to_dict()
     words = {name: getattr(config, name) for name in found if name.endswith("_token") and not name.startswith(("hub", "push"))}
     return found | words
-
-
-def to_plain(value: Any) -> Any:
-    """JSON and YAML of a configuration: what is neither text, number nor container is written as text."""
-    if isinstance(value, Enum):
-        return to_plain(value.value)
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [to_plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    return str(value)
 
 
 def bound_tiles(vocabulary: int) -> int:

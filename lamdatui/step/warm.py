@@ -71,7 +71,8 @@ def _import_everything() -> None:
     from trl.trainer.dpo_trainer import DPOTrainer  # noqa: F401
     from trl.trainer.sft_trainer import SFTTrainer  # noqa: F401
 
-    import lamdatui.step.child  # noqa: F401
+    # What `child` and `context` import where they use it.
+    from lamdatui.step import checkpoints, child, earlystop, probe, scores, training  # noqa: F401
 
     # Bars that redraw themselves fill a log with noise; what goes on is in metrics.jsonl.
     datasets.disable_progress_bars()
