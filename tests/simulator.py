@@ -208,7 +208,7 @@ class SimulatedHost:
     async def network(self) -> str:
         return "simulated"
 
-    async def start(self, directory: Path) -> int:
+    async def start(self, directory: Path, *, bare: bool = False) -> int:
         await asyncio.sleep(self._simulation.draw.choice([0.0, 0.01, 0.3]))
         if self._simulation.draw.random() < self._simulation.trouble * 0.02:
             raise LamdatuiError("the process that starts steps has ended", where="simulated")

@@ -38,8 +38,8 @@ class Host(Protocol):
         """What keeps steps from the network."""
         ...
 
-    async def start(self, directory: Path) -> int:
-        """Start a step; its pid. Raises LamdatuiError."""
+    async def start(self, directory: Path, *, bare: bool = False) -> int:
+        """Start a step, `bare` in a process without torch; its pid. Raises LamdatuiError."""
         ...
 
     async def close(self) -> None:
