@@ -11,7 +11,16 @@ from pathlib import Path
 import apsw
 import pytest
 
-from lamdatui.base.jsonio import file_digest, fsync_tree, make_folder, read_json, write_atomic, write_json, write_record
+from lamdatui.base.jsonio import (
+    file_digest,
+    fsync_dir,
+    fsync_tree,
+    make_folder,
+    read_json,
+    write_atomic,
+    write_json,
+    write_record,
+)
 from lamdatui.export import bundle
 from lamdatui.inputs import trust
 from lamdatui.inputs.profile import load_profile
@@ -136,13 +145,14 @@ def test_a_runs_folder_is_on_disk_before_its_profile_is(lab_profile, tmp_path: P
     [
         lambda path: write_atomic(path, "x"),
         lambda path: fsync_tree(path.parent),
+        lambda path: fsync_dir(path.parent),
         lambda path: claim(path.parent, "step"),
         lambda path: write_request(path.parent, {}),
         read_json,
         file_digest,
         file_hash,
     ],
-    ids=["text", "tree", "claim", "request", "read", "digest", "hash"],
+    ids=["text", "tree", "folder", "claim", "request", "read", "digest", "hash"],
 )
 def test_an_error_of_the_disk_says_of_which_file_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]

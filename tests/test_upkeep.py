@@ -306,15 +306,15 @@ def test_whoever_watched_an_engine_that_went_without_a_word_is_told_the_likely_c
 
 def test_what_an_engine_makes_and_what_it_finds_is_its_users_alone(lab_profile, tmp_path: Path) -> None:
     """Databases, logs and metrics could be read by whoever was on the machine."""
-    run_dir = prepare_run(load_profile(lab_profile()), "x", tmp_path / "runs")
-    (run_dir / "profile.yaml").write_text("no profile")
+    gone = load_profile(lab_profile(), ["datasets.copy.path=gone.jsonl"])
+    run_dir = prepare_run(gone, "x", tmp_path / "runs")
     (run_dir / "metrics.jsonl").touch()
     (run_dir / "metrics.jsonl").chmod(0o644)
     words = [sys.executable, "-P", "-m", "lamdatui.engine", str(run_dir)]
     done = subprocess.run(words, umask=0o022, capture_output=True, text=True)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "gone.jsonl" in done.stderr
     made = {path.name: stat.S_IMODE(path.stat().st_mode) for path in run_dir.iterdir() if path.is_file()}
-    assert {"lock", "engine-error.json", "metrics.jsonl"} <= set(made)
+    assert {"lock", "run.db", "engine-error.json", "metrics.jsonl"} <= set(made)
     assert {name for name, mode in made.items() if mode & 0o077} == set()
 
 
