@@ -268,7 +268,7 @@ def limits(bench: Bench, pool: ThreadPoolExecutor, mutants: list[Mutant]) -> dic
 
 def survivors(mutants: list[Mutant], workers: int) -> list[Mutant]:
     """The mutants that no test notices."""
-    left, seconds, slow = [], 0.0, 0
+    left, slow, seconds = [], list[str](), 0.0
     with tempfile.TemporaryDirectory(prefix="lamdatui-mutants-") as folder, ThreadPoolExecutor(workers) as pool:
         bench = Bench(Path(folder), workers)
         try:
@@ -277,7 +277,8 @@ def survivors(mutants: list[Mutant], workers: int) -> list[Mutant]:
             for number, job in enumerate(as_completed(jobs), 1):
                 status, _, took = job.result()
                 mutant, seconds = jobs[job], seconds + took
-                slow += status is None
+                if status is None:
+                    slow.append(mutant.name)
                 if status == 0:
                     left.append(mutant)
                 if number % 25 == 0:
@@ -285,7 +286,12 @@ def survivors(mutants: list[Mutant], workers: int) -> list[Mutant]:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             bench.close()
-    print(f"{slow} were killed by the time limit; {seconds / max(1, len(mutants)):.1f} s for each", flush=True)
+    print(
+        f"{len(slow)} were killed by the time limit; {seconds / max(1, len(mutants)):.1f} s for each",
+        *slow,
+        sep="\n  ",
+        flush=True,
+    )
     return left
 
 

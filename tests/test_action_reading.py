@@ -195,6 +195,13 @@ def test_a_record_holds_for_the_contents_and_only_a_step_believes_a_failure(
     assert len(records()) == 2
 
 
+def test_a_file_that_got_through_and_ends_python_here_is_a_problem(actions: Path) -> None:
+    """A command ended with exit code 0, and had printed nothing."""
+    (actions / "mine.py").write_text("import os\nif 'LAMDATUI_READING' not in os.environ:\n    raise SystemExit(0)\n" + GOOD)
+    registry = load_registry()
+    assert "SystemExit: 0" in registry.problems[0] and "sft" in registry.types and "copy_model" not in registry.types
+
+
 def test_bytecode_that_came_along_is_not_run(actions: Path, tmp_path: Path) -> None:
     import py_compile
 

@@ -19,11 +19,16 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.paths import socket_path
 from lamdatui.cli import headless
 from lamdatui.domain.budget import worked
-from lamdatui.engine import watch
+from lamdatui.domain.trials import StepRecord
+from lamdatui.engine import steps, watch
+from lamdatui.engine.steps import StepRunner
+from lamdatui.engine.warmhost import StepHost
 from lamdatui.engine.watch import Watch
 from lamdatui.inputs.profile import StepsSpec, load_profile
+from lamdatui.step.files import Identity
 from lamdatui.store.journal import Journal, read_state
 from lamdatui.wire import client as clients
+from lamdatui.wire import rundir
 from lamdatui.wire.client import Client
 from lamdatui.wire.protocol import encode
 from tests.conftest import Commands
@@ -158,7 +163,59 @@ async def test_stop_now_ends_a_step_that_a_signal_has_stopped(landed: Landed) ->
     assert done.returncode == 0 and landed.show("finished")["trials"][3]["status"] == "stopped"
 
 
+BEGIN = "import signal, time\nsignal.signal(signal.SIGTERM, signal.{0})\nprint('begun', flush=True)\ntime.sleep(1000)\n"
+
+
+@pytest.mark.parametrize("how", ["hangs", "is stopped by a signal", "hears nothing"])
+async def test_a_step_over_its_limit_is_ended_whatever_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Nothing looked at a step while it ran; and one that is stopped ends of no signal but a kill, unless it is let go on."""
+    monkeypatch.setattr(watch, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(steps, "GRACE_SECONDS", 0.5 if how == "hears nothing" else 60)
+    step = subprocess.Popen([sys.executable, "-c", BEGIN.format("SIG_IGN" if how == "hears nothing" else "SIG_DFL")], stdout=-1)
+    assert step.stdout is not None and step.stdout.readline() == b"begun\n"
+    if how == "is stopped by a signal":
+        os.kill(step.pid, signal.SIGSTOP)
+    journal = Journal(tmp_path / "run.db")
+    runner = StepRunner(tmp_path, journal, StepHost(tmp_path / "log", 1), lambda _: None, StepsSpec(limit_minutes=0.002))
+    runner.current = Identity.of(step.pid)
+    try:
+        verdict = await asyncio.wait_for(runner._see_to_end(StepRecord("1/1", "trial", 1, "d"), runner.current), 20)
+    finally:
+        step.kill()
+    assert verdict is not None and verdict.kind == "limit"
+    assert step.wait() == -(signal.SIGKILL if how == "hears nothing" else signal.SIGTERM)
+    journal.close()
+
+
 # --- engines ---------------------------------------------------------------------------------------------------------
+
+STOPPED = """
+import fcntl, os, signal, socket, sys
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[2])
+listening.listen()
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_whoever_starts_an_engine_that_is_stopped_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited two minutes, and then said that the engine does not answer."""
+    monkeypatch.setattr(rundir, "HELLO_SECONDS", 0.2)
+    monkeypatch.setattr(rundir, "START_SECONDS", 3.0)
+    words = [sys.executable, "-c", STOPPED, str(tmp_path / "lock"), str(socket_path(tmp_path))]
+    engine = subprocess.Popen(words)
+    try:
+        while not rundir.is_stopped(engine.pid):
+            time.sleep(0.01)
+        with pytest.raises(LamdatuiError, match=f"process {engine.pid}\\) is stopped by a signal"):
+            rundir.start_engine(tmp_path, rundir.StartOptions())
+    finally:
+        engine.kill()
+        engine.wait()
 
 
 async def test_a_stopped_engine_is_named_and_nobody_waits_for_it(landed: Landed) -> None:

@@ -11,12 +11,23 @@ from pathlib import Path
 import apsw
 import pytest
 
-from lamdatui.base.jsonio import file_digest, fsync_tree, make_folder, read_json, write_atomic, write_json, write_record
+from lamdatui.base.jsonio import (
+    file_digest,
+    fsync_dir,
+    fsync_tree,
+    make_folder,
+    read_json,
+    write_atomic,
+    write_json,
+    write_record,
+)
 from lamdatui.export import bundle
 from lamdatui.inputs import trust
+from lamdatui.inputs.profile import load_profile
 from lamdatui.step.files import claim, write_outcome, write_request
 from lamdatui.store.artifacts import Store, file_hash
 from lamdatui.store.journal import SCHEMA_VERSION, Journal
+from lamdatui.wire.rundir import prepare_run
 from tests.landed import Landed
 
 
@@ -123,18 +134,25 @@ def test_a_folder_and_those_above_it_are_on_disk_before_anything_inside_is(tmp_p
     assert ("fsync", tmp_path / "store") in disk.calls and disk.calls[-1][1] == tmp_path / "store"
 
 
+def test_a_runs_folder_is_on_disk_before_its_profile_is(lab_profile, tmp_path: Path, disk: Disk) -> None:
+    run_dir = prepare_run(load_profile(lab_profile()), "x", tmp_path / "runs")
+    before = disk.calls[: disk.calls.index(("replace", run_dir / "profile.yaml"))]
+    assert {("fsync", tmp_path), ("fsync", tmp_path / "runs"), ("fsync", run_dir)} <= set(before)
+
+
 @pytest.mark.parametrize(
     "act",
     [
         lambda path: write_atomic(path, "x"),
         lambda path: fsync_tree(path.parent),
+        lambda path: fsync_dir(path.parent),
         lambda path: claim(path.parent, "step"),
         lambda path: write_request(path.parent, {}),
         read_json,
         file_digest,
         file_hash,
     ],
-    ids=["text", "tree", "claim", "request", "read", "digest", "hash"],
+    ids=["text", "tree", "folder", "claim", "request", "read", "digest", "hash"],
 )
 def test_an_error_of_the_disk_says_of_which_file_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[Path], object]

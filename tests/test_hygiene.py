@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -44,6 +46,19 @@ def test_every_test_that_a_document_names_is_there() -> None:
     pages = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")]
     named = {name for page in pages for name in re.findall(r"`(tests/[\w/.]+)`", page.read_text())}
     assert len(named) > 20 and [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
+
+
+def test_every_named_fault_fits_the_code_and_names_tests_that_are_there() -> None:
+    """`make mutants-named` puts each of them in; here it is seen that it still can."""
+    named = tomllib.loads((CHECKOUT / "tests" / "mutants.toml").read_text())["named"]
+    texts = {path: path.read_text() for path in (CHECKOUT / "tests").rglob("*.py")}
+    for entry in named:
+        text = (CHECKOUT / entry["module"]).read_text()
+        assert text.count(entry["old"]) == 1, entry["name"]
+        ast.parse(text.replace(entry["old"], entry["new"]))
+        for file, _, name in (word.partition("::") for word in entry["tests"] if word.startswith("tests/")):
+            assert not name or f"def {name.partition('[')[0]}(" in texts[CHECKOUT / file], entry["name"]
+    assert len({entry["name"] for entry in named}) == len(named) > 100
 
 
 def test_every_command_explains_itself(cli) -> None:
