@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import itertools
 import json
@@ -232,6 +233,12 @@ def streams(nest: Canaries) -> Iterator[tuple[str, str, list[bytes]]]:
         )
 
 
+@functools.cache
+def zeros(pack: Callable[[bytes, int], bytes]) -> bytes:
+    """64 MiB of nothing, packed."""
+    return pack(bytes(2**26), 9)
+
+
 def http(nest: Canaries) -> Iterator[tuple[str, str, list[bytes]]]:
     """The same for HTTP itself: redirects, packed bodies, heads."""
     body = b"".join(said("A"))[len(head()) :]
@@ -247,10 +254,10 @@ def http(nest: Canaries) -> Iterator[tuple[str, str, list[bytes]]]:
         "lead elsewhere by a header",
         [head(f"Refresh: 0; url={nest.url}", f'Alt-Svc: h2=":{nest.port}"', f"Link: <{nest.url}>; rel=preload"), body],
     )
-    packed = gzip.compress(bytes(2**26), 9)
+    packed = zeros(gzip.compress)
     yield "gzip-bomb", "64 MiB in 64 KiB", [head("Content-Encoding: gzip"), packed]
     yield "gzip-gzip-bomb", "the same in 400 bytes", [head("Content-Encoding: gzip, gzip"), gzip.compress(packed, 9)]
-    yield "deflate-bomb", "the same by deflate", [head("Content-Encoding: deflate"), zlib.compress(bytes(2**26), 9)]
+    yield "deflate-bomb", "the same by deflate", [head("Content-Encoding: deflate"), zeros(zlib.compress)]
     yield "gzip-lie", "claim to be packed", [head("Content-Encoding: gzip"), body]
     yield "unknown-packing", "be packed by a program", [head("Content-Encoding: exec"), body]
     yield "huge-head", "a head that fills memory", [head(*[f"X-{place}: {'y' * 1000}" for place in range(2000)]), body]

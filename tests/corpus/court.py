@@ -32,7 +32,7 @@ from lamdatui.policy import Ingredients, make_policy
 from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal
 from tests.conftest import CHECKOUT
-from tests.corpus.answers import AnswerCase, answer_cases
+from tests.corpus.answers import AnswerCase, answer_cases, chooses
 from tests.corpus.canaries import Canaries
 
 MACHINE = Machine("cpu", "float32", 2**34)
@@ -70,6 +70,9 @@ class Liar:
         self.case: AnswerCase | None = None
         self.told: list[bytes] = []
         self.url = ""
+        self.turns: list[AnswerCase] = []
+        """Cases of which each new choice gets the next, the last one from then on."""
+        self._seed: int | None = None
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -91,7 +94,10 @@ class Liar:
     def _pieces(self, head: bytes, body: bytes) -> list[bytes]:
         assert self.case is not None
         if head.startswith(b"POST /v1/chat/completions"):
-            return self.case.reply(json.loads(body))
+            request = json.loads(body)
+            if chooses(request) and request["seed"] != self._seed and request["seed"] != 1 and self.turns:
+                self._seed, self.case = request["seed"], self.turns.pop(0)
+            return self.case.reply(request)
         if head.startswith(b"GET /v1/models"):
             listed = json.dumps({"data": [{"id": self.case.model}]}).encode()
             return [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(listed), listed)]

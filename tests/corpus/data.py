@@ -163,7 +163,11 @@ def datasets(nest: Canaries) -> Iterator[InputCase]:
         path="rows.arrow",
     )
     yield InputCase(
-        "files", "gz-bomb", "256 MiB in 256 KiB", write("rows.jsonl.gz", gzip.compress(b" " * 2**28, 9)), path="rows.jsonl.gz"
+        "files",
+        "gz-bomb",
+        "256 MiB in 256 KiB",
+        write("rows.jsonl.gz", gzip.compress(b" " * 2**24, 9) * 16),
+        path="rows.jsonl.gz",
     )
     yield InputCase(
         "files",
