@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -209,3 +210,26 @@ def test_a_veto_becomes_a_constraint_with_its_reason() -> None:
         approvals.other(state, shown.action, shown.action.to_json() | {"params": {"learning_rate": 0.01}})
     assert approvals.consequences(state, 4, Decision("skip", "person", "", shown.action, remember=True)) == []
     assert approvals.consequences(state, 4, Decision("approve", "person", "", shown.action)) == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "surrogate (planner failed: ask root@pts/3)",
+        "lamdagent (person@pts/1)",
+        "a@b: an error of a server",
+        "person ",
+        "root@pts/3\n",
+        "@",
+        "hybrid@",
+    ],
+)
+def test_words_of_a_planner_in_a_proposals_author_are_nobodys_approval(told: str) -> None:
+    """Any author with an @ in it was a person: a planner's server that failed with such a message had its proposals run unasked."""
+    state = pool(model("base"))
+    for mode in ("ask", "ask-risky"):
+        state.mode = mode
+        assert Approvals(TYPES, MACHINE).standing(state, replace(proposal(state), proposed_by=told), None) is None
+    for person in ("person", "root@pts/3", "a.b+c@pid-7"):
+        own = Approvals(TYPES, MACHINE).standing(state, replace(proposal(state), proposed_by=person), None)
+        assert own is not None and (own.verdict, own.by) == ("approve", person)

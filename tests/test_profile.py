@@ -46,6 +46,16 @@ def test_paths_are_taken_from_the_profiles_folder(tmp_path: Path) -> None:
         ("name: mine", "name: mine\nseed: -1", "seed", "line 3", ""),
         ("{data: {path", "{m1: {path", "'m1' is what the result of a trial is called", "line 4", "another name"),
         ("name: mine", "name: !!python/object:os.system x", "not YAML", "line 2", ""),
+        ("{base: {path", "{../../x: {path", "models: '../../x' is no name", "line 3", "no .."),
+        ("{data: {path", '{"a\\nb": {path', "is no name", "line 4", "printable"),
+        ("{data: {path", "{'': {path", "is no name", "line 4", "printable"),
+        (
+            "{task: {path: task.jsonl",
+            '{task: {path: t, scorer: exact}, "\\u202e": {path: task.jsonl',
+            "tasks: '\\u202e' is no name",
+            "line 5",
+            "",
+        ),
     ],
 )
 def test_a_mistake_names_the_line_and_the_nearest_word(

@@ -13,8 +13,19 @@ import psutil
 import pytest
 
 from lamdatui.base.clock import boot_id
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import Damaged, write_json, write_record
-from lamdatui.step.files import CLAIM, OUTCOME, Identity, claim, read_claim, read_outcome, write_outcome, write_request
+from lamdatui.step.files import (
+    CLAIM,
+    OUTCOME,
+    Identity,
+    attempt_directory,
+    claim,
+    read_claim,
+    read_outcome,
+    write_outcome,
+    write_request,
+)
 
 
 def test_exactly_one_claims_an_attempt(tmp_path: Path) -> None:
@@ -107,3 +118,11 @@ def test_an_outcome_has_a_status_or_is_damage(tmp_path: Path) -> None:
     (tmp_path / OUTCOME).mkdir()
     with pytest.raises(Damaged, match="regular file"):
         read_outcome(tmp_path)
+
+
+@pytest.mark.parametrize("key", ["base-../../x/1", "../1", "/tmp/x/1", "a/../../b/1", "a\0b/1"])
+def test_no_key_leads_out_of_the_run(tmp_path: Path, key: str) -> None:
+    """A model called ../../x had its step's files written beside the run."""
+    with pytest.raises(LamdatuiError, match="is none of this run"):
+        attempt_directory(tmp_path, key)
+    assert attempt_directory(tmp_path, "base-a/b/1") == tmp_path / "steps" / "base-a" / "b" / "1"

@@ -25,7 +25,7 @@ from lamdatui.inputs.profile import Profile, dump_profile, load_profile
 from lamdatui.inputs.trust import ask
 from lamdatui.inputs.workspace import open_workspace, planner_settings
 from lamdatui.policy import known_policy
-from lamdatui.step.files import BUSY, ROOM
+from lamdatui.step.files import BUSY, ROOM, attempt_directory
 from lamdatui.store.journal import Journal, copy_events, newer_run, read_state, take
 from lamdatui.wire import rundir
 
@@ -185,7 +185,7 @@ def _make(source: Path, target: Path, found: Cut, profile: Profile) -> None:
                 journal.close()
             (made / "steps").mkdir()
             for key in found.then.steps:
-                _copy(source / "steps" / key, made / "steps" / key)
+                _copy(attempt_directory(source, key), attempt_directory(made, key))
             os.rename(made, target)
         fsync_dir(target.parent)
     except OSError as error:

@@ -144,14 +144,14 @@ class Headless:
         await client.close()
 
     def _kill_step(self) -> None:
-        from lamdatui.step.files import read_claim
+        from lamdatui.step.files import attempt_directory, read_claim
 
         for record in self.state.steps.values():
             if record.status not in ("intended", "running"):
                 continue
             found = None
             with contextlib.suppress(Damaged):
-                found = read_claim(self.run_dir / "steps" / record.key)
+                found = read_claim(attempt_directory(self.run_dir, record.key))
             process = found[1].process() if found and found[0] == "step" else None
             if process is not None:
                 process.kill()

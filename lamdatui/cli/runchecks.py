@@ -24,7 +24,7 @@ from lamdatui.domain.objects import object_from_json, stored
 from lamdatui.domain.state import RunState
 from lamdatui.engine.integrity import maker
 from lamdatui.inputs.profile import Profile, dump_profile, load_profile
-from lamdatui.step.files import CLAIM, OUTCOME, read_claim
+from lamdatui.step.files import CLAIM, OUTCOME, attempt_directory, read_claim
 from lamdatui.store.artifacts import OLDER_EVALUATION, Store, file_hash
 from lamdatui.store.audit import TEMPORARY, Audit, aside, audit, cut, is_as_made, projection_problem, rebuild, switch
 from lamdatui.store.journal import REPAIRED, newer_run, told_newer
@@ -273,7 +273,7 @@ class Examination:
         for key, step in state.steps.items():
             if step.status not in ("intended", "running"):
                 continue
-            folder = self.run_dir / "steps" / key
+            folder = attempt_directory(self.run_dir, key)
             if (folder / OUTCOME).exists():
                 yield _look("info", f"step {key}", "it has ended; the next engine records that")
             elif (pid := _working(folder)) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import re
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.surrogates import without
+from lamdatui.domain.decisions import AUTHOR
 from lamdatui.domain.planner_report import told, worth
 from lamdatui.engine.approval import PERSON
 from lamdatui.store.journal import Journal
@@ -31,7 +31,6 @@ CALLS_WITHIN = 4000
 
 Handler = Callable[[str, dict[str, Any], str, str], Any]
 """Command, arguments, the peer's role, and who is recorded as its author."""
-NAME = re.compile(r"[\w.+-]{1,32}@[\w./:-]{1,32}")
 
 
 @dataclass(eq=False)
@@ -120,7 +119,7 @@ class Server:
         after = args.get("after", 0)
         if not isinstance(after, int):
             raise LamdatuiError(f"attach.after is the number of an event, not {after!r}")
-        if (name := args.get("name")) is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+        if (name := args.get("name")) is not None and not (isinstance(name, str) and AUTHOR.fullmatch(name)):
             raise LamdatuiError(f"attach.name is USER@TERMINAL, not {name!r}")
         peer.role, peer.by = str(args["role"]), name or PERSON
         if peer.sender is None:

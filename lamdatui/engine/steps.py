@@ -20,7 +20,19 @@ from lamdatui.domain.trials import StepRecord
 from lamdatui.engine.watch import GRACE_SECONDS, VERDICTS, Verdict, Watch
 from lamdatui.engine.world import Host, World
 from lamdatui.inputs.profile import StepsSpec
-from lamdatui.step.files import BUSY, LOG, METRICS, OUTCOME, TRAINED, Identity, claim, read_claim, read_outcome, write_request
+from lamdatui.step.files import (
+    BUSY,
+    LOG,
+    METRICS,
+    OUTCOME,
+    TRAINED,
+    Identity,
+    attempt_directory,
+    claim,
+    read_claim,
+    read_outcome,
+    write_request,
+)
 from lamdatui.step.request import StepRequest, is_bare
 from lamdatui.store.journal import Journal
 from lamdatui.wire.lastwords import LOW_BYTES
@@ -127,8 +139,8 @@ class StepRunner:
         """The attempt that somebody does not want any more, and who."""
 
     def directory(self, key: str) -> Path:
-        """Where an attempt's files are."""
-        return self.run_dir / "steps" / key
+        """Where an attempt's files are. Raises LamdatuiError for a key that would lead out of the run's directory."""
+        return attempt_directory(self.run_dir, key)
 
     def next_key(self, name: str) -> str:
         """The key of the next attempt of `name`: NAME/1, NAME/2, …"""

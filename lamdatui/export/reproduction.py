@@ -24,7 +24,7 @@ from lamdatui.domain.objects import STORED, ModelObject, object_to_json
 from lamdatui.domain.state import RunState
 from lamdatui.export.rebuild import rebuild
 from lamdatui.export.recipe import baseline_of
-from lamdatui.step.files import CONFIG, FOLDERS, REQUEST, ROWS, read_outcome, write_request
+from lamdatui.step.files import CONFIG, FOLDERS, REQUEST, ROWS, attempt_directory, read_outcome, write_request
 from lamdatui.step.request import ModelReference, reference
 from lamdatui.step.rerun import promised, request_again
 from lamdatui.store.artifacts import Store
@@ -153,8 +153,8 @@ def _request(run_dir: Path, state: RunState, action: Mapping[str, Any], number: 
     if number is not None and state.trials[number].step:
         return request_again(state, run_dir, number)
     done = [step for step in state.steps.values() if step.digest == action["digest"] and step.status == "ok"]
-    if done and (run_dir / "steps" / done[-1].key / REQUEST).exists():
-        return promised(read_record(run_dir / "steps" / done[-1].key / REQUEST), state)
+    if done and (request := attempt_directory(run_dir, done[-1].key) / REQUEST).exists():
+        return promised(read_record(request), state)
     known = state.pool.items
     models: dict[str, Any] = {}
     datasets: dict[str, Any] = {}

@@ -291,6 +291,12 @@ def _config(path: Path) -> dict[str, Any]:
             where=str(path),
             fix="take a version of the model for an architecture that transformers has, and drop auto_map from config.json",
         )
+    if asked := _kernel(config):
+        raise LamdatuiError(
+            f"this model asks for code of another repository ({asked}), which lamdatui never runs",
+            where=where,
+            fix="drop that key from config.json",
+        )
     if config.get("quantization_config") is not None:
         kind = (
             config["quantization_config"].get("quant_method", "unknown")
@@ -299,6 +305,15 @@ def _config(path: Path) -> dict[str, Any]:
         )
         raise LamdatuiError(f"the model is quantised ({kind}): its weights can't be trained or merged", where=where, fix=FULL)
     return config
+
+
+def _kernel(config: Mapping[str, Any]) -> str:
+    """The key by which transformers would fetch a kernel of the hub, which is code (`_attn_implementation: OWNER/REPO`); empty where there is none."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for name, value in part.items():
+            if name.endswith("_implementation") and "/" in json_text(value):
+                return name
+    return ""
 
 
 def _is_native(kind: str) -> bool:

@@ -24,6 +24,7 @@ MAX_BYTES = 256 * 1024
 MOST_TRIALS = 1_000_000
 MOST_MINUTES = 60 * 24 * 3660.0
 MOST_COUNT = 10**9
+MOST_NAME = 128
 
 
 class _Strict(BaseModel):
@@ -385,6 +386,11 @@ def load_profile(path: Path, overrides: list[str] | None = None) -> Profile:
     return Profile.model_validate(plain)
 
 
+def is_name(name: str) -> bool:
+    """Whether a model, dataset or task may be called so: lines of logs have the name in them, and folders of steps."""
+    return 0 < len(name) <= MOST_NAME and name.isprintable() and ".." not in name.split("/")
+
+
 def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
     def wrong(location: tuple[str, ...], what: str, fix: str) -> LamdatuiError:
         line = _line(node, location)
@@ -400,6 +406,13 @@ def _cross_check(profile: Profile, path: Path, node: yaml.Node | None) -> None:
     for task in profile.objective.keep:
         if task not in profile.tasks:
             raise fail(("objective", "keep", task), f"objective: no task named {task!r}", task, list(profile.tasks))
+    for section in ("models", "datasets", "tasks"):
+        for name in getattr(profile, section):
+            if not is_name(name):
+                what = f"{section}: {name[:MOST_NAME]!r} is no name"
+                raise wrong(
+                    (section, name), what, f"1 to {MOST_NAME} printable characters, of which folders can be named: no .."
+                )
     for section in ("models", "datasets"):
         for name in getattr(profile, section):
             if re.fullmatch(r"[md]\d+", name):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lamdatui.base.jsonio import file_digest, read_json, regular
+from lamdatui.base.limits import TooMuch, bounded
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token")
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
@@ -47,6 +48,8 @@ class ChatTemplate:
     tokenizer: Any = field(default=None, repr=False)
     is_older: bool = False
     """Whether an answer is all that follows the prompt, as for results of the first versions."""
+    refused: str = ""
+    """Why nothing is rendered any more: it took too much."""
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, asks: bool = False, context: Mapping[str, Any] | None = None
@@ -66,8 +69,9 @@ class ChatTemplate:
 
         render: Any = chat_template_utils.render_jinja_template
         tools = context.get("tools")
-        try:
-            texts, spans = render(
+
+        def make() -> Any:
+            return render(
                 [list(messages)],
                 tools=tools,
                 chat_template=(tools and self.tool_text) or self.text,
@@ -75,7 +79,16 @@ class ChatTemplate:
                 return_assistant_tokens_mask=marks,
                 **{**self.words, **context.get("chat_template_kwargs", {})},
             )
-        except (TemplateError, TypeError, KeyError, AttributeError, IndexError, ArithmeticError) as error:
+
+        if self.refused:
+            raise ValueError(self.refused)
+        try:
+            texts, spans = bounded(make)
+        except TooMuch as error:
+            # Each row would take as long.
+            self.refused = str(error)
+            raise
+        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SyntaxError) as error:
             raise ValueError(f"{error}" or type(error).__name__) from error
         return texts[0], list(spans[0]) if spans else []
 
@@ -169,7 +182,7 @@ def _tokenizer(path: Path) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        return Tokenizer.from_file(str(path / "tokenizer.json"))
+        return Tokenizer.from_file(str(regular(path / "tokenizer.json")))
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt | SystemExit):
             raise

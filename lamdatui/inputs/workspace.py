@@ -78,7 +78,8 @@ def locate(reference: str) -> Path:
         from lamdatui.catalogue.lm_eval import build as build_benchmark
 
         return build_benchmark(reference)
-    path = BUILTIN / reference.removeprefix("builtin:") if reference.startswith("builtin:") else Path(reference)
+    # Of one that comes with lamdatui the name alone counts: it is in one folder.
+    path = BUILTIN / Path(reference.removeprefix("builtin:")).name if reference.startswith("builtin:") else Path(reference)
     try:
         found = path.exists() or is_pattern(path)
     except OSError as error:  # a name that is too long, a folder that may not be entered

@@ -12,11 +12,8 @@ from typing import Any, Literal
 import httpx
 
 from lamdatui.base.jsonio import finite, parse_json
-from lamdatui.planner import vllm
+from lamdatui.planner import reading, vllm
 from lamdatui.planner.settings import PlannerSettings
-
-MOST_BYTES = 4 << 20
-"""Longest reply that is read, in bytes."""
 
 MOST_TOKENS = 10**9
 """More than this a server can't count for one answer."""
@@ -95,7 +92,7 @@ class PlannerClient:
         self.logprobs = True
         self._url = endpoint(base, "chat/completions")
         self._models_url = endpoint(base, "models")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = reading.PLAIN | ({"Authorization": f"Bearer {key}"} if key else {})
         # Reading has no limit here: `_Reader` keeps separate ones for the first token and for silence.
         timeout = httpx.Timeout(None, connect=10.0)
         self._http = httpx.AsyncClient(trust_env=False, timeout=timeout, headers=headers)
@@ -142,7 +139,7 @@ class PlannerClient:
     async def parameters(self) -> int:
         """The number of parameters that the server tells of its model (llama.cpp does), or 0."""
         try:
-            response = await self._http.get(self._models_url, timeout=10.0)
+            response = await reading.call(self._http, "GET", self._models_url, 10.0)
             listed = parse_json(response.text)["data"]
             told = [item["meta"]["n_params"] for item in listed if item.get("id") == self._model or len(listed) == 1]
             return int(finite(told[0]) or 0)
@@ -215,6 +212,8 @@ class PlannerClient:
                 await response.aclose()
         except httpx.ConnectError as error:
             raise _Transient(f"nothing answers at {self._url}: is the planner's server running? ({error})") from error
+        except reading.Unreadable as error:
+            raise PlannerError(str(error)) from error
         except httpx.TransportError as error:
             detail = str(error) or type(error).__name__
             raise _Transient(f"the connection to the planner broke off: {detail}") from error
@@ -340,22 +339,13 @@ def endpoint(base: str, path: str) -> str:
     return f"{base.rstrip('/').removesuffix('/v1')}/v1/{path}"
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
-    size = 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > MOST_BYTES:
-            raise PlannerError(f"the planner's server sent more than {MOST_BYTES >> 20} MiB for one answer")
-        yield chunk
-
-
 async def _body(response: httpx.Response) -> bytes:
-    return b"".join([chunk async for chunk in _chunks(response)])
+    return b"".join([chunk async for chunk in reading.chunks(response)])
 
 
 async def _lines(response: httpx.Response) -> AsyncIterator[str]:
     rest = b""
-    async for chunk in _chunks(response):
+    async for chunk in reading.chunks(response):
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
             yield line.decode("utf-8", "replace").strip()

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx
 
+from lamdatui.planner import reading
+
 PORTS = (8000, 8001, 8080, 8081, 11434, 1234, 30000, 5000, 5001, 1337, 4891, 9997, 23333)
 """vLLM (8000), llama-server (8080), Ollama (11434), LM Studio (1234), SGLang (30000), text-generation-webui and TabbyAPI (5000),
 KoboldCpp (5001), Jan (1337), GPT4All (4891), Xinference (9997), LMDeploy (23333), and the ports that second servers often get."""
@@ -140,11 +142,12 @@ async def _get(http: httpx.AsyncClient, url: str, deadline: float) -> tuple[int,
     """(status, parsed JSON or None, Server header), or (0, None, ""). Redirects may lead off this machine: none is followed."""
     data = b""
     with contextlib.suppress(TimeoutError, httpx.HTTPError, httpx.InvalidURL):
-        async with asyncio.timeout_at(deadline), http.stream("GET", url, follow_redirects=False) as response:
-            async for chunk in response.aiter_bytes():
+        async with (
+            asyncio.timeout_at(deadline),
+            http.stream("GET", url, headers=reading.PLAIN, follow_redirects=False) as response,
+        ):
+            async for chunk in reading.chunks(response, MOST_BYTES):
                 data += chunk
-                if len(data) > MOST_BYTES:
-                    break
         return response.status_code, _parsed(data), response.headers.get("server", "")
     return 0, None, ""
 

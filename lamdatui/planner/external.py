@@ -10,7 +10,7 @@ from typing import ClassVar
 import httpx
 
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
-from lamdatui.planner import vllm
+from lamdatui.planner import reading, vllm
 from lamdatui.planner.client import endpoint
 from lamdatui.planner.server import PlannerServer, listed_models
 
@@ -32,7 +32,7 @@ class ExternalServer(PlannerServer):
                 asyncio.timeout(self._settings.ready_limit),
                 httpx.AsyncClient(trust_env=False, timeout=10.0, headers=headers) as http,
             ):
-                response = await http.get(url)
+                response = await reading.call(http, "GET", url, 10.0)
                 if response.status_code in (401, 403):
                     raise self._locked(url)
                 response.raise_for_status()

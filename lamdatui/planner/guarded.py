@@ -20,7 +20,7 @@ from typing import ClassVar
 import httpx
 
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
-from lamdatui.planner import reaper, vllm
+from lamdatui.planner import reading, reaper, vllm
 from lamdatui.planner.client import endpoint
 from lamdatui.planner.server import GRACE_SECONDS, OwnServer, listed_models
 from lamdatui.planner.settings import PlannerSettings
@@ -90,10 +90,10 @@ class GuardedServer(OwnServer):
                 if ended := await self.death(POLL_SECONDS):
                     raise self._failure(ended)
                 with contextlib.suppress(httpx.HTTPError):
-                    if (await http.get(launch.health)).status_code == 200:
+                    if (await reading.call(http, "GET", launch.health, 5.0)).status_code == 200:
                         break
             try:
-                listed = listed_models(await http.get(endpoint(launch.url, "models")))
+                listed = listed_models(await reading.call(http, "GET", endpoint(launch.url, "models"), 5.0))
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 listed = []
         if launch.model not in listed:

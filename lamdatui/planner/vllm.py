@@ -15,6 +15,7 @@ import httpx
 
 from lamdatui.base.errors import EXIT_PLANNER, LamdatuiError
 from lamdatui.base.jsonio import parse_json
+from lamdatui.planner import reading
 from lamdatui.planner.settings import PlannerSettings
 
 VERSION = "0.32.0"
@@ -157,6 +158,6 @@ class Sleep:
 
     async def _call(self, method: str, path: str, seconds: float) -> httpx.Response:
         async with httpx.AsyncClient(trust_env=False, timeout=seconds, headers=self._headers) as http:
-            response = await http.request(method, self._base + path)
+            response = await reading.call(http, method, self._base + path, seconds)
             response.raise_for_status()
             return response

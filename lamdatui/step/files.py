@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 
 from lamdatui.base.clock import boot_id
+from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, naming, read_record, sealed, write_record
 
 REQUEST = "action.json"
@@ -57,6 +58,16 @@ OLDER_REQUEST = frozenset(
 OLDER_CLAIM = frozenset(("by", "pid", "start_time", "boot_id"))
 OLDER_OUTCOME = frozenset(("status", "cached", "seconds", "error", "peak_rss", "peak_gpu"))
 """Fields of the records that the first version wrote without a seal."""
+
+
+def attempt_directory(run_dir: Path, key: str) -> Path:
+    """Where the files of an attempt are. Raises LamdatuiError for a key that would lead elsewhere: a record may be anybody's."""
+    path = Path(key)
+    if path.is_absolute() or ".." in path.parts or "\0" in key:
+        raise LamdatuiError(
+            f"the step {key[:200]!r} is none of this run", where=str(run_dir), fix="take a run that was made here"
+        )
+    return run_dir / "steps" / path
 
 
 @dataclass(frozen=True, slots=True)

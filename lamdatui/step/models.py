@@ -117,7 +117,9 @@ def load_model(store: Store, reference: ModelReference, dtype: torch.dtype, devi
         _check_base(model, path)
     adapters: Sequence[str] = reference["adapters"]
     for adapter in adapters:
-        model = PeftModel.from_pretrained(model, store.resolve(adapter)).merge_and_unload()
+        place = store.resolve(adapter)
+        with loading(place):
+            model = PeftModel.from_pretrained(model, place).merge_and_unload()
     # PEFT leaves weights frozen that an adapter was merged into.
     return model.requires_grad_(True).to(device)
 

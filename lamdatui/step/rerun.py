@@ -22,7 +22,7 @@ from lamdatui.domain.trials import Trial
 from lamdatui.inputs import trust
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
-from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, ROWS, read_outcome, write_request
+from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, ROWS, attempt_directory, read_outcome, write_request
 from lamdatui.step.request import generator_of, reference
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import newer_run, read_state
@@ -38,10 +38,11 @@ def request_again(state: RunState, run_dir: Path, number: int, overrides: Sequen
             where=str(run_dir),
             fix=f"trials with a step: {ran}" if ran else "no trial of this run has a step yet",
         )
+    folder = attempt_directory(run_dir, trial.step)
     try:
-        request = read_record(run_dir / "steps" / trial.step / REQUEST, OLDER_REQUEST)
+        request = read_record(folder / REQUEST, OLDER_REQUEST)
     except (OSError, Damaged) as error:
-        raise LamdatuiError(f"the step's request can't be read: {error}", where=str(run_dir / "steps" / trial.step)) from error
+        raise LamdatuiError(f"the step's request can't be read: {error}", where=str(folder)) from error
     changes = {}
     for text in overrides:
         name, equals, value = text.partition("=")
