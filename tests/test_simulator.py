@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lamdatui.engine.steps import StepRunner
-from tests.simulator import Variant, simulate, variants
+from tests.simulator.__main__ import simulate
+from tests.simulator.spaces import Variant, variants
 
 
 @pytest.fixture

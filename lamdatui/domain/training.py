@@ -108,11 +108,10 @@ def in_steps(bound: BoundType, call: Call, seconds: Callable[[Call], float | Non
 
 def adapter_problems(call: Call) -> list[str]:
     """Why the hyperparameters `method` and `optimizer` can't be used here; for the `check` of an action that trains."""
-    if importlib.util.find_spec("bitsandbytes") is not None:
-        return []
     found = []
     if call.params.get("method") == "qlora":
         found.append("qlora needs the package bitsandbytes: pip install 'lamdatui[qlora]'; or use lora")
     if str(call.params.get("optimizer", "")).startswith("adamw_8bit"):
         found.append("8-bit optimizers need the package bitsandbytes: pip install 'lamdatui[qlora]'; or use adamw")
-    return found
+    # A search asks this of thousands of actions, and looking for a package takes as long as all the rest.
+    return found if found and importlib.util.find_spec("bitsandbytes") is None else []

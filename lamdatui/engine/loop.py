@@ -12,6 +12,7 @@ from typing import Any
 from lamdatui.base.clock import Clock
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
+from lamdatui.base.jsonio import Damaged
 from lamdatui.domain.actions import Action, ActionType, BoundType, action_from_json
 from lamdatui.domain.budget import baselines_share, ledgers, replicates_share, seconds_left
 from lamdatui.domain.choice import PolicyError, Proposal, View
@@ -372,6 +373,10 @@ class Loop:
             await self._score(number, bound.type, cached, seconds)
         except Lost as reason:
             self._close(number, lost(reason))
+        except (Damaged, OSError) as error:
+            # Between its publication and now.
+            message = f"the result was damaged before it was taken: {error}"
+            await self._failed(number, {"status": "failed", "error": {"class": "damaged", "message": message}})
 
     async def _score(self, number: int, action_type: ActionType, cached: bool, seconds: Mapping[str, float]) -> None:
         """Take a trial's result into the pool with its scores, and close the trial. Raises Lost when its evaluation and it are damaged."""

@@ -1,11 +1,4 @@
-"""Whole runs in a simulated machine: the engine, its journal and its store are real; time, processes, people and faults come from a seed.
-
-`python -m tests.simulator --seeds N [--first S]` runs seeds S to S+N-1 and prints those that went wrong; `--seed S` runs one and prints what
-happened. A step is a model of `lamdatui.step.child`: its claim, its request, its outcome, its object and its scores are written by the
-product's own functions, its work is a wait. An engine or a step is killed at any fault point it passes and at any moment, a disk is full at
-any point, and people pause, veto, edit, queue, cancel, suspend and stop. What must hold after each death and at the end is in `Simulation.check`
-and `Simulation.check_end`.
-"""
+"""One run, from its first engine to its end, as a seed has it."""
 
 from __future__ import annotations
 
@@ -15,210 +8,34 @@ import contextlib
 import errno
 import fcntl
 import json
-import os
 import random
-import selectors
 import signal
-import sys
-import tempfile
-import time
-import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import Context, ContextVar, copy_context
-from hashlib import blake2b
+from collections.abc import Callable
+from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from lamdatui.base import faults, paths
-from lamdatui.base.clock import boot_id
+from lamdatui.base import faults
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import read_record, write_json
+from lamdatui.config.resources import load_registry
 from lamdatui.engine.__main__ import Engine
 from lamdatui.engine.world import World
-from lamdatui.inputs.profile import Profile, load_profile
-from lamdatui.inputs.workspace import Workspace, open_workspace
-from lamdatui.step.files import DATA, METRICS, REQUEST, TRAINED, Identity, claim, write_outcome
+from lamdatui.step.files import DATA, METRICS, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.store.artifacts import REFERENCE, Store
 from lamdatui.store.journal import Journal, projection, read_state
 from lamdatui.wire.rundir import prepare_run
+from tests.simulator.machine import Killed, SimulatedHost, SimulatedProcess, SimulatedProcesses, current
+from tests.simulator.spaces import Variant, truth
+from tests.simulator.virtual import SimulatedClock, Stuck, VirtualLoop
 
+REGISTRY = load_registry()
 LIVES = 60
 """A run that is not at its end after as many engines does not get there."""
 HOURS = 24
 """Nor one that takes as long on its own clock."""
-
-
-class Killed(BaseException):
-    """What a killed process meets wherever it would go on."""
-
-
-class Stuck(Exception):
-    """Nothing is due any more, and the run has not ended."""
-
-
-# --- time --------------------------------------------------------------------------------------------------------------
-
-
-class _Selector(selectors.SelectSelector):
-    """Waits for nothing: the time that would pass has passed."""
-
-    now = 1_000.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        ready = super().select(0)
-        if ready or timeout == 0:
-            return ready
-        if timeout is None:
-            raise Stuck("nothing is due any more")
-        self.now += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop on a clock of its own, which jumps to whatever is due next. What is asked of threads is done at once."""
-
-    def __init__(self) -> None:
-        self._time = _Selector()
-        self._threads = ThreadPoolExecutor(1)
-        super().__init__(self._time)
-
-    def time(self) -> float:
-        return self._time.now
-
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        future = self.create_future()
-        try:
-            # In a thread all the same: a shadow policy starts an event loop of its own.
-            future.set_result(self._threads.submit(func, *args).result())
-        except BaseException as error:  # noqa: BLE001 (whoever waits for it gets it)
-            future.set_exception(error)
-        return future
-
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
-        """Signals are for whoever simulates."""
-
-    def close(self) -> None:
-        self._threads.shutdown()
-        super().close()
-
-
-class SimulatedClock:
-    """`lamdatui.base.clock.Clock` on a virtual loop. The wall clock jumps now and then."""
-
-    def __init__(self, loop: VirtualLoop, draw: random.Random) -> None:
-        self._loop, self._draw, self._jump = loop, draw, 0.0
-
-    def wall(self) -> float:
-        if self._draw.random() < 0.01:
-            self._jump += self._draw.uniform(-4_000, 4_000)
-        return 1_700_000_000 + self._loop.time() + self._jump
-
-    def mono(self) -> float:
-        return self._loop.time()
-
-    def awake(self) -> float:
-        return self._loop.time()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-# --- processes ---------------------------------------------------------------------------------------------------------
-
-
-class SimulatedProcess:
-    """What an engine sees of a process (as of psutil's), and what it is made of: tasks."""
-
-    def __init__(self, pid: int, what: str, loop: asyncio.AbstractEventLoop) -> None:
-        self.pid, self.what = pid, what
-        self.alive = True
-        self.exit_status: int | None = None
-        self.asked = False
-        self.is_stopped = False
-        self.tasks: list[asyncio.Task[Any]] = []
-        self.loop = loop
-        self.context: Context = copy_context()
-        self.context.run(_current.set, self)
-
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task of this process."""
-        return self.loop.create_task(work, context=self.context)
-
-    def terminate(self) -> None:
-        self.asked = True
-
-    def resume(self) -> None:
-        self.is_stopped = False
-
-    def status(self) -> str:
-        return psutil.STATUS_STOPPED if self.is_stopped else psutil.STATUS_RUNNING
-
-    def kill(self) -> None:
-        """SIGKILL: nothing of it goes on."""
-        if self.alive:
-            self.alive, self.exit_status = False, -signal.SIGKILL
-            for task in self.tasks:
-                task.cancel()
-
-    def identity(self) -> Identity:
-        return Identity(self.pid, float(self.pid), boot_id())
-
-
-_current: ContextVar[SimulatedProcess | None] = ContextVar("process", default=None)
-
-
-class SimulatedProcesses:
-    """`lamdatui.engine.world.Processes`."""
-
-    def __init__(self) -> None:
-        self.by_pid: dict[int, SimulatedProcess] = {}
-
-    def exists(self, pid: int) -> bool:
-        return pid in self.by_pid and self.by_pid[pid].alive
-
-    def identity(self, pid: int) -> Identity:
-        if not self.exists(pid):
-            raise psutil.NoSuchProcess(pid)
-        return self.by_pid[pid].identity()
-
-    def find(self, identity: Identity) -> Any:
-        found = self.by_pid.get(identity.pid)
-        return found if found is not None and found.alive and identity == found.identity() else None
-
-
-class SimulatedHost:
-    """`lamdatui.engine.world.Host`: starts simulated steps."""
-
-    def __init__(self, simulation: Simulation) -> None:
-        self._simulation = simulation
-        self.exits: dict[int, int] = {}
-        self.pid = 1
-
-    async def warm(self) -> None:
-        """It is."""
-
-    async def ready(self) -> dict[str, Any]:
-        return {"ready": True, "cuda": 0, "mode": "fork"}
-
-    async def network(self) -> str:
-        return "simulated"
-
-    async def start(self, directory: Path, *, bare: bool = False) -> int:
-        await asyncio.sleep(self._simulation.draw.choice([0.0, 0.01, 0.3]))
-        if self._simulation.draw.random() < self._simulation.trouble * 0.02:
-            raise LamdatuiError("the process that starts steps has ended", where="simulated")
-        return self._simulation.start_step(directory, self).pid
-
-    async def close(self) -> None:
-        """Its steps live on."""
-
-
-# --- a run -------------------------------------------------------------------------------------------------------------
 
 
 class Wrong(AssertionError):
@@ -259,7 +76,7 @@ class Simulation:
 
     def _task(self, loop: Any, coroutine: Any, context: Context | None = None) -> asyncio.Task[Any]:
         task = asyncio.Task(coroutine, loop=loop, context=context)
-        process = (context or copy_context()).get(_current)
+        process = (context or copy_context()).get(current)
         if process is not None:
             process.tasks.append(task)
         return task
@@ -268,7 +85,7 @@ class Simulation:
 
     def passed(self, name: str) -> None:
         """At a fault point: the dead go no further, and the living may die."""
-        process = _current.get()
+        process = current.get()
         if process is None:
             return
         if not process.alive:
@@ -293,7 +110,7 @@ class Simulation:
             100 + len(self.processes.by_pid), f"step {directory.parent.name}/{directory.name}", self.loop
         )
         self.processes.by_pid[process.pid] = process
-        parent = _current.get()
+        parent = current.get()
 
         async def live() -> None:
             with contextlib.suppress(Killed, asyncio.CancelledError):
@@ -308,7 +125,7 @@ class Simulation:
 
     async def _step(self, process: SimulatedProcess, directory: Path) -> int:
         draw = self.draw
-        await asyncio.sleep(draw.choice([0.01, 0.2, 2.0]))
+        await asyncio.sleep(draw.choice([0.01, 0.1, 0.5]))
         fault("step.before-claim")
         if not claim(directory, "step", process.identity()):
             return 0
@@ -371,10 +188,10 @@ class Simulation:
         fate = draw.choices(
             ["ok", "oom-train", "bug", "stopped", "hangs"], [100, 3 * self.trouble, 3 * self.trouble, 1, self.trouble]
         )[0]
-        for number in range(draw.choice([1, 3, 8])):
+        for number in range(draw.choice([1, 2, 4])):
             with (directory / METRICS).open("a") as metrics:
                 metrics.write(json.dumps({"step": number, "loss": 1.0}) + "\n")
-            await self._wait(process, draw.choice([0.01, 0.2, 3.0]))
+            await self._wait(process, draw.choice([0.01, 0.1, 0.8]))
             fault("step.train-step")
         if fate == "stopped":
             process.is_stopped = True
@@ -392,7 +209,7 @@ class Simulation:
 
     def _result(self, staged: Path, request: dict[str, Any]) -> dict[str, Any]:
         """Write what the action makes; what its manifest says of it."""
-        kind = self.variant.opened_types[request["action"]["type"]].type
+        kind = REGISTRY.get(request["action"]["type"]).type
         if kind.output == "model":
             (staged / "model.safetensors").write_text(f"the weights of {request['digest']}")
             return {"kind": "full"}
@@ -410,7 +227,7 @@ class Simulation:
         for wanted in request["evaluations"]:
             if self.store.evaluation(wanted["key"]) is not None:
                 continue
-            await self._wait(process, self.draw.choice([0.01, 0.5]))
+            await self._wait(process, self.draw.choice([0.01, 0.2]))
             fault("step.before-evaluate")
             rows = self.variant.rows(wanted["task"], wanted["split"])
             given = [
@@ -425,7 +242,7 @@ class Simulation:
         """Who answers, and who meddles."""
         draw = self.draw
         while True:
-            await asyncio.sleep(draw.choice([0.02, 0.3, 2.0, 20.0]) / max(self.busy, 0.5))
+            await asyncio.sleep(draw.choice([0.02, 0.1, 0.5, 5.0]) / max(self.busy, 0.5))
             loop = engine.loop
             if loop is None or loop.state.status != "running":
                 continue
@@ -579,7 +396,7 @@ class Simulation:
 
     async def _killer(self, process: SimulatedProcess) -> None:
         """A kill at some moment: of the engine, or of a step."""
-        await asyncio.sleep(self.draw.choice([0.01, 0.3, 3.0, 30.0]) * self.draw.random())
+        await asyncio.sleep(self.draw.choice([0.01, 0.2, 1.0, 10.0]) * self.draw.random())
         steps = self._steps_alive()
         victim = self.draw.choice([process, *steps])
         self.say(f"{victim.what} is killed")
@@ -672,11 +489,6 @@ class Failure(Exception):
         self.kind = kind
 
 
-def truth(digest: str, row: str) -> float:
-    """The score of a model on a row."""
-    return float(blake2b(f"{digest} {row}".encode(), digest_size=1).digest()[0] % 2)
-
-
 def read_of(request: dict[str, Any]) -> set[str]:
     """Digests of the store's objects that a step reads."""
     models = [model for found in request["models"].values() for model in found]
@@ -684,134 +496,3 @@ def read_of(request: dict[str, Any]) -> set[str]:
     places = [place for model in models for place in (model["weights"], *model["adapters"])]
     places += [data["path"] for found in request["datasets"].values() for data in found]
     return {place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)}
-
-
-# --- many --------------------------------------------------------------------------------------------------------------
-
-
-class Variant:
-    """A profile, opened once for all its runs."""
-
-    def __init__(self, path: Path) -> None:
-        self.profile: Profile = load_profile(path)
-        self._workspace = open_workspace(self.profile)
-        self.opened_types = dict(self._workspace.types)
-        self._means: dict[tuple[str, str, str], float] = {}
-
-    def opened(self) -> Workspace:
-        """As it was opened: what one run makes of the types is no other run's."""
-        self._workspace.types.clear()
-        self._workspace.types.update(self.opened_types)
-        return self._workspace
-
-    def rows(self, task: str, split: str) -> Sequence[Any]:
-        """Of a task."""
-        return self._workspace.tasks[task].rows[split]
-
-    def mean(self, digest: str, task: str, split: str) -> float:
-        """The true score of a model on a task."""
-        key = digest, task, split
-        if key not in self._means:
-            rows = self.rows(task, split)
-            self._means[key] = sum(truth(digest, row["id"]) for row in rows) / len(rows)
-        return self._means[key]
-
-
-PROFILE = """
-name: lab
-seed: 1
-device: cpu
-dtype: float32
-threads: 1
-models: { llama: { path: "catalogue:lab-bases/llama" } }
-datasets:
-  reverse: { path: "catalogue:lab-bases/data/reverse.jsonl" }
-  call: { path: "catalogue:lab-bases/data/call.jsonl" }
-  prefer: { path: "catalogue:lab-bases/data/prefer.jsonl" }
-tasks:
-  reverse: { path: "catalogue:lab-bases/tasks/reverse.jsonl", scorer: exact, max_new_tokens: 16, rows: { search: 8, sealed: 8 } }
-  call: { path: "catalogue:lab-bases/tasks/call.jsonl", scorer: exact, max_new_tokens: 16, rows: { search: 8, sealed: 8 } }
-objective: { weights: { reverse: 1.0, call: 1.0 } }
-actions:
-  sft: { method: { default: full }, max_steps: { default: 40, choices: [40, 120] }, max_length: { default: 64 } }
-  dpo: { method: { default: full }, max_steps: { default: 25 }, max_length: { default: 64 } }
-  merge_linear: {}
-policy: { name: random }
-steps: { limit_minutes: 0.3, stall_minutes: 0.1 }
-"""
-"""The lab, small."""
-VARIANTS = {
-    "asks": "mode: ask\nbudget: { trials: 4, baselines: 0, replicates: 0, promotion: 0 }",
-    "alone": "mode: auto\nbudget: { trials: 5, baselines: 0, replicates: 0 }",
-    "compares": "mode: auto\nbudget: { trials: 4, baselines: 0.5, replicates: 0.3, promotion: 0 }",
-}
-
-
-def variants(folder: Path) -> list[Variant]:
-    """What runs are drawn from."""
-    for name, more in VARIANTS.items():
-        (folder / f"{name}.yaml").write_text(f"{PROFILE}{more}\n")
-    return [Variant(folder / f"{name}.yaml") for name in VARIANTS]
-
-
-@contextlib.contextmanager
-def place() -> Iterator[Path]:
-    """A folder in memory, where there is one."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None, prefix="sim-") as folder:
-        yield Path(folder)
-
-
-@contextlib.contextmanager
-def private_home(folder: Path) -> Iterator[None]:
-    """A home in which simulated times are not taken for the machine's; it shares the catalogue."""
-    (folder / "cache").mkdir()
-    (folder / "cache" / "catalogue").symlink_to(paths.cache_dir() / "catalogue")
-    before = os.environ.get("LAMDATUI_HOME")
-    os.environ["LAMDATUI_HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["LAMDATUI_HOME"]
-        if before is not None:
-            os.environ["LAMDATUI_HOME"] = before
-
-
-def simulate(seed: int, known: list[Variant], say: Callable[[str], None] = lambda _: None) -> tuple[Simulation, str]:
-    """One seed; the simulation, and what went wrong."""
-    with place() as folder:
-        simulation = Simulation(seed, known, folder, say)
-        try:
-            simulation.run()
-        except Exception:  # noqa: BLE001 (whatever it is, it went wrong)
-            return simulation, traceback.format_exc(limit=-6)
-        return simulation, ""
-
-
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulator")
-    parser.add_argument("--seeds", type=int, default=100)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--seed", type=int, help="this one alone, told")
-    options = parser.parse_args(words)
-    with place() as folder, private_home(folder):
-        known = variants(folder)
-        if options.seed is not None:
-            simulation, wrong = simulate(options.seed, known, print)
-            print(dict(simulation.counts), wrong)
-            return bool(wrong)
-        began, counts, bad, lives = time.monotonic(), Counter[str](), [], 0
-        for seed in range(options.first, options.first + options.seeds):
-            simulation, wrong = simulate(seed, known)
-            counts += simulation.counts
-            lives += simulation.lives
-            if wrong:
-                bad.append(seed)
-                print(f"seed {seed}: {wrong}", flush=True)
-        for what, times in sorted(counts.items()):
-            print(f"{times:8d} {what}")
-        print(f"{options.seeds} seeds, {lives} engines, {len(bad)} bad {bad[:20]}, {time.monotonic() - began:.0f} s")
-    return bool(bad)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
