@@ -142,7 +142,7 @@ def kills(count: int, seed: int) -> None:
                 told["followed"].append(following)
                 told["imports"].append(imports())
             state = read_state(run_dir / "run.db")
-            assert trained.is_running() and len(state.steps) == len({*state.steps}) and state.epoch == count + 1
+            assert trained.is_running() and state.epoch == count + 1
             assert [record.status for record in state.steps.values() if record.trial] == ["running"], "it is the same step"
         finally:
             trained.kill()
