@@ -48,6 +48,12 @@ def test_every_test_that_a_document_names_is_there() -> None:
     assert len(named) > 20 and [name for name in sorted(named) if not (CHECKOUT / name).exists()] == []
 
 
+def test_every_mutant_that_is_explained_is_of_a_line_that_is_there() -> None:
+    for entry in tomllib.loads((CHECKOUT / "tests" / "mutants.toml").read_text())["explained"]:
+        lines = (CHECKOUT / entry["module"]).read_text().splitlines()
+        assert entry["old"] in " ".join(line.strip() for line in lines), f"{entry['module']}: {entry['old']}"
+
+
 def test_every_named_fault_fits_the_code_and_names_tests_that_are_there() -> None:
     """`make mutants-named` puts each of them in; here it is seen that it still can."""
     named = tomllib.loads((CHECKOUT / "tests" / "mutants.toml").read_text())["named"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -295,6 +296,29 @@ def test_an_event_that_is_no_json_is_told_where_nothing_is_chained(tmp_path: Pat
         read_state(path)
     with pytest.raises(LamdatuiError, match=r"can't be read: it is damaged \(JSONDecodeError"):
         Journal(path)
+
+
+def test_what_is_read_is_what_was_recorded_and_the_collector_goes_on(tmp_path: Path) -> None:
+    """Numbers to the last bit, lone surrogates, large integers: whichever parser reads them."""
+    texts = ["\ud800 alone", "é\u2028\0", "plain"]
+    match = {"small": 5e-324, "near": 0.1 + 0.2, "minus": -0.0, "large": 2**70, "deep": [[{"a": [None, True, 1.0]}]]}
+    journal = Journal(tmp_path / "run.db")
+    journal.append(("run.created", CREATED))
+    for number, text in enumerate(texts):
+        told = {"id": f"c{number}", "text": text, "match": match, "by": "person", "trial": number}
+        journal.append(("constraint.added", told))
+    journal.close()
+    for state in (read_state(tmp_path / "run.db"), Journal(tmp_path / "run.db").state):
+        found = list(state.constraints.values())
+        assert [each["text"] for each in found] == texts
+        assert all(json.dumps(each["match"]) == json.dumps(match) for each in found)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        read_state(tmp_path / "run.db")
+        assert not gc.isenabled(), "as whoever reads has it"
+    finally:
+        gc.enable()
 
 
 def test_no_number_that_is_none_is_recorded(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from lamdatui.domain.scores import front, is_per_hour
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, losses
-from lamdatui.store.journal import read_run, read_state, told_newer
+from lamdatui.store.journal import read_run, read_state, told_newer, uncollected
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
 
@@ -101,14 +101,15 @@ def describe(state: RunState, alive: bool) -> dict[str, Any]:
 def print_run(run: str, runs_dir: Path, *, planner: bool, as_json: bool) -> None:
     """The command: a run as a table, as JSON, or what its planner did. Raises LamdatuiError where there is none."""
     run_dir = rundir.find_run(run, runs_dir)
-    state = read_state(run_dir / "run.db")
-    if state.newer:
-        complain(told_newer(state))
-    if planner and not as_json:
-        say(planner_table(state))
-        return
-    found = _shown(state, run_dir, rundir.is_alive(run_dir))
-    say_json(found) if as_json else say(table(found, state))
+    with uncollected():
+        state = read_state(run_dir / "run.db")
+        if state.newer:
+            complain(told_newer(state))
+        if planner and not as_json:
+            say(planner_table(state))
+            return
+        found = _shown(state, run_dir, rundir.is_alive(run_dir))
+        say_json(found) if as_json else say(table(found, state))
 
 
 def show(run_dir: Path, alive: bool) -> dict[str, Any]:

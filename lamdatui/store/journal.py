@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import shutil
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from msgspec import MsgspecError
+from msgspec.json import decode
 
 from lamdatui.base.clock import Clock, SystemClock
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
@@ -113,9 +116,10 @@ class Journal:
     def _read(self) -> None:
         """Make the state from what is on disk."""
         self.state, self._hash = RunState(), ""
-        for row, found in chained(self._db):
-            take(self.state, event_of(row))
-            self._hash = found
+        with uncollected():
+            for row, found in chained(self._db):
+                take(self.state, event_of(row))
+                self._hash = found
 
     def append(self, *facts: tuple[str, dict[str, Any]]) -> list[Event]:
         """Commit events and their projections in one transaction; when this returns they survive a power cut.
@@ -347,7 +351,23 @@ def chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> Ite
 def event_of(row: tuple[Any, ...]) -> Event:
     """The event of a row. Raises ValueError for what is no JSON."""
     seq, kind, wall, mono, data = row
-    return Event(seq, kind, wall, mono, json.loads(data))
+    try:
+        found = decode(data)
+    except MsgspecError:  # It takes no lone surrogates.
+        found = json.loads(data)
+    return Event(seq, kind, wall, mono, found)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For reading what is kept: a collector that looks through all of it again and again takes as long as the reading."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def take(state: RunState, event: Event) -> None:
@@ -373,7 +393,7 @@ def _newer_schema(db: apsw.Connection) -> str:
 def read_state(path: Path, seen: Callable[[Event], None] = lambda _: None) -> RunState:
     """The state of a run that this process does not own. `seen` is told of each event. Raises LamdatuiError when there is no readable journal."""
     state = RunState()
-    with reading(path) as db:
+    with reading(path) as db, uncollected():
         state.newer = _newer_schema(db) if db else ""
         for row, _ in chained(db) if db else ():
             event = event_of(row)
