@@ -261,7 +261,7 @@ def test_concat_takes_every_row_and_equal_ones_once(lab: Path, tmp_path: Path) -
 def profile(lab_profile: Any) -> Path:
     return lab_profile(
         ("policy: { name: hybrid }", SCRIPT),
-        ("budget: { trials: 12, wall_minutes: 10 }", "budget: { trials: 2, baselines: 10 }"),
+        ("budget: { trials: 12, wall_minutes: 10 }", "budget: { trials: 2, baselines: 10, replicates: 0 }"),
         (ROWS, "rows: { search: 30, sealed: 40 }"),
     )
 

@@ -46,7 +46,7 @@ def ran(folder: Path, steps: list[dict[str, Any]]) -> Commands:
     profile |= {"policy": {"name": "scripted", "opening": False, "script": script}}
     for task in profile["tasks"].values():
         task["rows"] = {"search": 10, "sealed": 10}
-    profile["budget"] = {"trials": len(steps), "baselines": 0}
+    profile["budget"] = {"trials": len(steps), "baselines": 0, "replicates": 0}
     profile["actions"] = {step["type"]: {} for step in steps}
     folder.mkdir(exist_ok=True)
     (folder / "lab.yaml").write_text(yaml.safe_dump(profile))

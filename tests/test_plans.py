@@ -58,12 +58,17 @@ def work(kind: str, machine: Machine, tokens: int = 2048, **params: Any) -> tupl
 @pytest.mark.parametrize(
     ("name", "work"),
     [
-        ("SmolLM2-135M", Work("supervised", "lora", 16, 4, 256, False, "bfloat16")),
         ("SmolLM2-135M", Work("supervised", "full", 16, 4, 256, True, "float32")),
         ("Qwen2.5-0.5B", Work("preference", "rslora", 16, 2, 512, True, "float32")),
-        ("SmolLM2-360M", Work("whole-logits", "lora", 8, 4, 256, True, "bfloat16")),
-        ("Gemma-3-1B", Work("supervised", "dora", 16, 2, 512, False, "bfloat16")),
-        ("Qwen3-8B", Work("supervised", "lora", 16, 1, 512, True, "bfloat16")),
+        *(
+            pytest.param(name, work, marks=pytest.mark.slow)
+            for name, work in (
+                ("SmolLM2-135M", Work("supervised", "lora", 16, 4, 256, False, "bfloat16")),
+                ("SmolLM2-360M", Work("whole-logits", "lora", 8, 4, 256, True, "bfloat16")),
+                ("Gemma-3-1B", Work("supervised", "dora", 16, 2, 512, False, "bfloat16")),
+                ("Qwen3-8B", Work("supervised", "lora", 16, 1, 512, True, "bfloat16")),
+            )
+        ),
     ],
 )
 def test_a_forecast_is_near_the_peak_of_the_real_class(name: str, work: Work) -> None:
