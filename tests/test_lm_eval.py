@@ -41,6 +41,20 @@ def model(lab: Path) -> tuple[Any, Any]:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
 
+def test_a_folder_called_as_a_dataset_of_the_hub_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """datasets looks into the current folder first: a cloned one could bring easier questions along."""
+    folder = tmp_path / "cloned" / "openai" / "gsm8k" / "main"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        rows = ({"question": f"{split} {n}?", "answer": f"so #### {n}"} for n in range(60))
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder.parent / "README.md").write_text("---\nconfigs:\n- config_name: main\n  data_dir: main\n---\n")
+    monkeypatch.chdir(tmp_path / "cloned")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    with pytest.raises(LamdatuiError, match="is not on this machine"):
+        build("lm_eval:gsm8k?search=1&sealed=1")
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_same_model_has_the_harness_s_own_scores(name: str, tasks: Path, model: tuple[Any, Any]) -> None:
     model[0].config.max_position_embeddings = 512

@@ -345,3 +345,16 @@ def test_only_what_transformers_would_load_counts(model: Path) -> None:
         LamdatuiError, match=r"1 weights that the index names are not in its files, the first: model\.more\.weight"
     ):
         inspect_model(model)
+
+
+@pytest.mark.parametrize("where", [None, "text_config"])
+def test_a_kernel_of_the_hub_is_code_and_refused(model: Path, where: str | None) -> None:
+    """transformers fetches what config.json names so, where the package kernels is installed."""
+    config = read_json(model / "config.json")
+    for value in ("evil/kernel", {"": "evil/kernel@main"}):
+        asked = {"_attn_implementation": value}
+        write_json(model / "config.json", {**config, **(asked if where is None else {where: asked})})
+        with pytest.raises(LamdatuiError, match="code of another repository \\(_attn_implementation\\)"):
+            inspect_model(model)
+    write_json(model / "config.json", {**config, "_attn_implementation": "sdpa"})
+    assert inspect_model(model).architecture == "llama"

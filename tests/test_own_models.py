@@ -18,7 +18,7 @@ from lamdatui.inputs.namedtemplates import names, template_text
 from lamdatui.inputs.profile import load_profile
 from lamdatui.inputs.templatechecks import NO_END, of_model
 from lamdatui.inputs.templates import read_template
-from lamdatui.inputs.workspace import open_workspace
+from lamdatui.inputs.workspace import locate, open_workspace
 from lamdatui.step.errors import StepError
 from lamdatui.step.generate import Sampling, answers, neutral
 from lamdatui.step.models import load_model, load_tokenizer, save_tokenizer
@@ -252,3 +252,23 @@ def test_what_can_not_be_loaded_has_the_class_of_its_fault(lab: Path, tmp_path: 
     with pytest.raises(StepError) as caught:
         load_tokenizer(Store(tmp_path / "store"), told)
     assert caught.value.kind == "model"
+
+
+def test_what_peft_refuses_of_an_adapter_is_told_as_a_fault_of_the_model(adapter: Path, lab: Path, tmp_path: Path) -> None:
+    told = {**read_json(adapter / "adapter_config.json"), "megatron_config": {"a": 1}, "megatron_core": "antigravity"}
+    write_json(adapter / "adapter_config.json", told)
+    with pytest.raises(StepError, match="can't be loaded") as caught:
+        load_model(
+            Store(tmp_path / "store"),
+            {**told_of(lab / "llama"), "adapters": [str(adapter)]},
+            torch.float32,
+            torch.device("cpu"),
+        )
+    assert caught.value.kind == "model"
+
+
+def test_what_comes_with_lamdatui_is_named_without_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_text("x")
+    with pytest.raises(LamdatuiError, match="no such file"):
+        locate(f"builtin:../../../../../../../../../../{tmp_path}/x.gguf")
+    assert locate("builtin:smollm2-135m-decisions.gguf").is_file()

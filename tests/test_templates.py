@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import signal
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from lamdatui.base import limits
 from lamdatui.base.jsonio import read_json, write_json
+from lamdatui.base.limits import bounded
 from lamdatui.cli.checks import check_profile
 from lamdatui.inputs import templates
 from lamdatui.inputs.templatechecks import NO_END, Note, of_model, of_questions, of_rows
@@ -306,3 +313,50 @@ def test_a_row_is_shown_as_a_trainer_will_see_it(model: Path, lab_profile, cli: 
     data.write_text(json.dumps({"prompt": [turn("system", "s"), turn("user", "q")], "chosen": "a", "rejected": "b"}) + "\n")
     failed = cli("data", "show", profile, "prefer", *sets)
     assert failed.returncode == 2 and "System role not supported" in failed.stderr and "row 1" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "works for more than 0.3 s"),
+        ("{{ 'a' * 10**11 }}", "takes more than 64 MiB"),
+        ("{{ '%9999999999d' % 1 }}", "takes more than 64 MiB"),
+        (
+            "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+            "takes more than 64 MiB",
+        ),
+        ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
+    ],
+)
+def test_a_template_may_take_only_so_much_and_is_not_asked_again_then(
+    model: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    """`check` never came back from a loop in a loop, and took all memory for a long text."""
+    monkeypatch.setattr(templates, "bounded", partial(bounded, seconds=0.3, more=64 << 20))
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_VIRTUAL)
+    template = with_template(model, text)
+    with pytest.raises(ValueError, match=told):
+        template.ask(ROWS[0])
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getitimer(signal.ITIMER_VIRTUAL)) == before
+    asked: list[object] = []
+    monkeypatch.setattr(templates, "bounded", asked.append)
+    if "more than" in told:
+        with pytest.raises(ValueError, match=told):
+            template.ask(ROWS[1])
+        assert asked == []
+
+
+def test_work_within_its_limits_is_done_and_what_it_raises_is_raised() -> None:
+    assert bounded(lambda: 7, seconds=0.2, more=1 << 30) == 7
+    with pytest.raises(KeyError):
+        bounded(lambda: {}["x"])
+    # In another thread nobody interrupts it.
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(bounded, lambda: 8).result() == 8
+    assert not limits._working
+
+
+def test_a_tokenizer_that_is_no_file_is_not_waited_for(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    os.mkfifo(model / "tokenizer.json")
+    assert read_template(model).tokenizer is None

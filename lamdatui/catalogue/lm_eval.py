@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -119,8 +119,10 @@ def build(reference: str, *, online: bool = False, say: Callable[[str], None] = 
     environment = {**os.environ, "TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     if not online:
         environment |= OFFLINE
-    words = [sys.executable, "-P", "-m", "lamdatui.catalogue.lm_eval_rows", json.dumps(asdict(spec)), ONLINE if online else OFF]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    given = json.dumps(asdict(replace(spec, name=str(spec.file.absolute())) if spec.file else spec))
+    words = [sys.executable, "-P", "-m", "lamdatui.catalogue.lm_eval_rows", given, ONLINE if online else OFF]
+    # A folder of the current one that is called as a dataset of the hub would be taken for it.
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False, cwd=path.parent)
     try:
         told = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):

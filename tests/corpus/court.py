@@ -15,7 +15,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.config.resources import load_prompt, load_registry
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.decisions import VERDICTS
-from lamdatui.domain.objects import DatasetObject, ModelObject, object_to_json
+from lamdatui.domain.objects import DatasetFormat, DatasetObject, ModelObject, object_to_json
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.engine.closing import Closing
 from lamdatui.engine.judging import Known
@@ -133,13 +133,11 @@ class Court(Loop):
         models = {
             name: ModelObject(name, f"digest-{name}", "llama", "l", f"/{name}", (), 200_000) for name in ("llama", "other")
         }
-        datasets = {
-            name: DatasetObject(name, f"digest-{name}", kind, 900, f"/{name}", chars=40)
-            for name, kind in (("call", "sft"), ("prefer", "preference"))
-        }  # type: ignore[arg-type]
+        kinds: tuple[tuple[str, DatasetFormat], ...] = (("call", "sft"), ("prefer", "preference"))
+        datasets = {name: DatasetObject(name, f"digest-{name}", kind, 900, f"/{name}", chars=40) for name, kind in kinds}
         given = Ingredients(settings, load_prompt, folder / "planner.log")
         self.events: list[Json] = []
-        self.effects: list[tuple[int, str, Json | None]] = []
+        self.effects: list[tuple[int, str, Any]] = []
         self.offered: set[str] = set()
         super().__init__(
             Workspace(profile, models, datasets, {}, types),
@@ -205,7 +203,7 @@ class Court(Loop):
         if trial.proposal is None:
             yield "nothing was proposed"
             return
-        shown = trial.proposal["action"]
+        shown: Any = trial.proposal["action"]
         author = PERSON if mode == "ask" else "mode auto"
         wanted = verdict == "approve" or mode == "auto"
         if asked != (mode == "ask"):
