@@ -39,6 +39,8 @@ MOST_GROWTH_MIB = 200
 WARM = 200
 TEXT_CHARS, TEXT_LINES = 4000, 3
 """Of an error: more is none that a person reads."""
+BROKEN = 70
+"""Exit status of a target's process that did not work itself."""
 ROOM_BYTES = 6 * 2**30
 """Address space that a target's process may take beyond what it has: a bomb ends in a MemoryError."""
 
@@ -227,7 +229,7 @@ def _add(whole: Report, part: Report) -> None:
 
 
 def _apart(name: str, seed: int, numbers: range, beat: mmap.mmap, pipe: Any) -> None:
-    code = 1
+    code = BROKEN
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
@@ -261,6 +263,8 @@ def _watched(pid: int, beat: mmap.mmap, pipe: Any) -> Report | str:
         return report
     except EOFError:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        if status == BROKEN:
+            raise RuntimeError("the target can't be opened: see above") from None
         return f"the process ended with {signal.Signals(-status).name if status < 0 else status}"
 
 
