@@ -121,7 +121,11 @@ def unclear(error: BaseException) -> str:
 def place_of(error: BaseException) -> str:
     """Kind of an exception, and the innermost lines of the product that it went through."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f"{Path(each.filename).name}:{each.lineno}" for each in frames if "/lamdatui/" in each.filename or "/actions/" in each.filename]
+    ours = [
+        f"{Path(each.filename).name}:{each.lineno}"
+        for each in frames
+        if "/lamdatui/" in each.filename or "/actions/" in each.filename
+    ]
     return f"{type(error).__name__} at {' < '.join(reversed(ours[-3:])) or '?'}: {' '.join(str(error)[:160].split())}"
 
 

@@ -109,7 +109,9 @@ def models(folder: Path) -> tuple[Make, Read]:
         (base / name).write_bytes(data)
     adapter = folder / "adapter"
     adapter.mkdir()
-    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "../base", "r": 2, "fan_in_fan_out": False}))
+    (adapter / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "base_model_name_or_path": "../base", "r": 2, "fan_in_fan_out": False})
+    )
     shapes = {"lora_A": [2, 8], "lora_B": [8, 2]}
     parts = {f"base_model.model.model.layers.0.self_attn.q_proj.{part}.weight": shape for part, shape in shapes.items()}
     (adapter / "adapter_model.safetensors").write_bytes(_weights(parts))
@@ -120,8 +122,20 @@ def models(folder: Path) -> tuple[Make, Read]:
         names = dice.sample(sorted(whole.files), dice.choice((1, 1, 2)))
         found = {name: _wrong_file(dice, name, whole.files[name], list(whole.files.values())) for name in names}
         if dice.random() < 0.1:
-            name = dice.choice(("base/model.safetensors.index.json", "base/special_tokens_map.json", "base/chat_template.json", "base/vocab.json", "base/x.safetensors"))
-            value = {"weight_map": {"lm_head.weight": "model.safetensors"}, "eos_token": {"content": "x"}, "chat_template": [{"name": "default", "template": "x"}]}
+            name = dice.choice(
+                (
+                    "base/model.safetensors.index.json",
+                    "base/special_tokens_map.json",
+                    "base/chat_template.json",
+                    "base/vocab.json",
+                    "base/x.safetensors",
+                )
+            )
+            value = {
+                "weight_map": {"lm_head.weight": "model.safetensors"},
+                "eos_token": {"content": "x"},
+                "chat_template": [{"name": "default", "template": "x"}],
+            }
             found[name] = wrong_json(dice, [value])
         return found
 
@@ -173,7 +187,9 @@ def _model() -> dict[str, bytes]:
         "config.json": json.dumps(config).encode(),
         "generation_config.json": b'{"eos_token_id": [2], "repetition_penalty": 1.0, "bad_words_ids": null}',
         "tokenizer.json": json.dumps(tokenizer).encode(),
-        "tokenizer_config.json": json.dumps({"eos_token": "</s>", "pad_token": {"content": "<pad>"}, "chat_template": None}).encode(),
+        "tokenizer_config.json": json.dumps(
+            {"eos_token": "</s>", "pad_token": {"content": "<pad>"}, "chat_template": None}
+        ).encode(),
         "chat_template.jinja": b"{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}{% if m.role == 'assistant' %}</s>{% endif %}\n{% endfor %}"
         b"{% if add_generation_prompt %}assistant: {% endif %}",
         "model.safetensors": _weights(shapes),
@@ -233,7 +249,9 @@ def _flipped(dice: random.Random, data: bytes) -> bytes:
     """Some bytes of a few pages, the header's and the roots' most often."""
     found = bytearray(data)
     for _ in range(dice.choice((1, 2, 8))):
-        place = dice.choice((dice.randrange(100), dice.randrange(len(found)), dice.randrange(len(found) // 4096) * 4096 + dice.randrange(12)))
+        place = dice.choice(
+            (dice.randrange(100), dice.randrange(len(found)), dice.randrange(len(found) // 4096) * 4096 + dice.randrange(12))
+        )
         found[place] = dice.choice((0, 255, found[place] ^ 1 << dice.randrange(8), dice.randrange(256)))
     return bytes(found)
 
@@ -273,7 +291,11 @@ def _rewritten(dice: random.Random, path: Path, sound: bytes, rows: list[Any], d
         if dice.random() < 0.3:
             record = {name: value for name, value in json.loads(body).items() if name != SEAL}
             shaped = json.loads(json.dumps(reshape(dice, record, [record])))
-            told = json.dumps(sealed(shaped) if isinstance(shaped, dict) else shaped) if dice.random() < 0.7 else wrong_json(dice, [record]).decode("utf-8", "replace")
+            told = (
+                json.dumps(sealed(shaped) if isinstance(shaped, dict) else shaped)
+                if dice.random() < 0.7
+                else wrong_json(dice, [record]).decode("utf-8", "replace")
+            )
             db.execute("UPDATE projections SET body = ?", (told,))
         if dice.random() < 0.15:
             statements = (
@@ -332,7 +354,9 @@ def stores(folder: Path) -> tuple[Make, Read]:
         found: dict[str, bytes | None] = {}
         for name in dice.sample(told, dice.choice((1, 1, 2))) if dice.random() < 0.85 else [dice.choice(list(whole.files))]:
             data = whole.files[name]
-            found[name] = _wrong_record(dice, data) if name in told and dice.random() < 0.7 else _wrong_file(dice, name, data, [data])
+            found[name] = (
+                _wrong_record(dice, data) if name in told and dice.random() < 0.7 else _wrong_file(dice, name, data, [data])
+            )
         return found, dice.choice(scored)
 
     def read(case: tuple[dict[str, bytes | None], tuple[str, str, str]]) -> None:
@@ -342,18 +366,31 @@ def stores(folder: Path) -> tuple[Make, Read]:
         looks: list[Callable[[], Any]] = []
         for name in changes:
             if (digest := name.split("/")[1]) in digests:
-                looks += [lambda digest=digest: store.find(digest), lambda digest=digest: store.problem(digest), lambda digest=digest: store.resolve(f"store:{digest}")]
+                looks += [
+                    lambda digest=digest: store.find(digest),
+                    lambda digest=digest: store.problem(digest),
+                    lambda digest=digest: store.resolve(f"store:{digest}"),
+                ]
                 looks += [lambda digest=digest: _or_damaged(lambda: store.verify(digest))]
             key = Path(name).stem
             if key in keys:
-                place = next(place for place in scored if state.keys[place[0]][place[1]][place[2]] == key) if key in str(state.keys) else (model, task, split)
-                looks += [lambda place=place: [(reference_text(one), one.kinds) for one in answers(runs / "finished", state, *place)]]
+                place = (
+                    next(place for place in scored if state.keys[place[0]][place[1]][place[2]] == key)
+                    if key in str(state.keys)
+                    else (model, task, split)
+                )
+                looks += [
+                    lambda place=place: [(reference_text(one), one.kinds) for one in answers(runs / "finished", state, *place)]
+                ]
         looks += [lambda: _looked_at(runs)]
         for name in changes:
             if (key := Path(name).stem) in keys:
                 looks += [lambda key=key: store.evaluation(key)]
             if (digest := name.split("/")[1]) in digests:
-                looks += [lambda digest=digest: _or_damaged(lambda: store.drop(digest)), lambda digest=digest: _or_damaged(lambda: store.dropped(digest))]
+                looks += [
+                    lambda digest=digest: _or_damaged(lambda: store.drop(digest)),
+                    lambda digest=digest: _or_damaged(lambda: store.dropped(digest)),
+                ]
         _all_of(*looks)
 
     return make, read
@@ -403,9 +440,15 @@ def checkpoints(folder: Path) -> tuple[Make, Read]:
         found: dict[str, bytes | None] = {}
         for name in names:
             data = whole.files[name]
-            found[name] = _wrong_record(dice, data) if name.endswith("manifest.json") and dice.random() < 0.8 else _wrong_file(dice, name, data, [data])
+            found[name] = (
+                _wrong_record(dice, data)
+                if name.endswith("manifest.json") and dice.random() < 0.8
+                else _wrong_file(dice, name, data, [data])
+            )
         if dice.random() < 0.1:
-            found[f"{work}/{dice.choice(('7', '٣', '²', '007', 'x', '-1', '9' * 100, '9' * 5000 if dice.random() < 0 else '11'))}/manifest.json"] = b"{}"
+            found[
+                f"{work}/{dice.choice(('7', '٣', '²', '007', 'x', '-1', '9' * 100, '9' * 5000 if dice.random() < 0 else '11'))}/manifest.json"
+            ] = b"{}"
         return found
 
     def read(changes: dict[str, bytes | None]) -> None:

@@ -73,10 +73,22 @@ def consoles(folder: Path) -> tuple[Make, Read]:
     def make(dice: random.Random) -> list[bytes]:
         events = dice.choice(stories)
         seq = events[-1]["seq"]
-        frames: list[Any] = _snapshot(events) if dice.random() < 0.4 else [{"type": "event", "event": event} for event in events]
+        frames: list[Any] = (
+            _snapshot(events) if dice.random() < 0.4 else [{"type": "event", "event": event} for event in events]
+        )
         frames = [{"type": "hello", "protocol": 2, "run": "lab", "pid": 1, "seq": seq}, *frames, {"type": "live"}]
-        more = [*({"type": "event", "event": {**event, "seq": 0}} for event in [*late, *events]), hardware(2), {"type": "hardware", **hardware(0)}]
-        more += [{"type": "metric", "step": "7/1", "metric": {"step": 1, "max_steps": 9, "loss": 0.5, "phase": "train", "total": 3, "done": 1, "seconds": 2.0}}]
+        more = [
+            *({"type": "event", "event": {**event, "seq": 0}} for event in [*late, *events]),
+            hardware(2),
+            {"type": "hardware", **hardware(0)},
+        ]
+        more += [
+            {
+                "type": "metric",
+                "step": "7/1",
+                "metric": {"step": 1, "max_steps": 9, "loss": 0.5, "phase": "train", "total": 3, "done": 1, "seconds": 2.0},
+            }
+        ]
         more += [{"type": "link", "status": "lost", "detail": "x"}, {"type": "past", "event": events[3]}]
         for _ in range(dice.choice((1, 2, 4))):
             seq += 1
@@ -84,7 +96,9 @@ def consoles(folder: Path) -> tuple[Make, Read]:
             if "event" in frame and frame["type"] == "event":
                 frame["event"]["seq"] = seq
             frames.append(frame)
-        wrong = {dice.randrange(1, len(frames)) if dice.random() < 0.4 else len(frames) - 1 for _ in range(dice.choice((1, 1, 2)))}
+        wrong = {
+            dice.randrange(1, len(frames)) if dice.random() < 0.4 else len(frames) - 1 for _ in range(dice.choice((1, 1, 2)))
+        }
         told = []
         for place, frame in enumerate(frames):
             shaped = reshape(dice, frame, [frame]) if place in wrong else frame
@@ -221,7 +235,7 @@ def commands(folder: Path) -> tuple[Make, Read]:
             if command == "answers":
                 return told.told(finished, args)
             if command == "try_action":
-                return people._try({**args, "params": {}}) if args.get("type") not in TYPES else None
+                return people._try(args) if str(args.get("type")) not in TYPES else None
             return people.command(command, args, by)
 
         server, writer = Server(folder / "socket", journal, handler, asyncio.Event()), _Writer()
@@ -260,7 +274,11 @@ def replies(folder: Path) -> tuple[Make, Read]:
         events = dice.choice(stories)
         frames: list[Any] = [{"type": "hello", "protocol": 2, "run": "lab", "pid": 10**9, "seq": 9}]
         frames += [{"type": "event", "event": event} for event in events[: dice.randrange(len(events) + 1)]]
-        frames += [{"type": "reply", "id": 1, "ok": True, "result": None}, {"type": "reply", "id": 1, "ok": False, "error": "no"}, {"type": "live"}]
+        frames += [
+            {"type": "reply", "id": 1, "ok": True, "result": None},
+            {"type": "reply", "id": 1, "ok": False, "error": "no"},
+            {"type": "live"},
+        ]
         frames += [{"type": "metric", "step": "1/1", "metric": {"step": 1, "max_steps": 9, "loss": 0.5}}]
         frames += [{"type": "metric", "step": "1/1", "metric": {"phase": "evaluate", "task": "t", "done": 1, "total": 3}}]
         place = dice.choice((dice.randrange(len(frames)), len(frames) - dice.randrange(1, 6)))
@@ -303,7 +321,13 @@ async def _nothing() -> None:
 
 def steps(folder: Path) -> tuple[Make, Read]:
     """The files of an attempt: claim, outcome and metrics, of this version and of the first one, and with a seal that fits what is wrong."""
-    outcome = {"status": "failed", "cached": False, "seconds": {"total": 1.0}, "error": {"class": "oom-train", "message": "m"}, "peak_rss": 5}
+    outcome = {
+        "status": "failed",
+        "cached": False,
+        "seconds": {"total": 1.0},
+        "error": {"class": "oom-train", "message": "m"},
+        "peak_rss": 5,
+    }
     claim = {"by": "step", "pid": 10**9, "start_time": 1.0, "boot_id": "b"}
     metrics = [{"step": 1, "max_steps": 9, "loss": 0.5}, {"phase": "train", "task": "t", "done": 1, "total": 3, "seconds": 2.0}]
 

@@ -82,7 +82,9 @@ def _change(dice: random.Random, data: bytearray, others: Sequence[bytes]) -> No
         case 0 if data:
             data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
         case 1 if data:
-            data[dice.randrange(len(data))] = dice.choice((0, 1, 9, 10, 13, 27, 32, 34, 91, 92, 123, 127, 128, 255, dice.randrange(256)))
+            data[dice.randrange(len(data))] = dice.choice(
+                (0, 1, 9, 10, 13, 27, 32, 34, 91, 92, 123, 127, 128, 255, dice.randrange(256))
+            )
         case 2:
             del data[span]
         case 3:
