@@ -118,7 +118,7 @@ class Server:
     def _attach(self, peer: Peer, args: dict[str, Any]) -> None:
         """Send what happened, then what happens: all events after `after`, or a snapshot in place of the events up to now."""
         after = args.get("after", 0)
-        if type(after) is not int or not 0 <= after < 2**53:
+        if type(after) is not int or not 0 <= after < 2**63:
             raise LamdatuiError(f"attach.after is the number of an event, not {str(after)[:100]!r}")
         if (name := args.get("name")) is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
             raise LamdatuiError(f"attach.name is USER@TERMINAL, not {str(name)[:100]!r}")
@@ -204,5 +204,5 @@ class Server:
         number = args["number"]
         trial = state.trials.get(number) if type(number) is int else None
         if trial is None:
-            raise LamdatuiError(f"there is no trial {str(number)[:100]!r}")
+            raise LamdatuiError(f"there is no trial {repr(number)[:100]}")
         return asdict(trial)

@@ -133,6 +133,11 @@ class Journal:
             check_fields(kind, data)
             event = Event(self.state.last_seq + offset, kind, self.clock.wall(), self.clock.mono(), data)
             text = escaped(json.dumps(data, ensure_ascii=False, allow_nan=False))
+            try:
+                # As it will be read: what no reader takes is not written.
+                check(kind, parse_json(text))
+            except TypeError as error:
+                raise ValueError(str(error)) from error
             events.append(event)
             rows.append((event.seq, kind, event.wall, event.mono, text))
         last, touched = self._hash, set[tuple[str, str]]()
@@ -142,6 +147,7 @@ class Journal:
                     last = link(last, row)
                     self._db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
                     self._db.execute("INSERT INTO chain VALUES (?,?)", (event.seq, last))
+                    check_references(self.state, event.kind, event.data)
                     self.state.apply(event)
                     touched |= self.state.touched
                 self._project()
