@@ -278,9 +278,11 @@ def _columns(handle: BinaryIO, path: Path, start: bytes) -> Numbered:
             for value in batch.to_pylist():
                 number += 1
                 yield number, _without_invented(value | {name: _as_json(value[name]) for name in odd})
-    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        # A damaged length asks for more memory than there is.
         raise LamdatuiError(
-            f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {error}", where=str(path)
+            f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {str(error) or type(error).__name__}",
+            where=str(path),
         ) from error
     after = os.fstat(handle.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):

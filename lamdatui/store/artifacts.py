@@ -35,6 +35,7 @@ from lamdatui.base.jsonio import (
     unsealed,
     write_record,
 )
+from lamdatui.base.surrogates import has_lone
 from lamdatui.domain.checked import hold
 from lamdatui.domain.objects import STORED, DatasetFormat
 
@@ -291,7 +292,11 @@ def _as_manifest(found: dict[str, Any], digest: str) -> dict[str, Any]:
         hold(found, _Manifest, f"the manifest of {digest[:12]}")
     except TypeError as error:
         raise Damaged(str(error)) from error
-    outside = [name for name in found["files"] if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name]
+    outside = [
+        name
+        for name in found["files"]
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or has_lone(name)
+    ]
     lacking = {"format", "rows", "chars"} - found.keys() if found["kind"] == "dataset" else ()
     if found["digest"] != digest or outside or lacking:
         raise Damaged(f"the manifest of {digest[:12]} is not one")

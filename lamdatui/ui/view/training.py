@@ -113,7 +113,7 @@ class Progress:
             self.seconds = seconds if seconds is not None else self.seconds
             return
         step = metric.get("step")
-        if not isinstance(step, int) or step <= self.trained:
+        if not isinstance(step, int) or finite(step) is None or step <= self.trained:
             return
         self._enter("train", "", step, seconds)
         self.done, self.trained = step, step
