@@ -24,6 +24,9 @@ from lamdatui.store.checkpoints import Checkpoints, folder_of, kept_steps
 from lamdatui.store.journal import Journal, read_run, read_state
 
 READY, ACKNOWLEDGED, REFUSED = "ready", "acknowledged", "refused "
+ROWS = [{"id": 1, "score": 1.0}] * 90
+MODEL = {"kind": "model", "id": "base", "digest": "x", "architecture": "llama", "layout": "l", "weights": "/w", "adapters": [], "parameters": 1,
+         "trial": None}  # fmt: skip
 ACTION = {"type": "sft", "inputs": {"model": ["base"]}, "params": {"learning_rate": 0.1}, "seed": 1, "digest": "a"}
 DIGEST = "d" * 64
 OLD, NEW = "old " * 700, "new " * 900
@@ -152,14 +155,14 @@ def check_drop(folder: Path, said: int) -> None:
 
 
 def do_evaluation(folder: Path) -> None:
-    Store(folder / "store").record_evaluation("key", {"key": "key", "rows": [1] * 900})
+    Store(folder / "store").record_evaluation("key", {"key": "key", "rows": ROWS})
     acknowledge()
 
 
 def check_evaluation(folder: Path, said: int) -> None:
     store = Store(folder / "store")
     found = store.evaluation("key")
-    assert found == {"key": "key", "rows": [1] * 900} or (found is None and not said), "an evaluation is gone"
+    assert found == {"key": "key", "rows": ROWS} or (found is None and not said), "an evaluation is gone"
     assert not (store.root / "damaged").exists(), "an evaluation was there by half"
 
 
@@ -253,8 +256,10 @@ def check_migrate(folder: Path, said: int) -> None:
 def prepare_decision(folder: Path) -> None:
     journal = Journal(folder / "run.db")
     journal.append(*opened(1))
-    proposal = {"action": ACTION, "proposed_by": "random", "reason": "because", "seconds": 0.1}
-    journal.append(("trial.proposed", {"number": 1, "proposal": proposal}))
+    cost = {"seconds": None, "memory_bytes": None, "disk_bytes": None, "measured": 0}
+    proposal = {"id": "p", "action": ACTION, "proposed_by": "random", "reason": "because", "seconds": 0.1}
+    proposal |= {"alternatives": [], "estimate": cost, "opening": False, "fallback": None, "details": {}}
+    journal.append(("object.added", {"object": MODEL}), ("trial.proposed", {"number": 1, "proposal": proposal}))
     journal.close()
 
 

@@ -42,7 +42,9 @@ MODEL = {
     "trial": None,
 }
 ACTION = {"type": "sft", "inputs": {"model": ["base"]}, "params": {"learning_rate": 0.1}, "seed": 1, "digest": "a"}
-PROPOSAL = {"action": ACTION, "proposed_by": "random", "reason": "because", "seconds": 0.1}
+COST = {"seconds": None, "memory_bytes": None, "disk_bytes": None, "measured": 0}
+PROPOSAL = {"id": "p", "action": ACTION, "proposed_by": "random", "reason": "because", "seconds": 0.1, "alternatives": [], "estimate": COST,
+            "opening": False, "fallback": None, "details": {}}  # fmt: skip
 
 
 class HandClock:

@@ -19,6 +19,7 @@ from lamdatui.domain.policies import DEFAULT, SUMMARIES
 from lamdatui.domain.state import RunState
 from lamdatui.policy import POLICIES
 from lamdatui.store.journal import Journal
+from tests.test_journal import PROPOSAL
 
 Json = dict[str, Any]
 BASE = {"id": "base", "digest": "b" * 64, "architecture": "Llama", "layout": "x", "weights": "/w", "adapters": [],
@@ -67,7 +68,7 @@ class Story:
         number = next(self._number)
         act = act or action(number)
         self.add("trial.opened", number=number)
-        offered = {"action": act, "proposed_by": by, "reason": "", "fallback": None, "seconds": 1.0, "details": details or {}}
+        offered = {**PROPOSAL, "action": act, "proposed_by": by, "reason": "", "seconds": 1.0, "details": details or {}}
         self.add("trial.proposed", number=number, proposal=offered)
         if shadows:
             self.add("shadows.recorded", number=number, shadows=shadows)

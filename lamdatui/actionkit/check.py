@@ -23,6 +23,7 @@ from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import regular
 from lamdatui.config.reading import SECONDS, examine
 from lamdatui.domain.actions import FAMILIES, ActionType, BoundType, Call, Estimate, Param, Registry, Slot, Value
+from lamdatui.domain.declarations import faults
 from lamdatui.domain.objects import FORMATS, DatasetObject, ModelObject
 
 HEAVY = ("accelerate", "datasets", "mergekit", "peft", "textual", "torch", "transformers", "trl")
@@ -44,6 +45,8 @@ def declaration_problems(bound: BoundType) -> list[str]:
     missing = [name for name in DECLARED if not hasattr(kind, name)]
     if missing:
         return [f"{name} is missing" for name in missing]
+    if wrong := faults(kind):
+        return wrong
     problems = [*_header(kind), *_names(bound)]
     for slot in kind.slots:
         problems += [f"slot {slot.name}: {text}" for text in _slot(slot)]
@@ -253,8 +256,9 @@ def checked(kinds: Iterable[ActionType], where: str) -> list[Checked]:
     told = [f"loading the file imports {', '.join(heavy)}: import inside run(), or under TYPE_CHECKING"] if heavy else []
     found = []
     for kind in kinds:
-        bound = BoundType(kind, tuple(getattr(kind, "params", ())))
-        found.append(Checked(str(getattr(kind, "name", Path(where).stem)), where, [*declaration_problems(bound), *told]))
+        params = getattr(kind, "params", ())
+        bound = BoundType(kind, tuple(params) if isinstance(params, tuple | list) else ())
+        found.append(Checked(str(getattr(kind, "name", Path(where).stem))[:100], where, [*declaration_problems(bound), *told]))
     return found
 
 

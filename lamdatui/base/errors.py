@@ -15,6 +15,15 @@ CONFIRM_TITLE = "This profile names what lamdatui neither starts nor reaches una
 """How the text begins that a person has to confirm."""
 
 
+MOST_CHARS = 2000
+"""Of what an error says in each of its three lines: it quotes what others wrote, which may be of any length."""
+
+
+def _line(text: str) -> str:
+    line = text if text.isprintable() else " ".join(text.split())
+    return line if len(line) <= MOST_CHARS else f"{line[:MOST_CHARS]}…"
+
+
 class LamdatuiError(Exception):
     """What went wrong, where, and how to fix it.
 
@@ -23,9 +32,9 @@ class LamdatuiError(Exception):
 
     def __init__(self, what: str, *, where: str = "", fix: str = "", exit_code: int = EXIT_USAGE) -> None:
         super().__init__(what)
-        self.what = what
-        self.where = where
-        self.fix = fix
+        self.what = _line(what)
+        self.where = _line(where)
+        self.fix = _line(fix)
         self.exit_code = exit_code
 
     def __str__(self) -> str:

@@ -15,6 +15,7 @@ from lamdatui.base.jsonio import Damaged
 from lamdatui.base.network import sentence
 from lamdatui.base.output import complain, say_json
 from lamdatui.domain import baselines, replicates
+from lamdatui.domain.checked import hold
 from lamdatui.domain.events import event_from_json
 from lamdatui.domain.scores import remarks
 from lamdatui.domain.state import RunState
@@ -23,6 +24,7 @@ from lamdatui.domain.verdicts import gain_text, losses, winner_gain
 from lamdatui.wire.client import Client
 from lamdatui.wire.lastwords import cause
 from lamdatui.wire.rundir import is_alive, is_stopped, stopped_error
+from lamdatui.wire.validation import check_event
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 STOP_SECONDS = 2.0
@@ -157,15 +159,30 @@ class Headless:
                 process.kill()
 
     def _take(self, frame: dict[str, Any]) -> int | None:
+        """One frame; the run's exit code once it is over. Raises LamdatuiError for a frame that can't be read: the engine is of another version."""
+        try:
+            return self._taken(frame)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise LamdatuiError(
+                f"a frame of the engine ({frame['type'][:40]}) can't be read: {error}",
+                where=str(self.run_dir),
+                fix=f"the run goes on: lamdatui show {self.run_dir.name}; is the engine of another version?",
+                exit_code=EXIT_FAILED,
+            ) from error
+
+    def _taken(self, frame: dict[str, Any]) -> int | None:
         match frame["type"]:
             case "hello":
+                hold(frame.get("pid"), int, "pid")
                 self._engine = frame["pid"]
             case "event":
+                check_event(frame["event"])
                 return self._event(frame["event"])
             case "live":
                 self._live = True
                 return _CODES.get(self.state.status) if self.state.status != "running" else None
             case "metric" if not self.as_json:
+                hold(frame["metric"], dict[str, Any], "metric")
                 self._metric(frame["metric"])
         return None
 

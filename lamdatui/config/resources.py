@@ -23,6 +23,7 @@ from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import regular
 from lamdatui.domain.actions import ActionType, BoundType, Registry
+from lamdatui.domain.declarations import faults
 
 GROUP = "lamdatui.actions"
 SUFFIXES = {"actions": ".py", "scorers": ".py", "prompts": ".md", "profiles": ".yaml"}
@@ -171,7 +172,11 @@ def _read(registry: Registry, place: str, load: Callable[[], list[ActionType]]) 
     try:
         # What it prints would stand among what a command says.
         with contextlib.redirect_stdout(_nowhere()), contextlib.redirect_stderr(_nowhere()):
-            return [kind for kind in load() if (kind.name, kind.params)]
+            found = [kind for kind in load() if (kind.name, kind.params, kind.slots)]
+            for kind in found:
+                if wrong := faults(kind):
+                    raise TypeError(f"{str(kind.name)[:100]}: {'; '.join(wrong[:3])}")
+            return found
     except KeyboardInterrupt:
         # The person's: the file got through in a process of its own.
         raise

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_origin, get_type_hints
 
-from lamdatui.domain.actions import BoundType, Param, Slot, Value
+from lamdatui.base.jsonio import finite
+from lamdatui.domain.actions import ActionType, BoundType, Param, Slot, Value
 from lamdatui.domain.records import Declaration
 
 
@@ -48,6 +49,57 @@ def declared_type(name: str, told: Mapping[str, Any]) -> DeclaredType:
     slots = tuple(_made(Slot, item) for item in told.get("slots", ()))
     params = tuple(_made(Param, item) for item in told["params"])
     return DeclaredType(name, told["summary"], told.get("family", ""), told["output"], slots, params)
+
+
+def faults(kind: ActionType) -> list[str]:
+    """What of a declaration is not of the type that it has to be, one sentence each: nothing else can be said of such a one."""
+    found = list(_faults(kind, _HEADER, ""))
+    for name, cls in (("slots", Slot), ("params", Param)):
+        items = getattr(kind, name, ())
+        if not isinstance(items, tuple | list):
+            found.append(f"{name}: a tuple, not {type(items).__name__}")
+            continue
+        for number, item in enumerate(items, 1):
+            what = f"{name}, number {number}"
+            if not isinstance(item, cls):
+                found.append(f"{what}: {cls.__name__}(…), not {type(item).__name__}")
+            else:
+                found += _faults(item, _hints(cls), f"{what}: ")
+    return found
+
+
+_HEADER: dict[str, Any] = {
+    "name": str,
+    "summary": str,
+    "family": str,
+    "source": str,
+    "output": str,
+    "version": int,
+    "samples": bool,
+}
+
+
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    # A word that is none of ours has a sentence of its own.
+    return {name: str if get_origin(hint) is Literal else hint for name, hint in get_type_hints(cls).items()}
+
+
+def _faults(item: object, hints: Mapping[str, Any], what: str) -> Iterator[str]:
+    # Not before an action file is looked at: a first paint waits for imports.
+    from lamdatui.domain.checked import hold
+
+    for name, hint in hints.items():
+        value = getattr(item, name, None)
+        if not hasattr(item, name):
+            continue
+        numbers = [each for each in (value if isinstance(value, tuple | list) else [value]) if isinstance(each, int | float)]
+        if not all(isinstance(each, bool) or finite(each) is not None for each in numbers):
+            yield f"{what}{name}: a finite number, not {str(value)[:40]}"
+            continue
+        try:
+            hold(list(value) if isinstance(value, tuple) else value, hint, f"{what}{name}")
+        except TypeError as error:
+            yield str(error)
 
 
 def _plain(item: Slot | Param) -> Any:

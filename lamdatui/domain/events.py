@@ -16,6 +16,7 @@ from lamdatui.domain.records import (
     Failure,
     ForkedFrom,
     Gain,
+    GainReport,
     Json,
     Offered,
     ProblemRecord,
@@ -91,7 +92,8 @@ class RunEnded(TypedDict):
     reason: str
     winner: str | None
     beats_base: bool | None
-    gain: Json | None
+    gain: dict[str, GainReport] | None
+    """By split."""
 
 
 class SearchEnded(RunEnded):

@@ -1,6 +1,6 @@
 """Plain JSON that goes through the journal, the socket and the screens: the types of what events and the state hold.
 
-`lamdatui.wire.frames` holds what comes from another process to them. Python's annotations here are evaluated when the module is
+`lamdatui.domain.checked` holds what comes from another process to them. Python's annotations here are evaluated when the module is
 imported: only then does a TypedDict know which of its fields may be missing.
 """
 

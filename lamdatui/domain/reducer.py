@@ -282,6 +282,7 @@ def _step_ended(state: RunState, data: events.StepEnded, _: Event) -> None:
     record = state.steps[data["step"]]
     for name in ("status", "cached", "seconds", "error"):
         setattr(record, name, data[name])
+    record.seconds = record.seconds or {}
     if record.purpose == REPLICATE:
         state.replicate_seconds += sum(record.seconds.get(part, 0.0) for part in ("execute", "evaluate"))
     state.touched.add(("step", record.key))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         BaselineRecord,
         Declaration,
         ForkedFrom,
+        GainReport,
         ProblemRecord,
         Queued,
         ReplicatesRecord,
@@ -65,7 +66,7 @@ class RunState:
     stopping: str = ""
     winner: str | None = None
     beats_base: bool | None = None
-    gain: Json | None = None
+    gain: dict[str, GainReport] | None = None
     sealed_looks: list[str] = field(default_factory=list)
     """Models whose sealed scores were told as the winner's."""
     searched: Json | None = None

@@ -17,6 +17,8 @@ from lamdatui.engine.orders import OWN, fresh, judge_order, read_order
 
 PERSON = "person"
 """Who gives commands, and who proposes what was queued."""
+MOST_REASON = 4000
+"""Characters of a person's reason: what is recorded of it goes to every client as one frame."""
 RISKY_SECONDS = 60.0
 """In `ask-risky`, work of unknown length or longer than this asks; shorter work on the CPU goes ahead."""
 
@@ -93,7 +95,7 @@ class Approvals:
         if verdict in ("approve", "edit") and args.get("action"):
             action = self.other(state, action, args["action"])
             verdict = "edit" if action.digest != self._pending[1].digest else "approve"
-        return number, Decision(verdict, by, str(args.get("reason") or ""), action, bool(args.get("remember")))
+        return number, Decision(verdict, by, str(args.get("reason") or "")[:MOST_REASON], action, bool(args.get("remember")))
 
     def answer(self, decision: Decision) -> None:
         """Answer the pending question with a decision that is on record."""

@@ -69,21 +69,22 @@ class People:
             case "resume":
                 loop.record(("run.unpaused", {"by": self._by}))
             case "mode":
-                self._mode(args["mode"])
+                self._mode(str(args["mode"]))
             case "stop":
-                self._stop(args["when"])
+                self._stop(str(args["when"]))
             case "cancel":
                 self._cancel(args.get("number"))
             case "policy":
-                switch = loop.selection.prepared(str(args["name"]))
-                loop.record(("policy.changed", {"name": args["name"], "by": self._by}))
+                name = str(args["name"])
+                switch = loop.selection.prepared(name)
+                loop.record(("policy.changed", {"name": name, "by": self._by}))
                 switch()
             case "hint":
                 loop.record(("hint.added", self._hint(str(args["text"]))))
             case "memory":
                 loop.record(("memory.updated", {"text": one_line(str(args["text"]), MEMORY_CHARS), "by": self._by}))
             case "revoke":
-                self._revoke(args["id"])
+                self._revoke(str(args["id"]))
         loop.woken.set()
         return None
 

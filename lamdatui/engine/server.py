@@ -117,10 +117,10 @@ class Server:
     def _attach(self, peer: Peer, args: dict[str, Any]) -> None:
         """Send what happened, then what happens: all events after `after`, or a snapshot in place of the events up to now."""
         after = args.get("after", 0)
-        if not isinstance(after, int):
-            raise LamdatuiError(f"attach.after is the number of an event, not {after!r}")
+        if type(after) is not int or not 0 <= after < 2**63:
+            raise LamdatuiError(f"attach.after is the number of an event, not {str(after)[:100]!r}")
         if (name := args.get("name")) is not None and not (isinstance(name, str) and AUTHOR.fullmatch(name)):
-            raise LamdatuiError(f"attach.name is USER@TERMINAL, not {name!r}")
+            raise LamdatuiError(f"attach.name is USER@TERMINAL, not {str(name)[:100]!r}")
         peer.role, peer.by = str(args["role"]), name or PERSON
         if peer.sender is None:
             past = self._snapshot() if args.get("snapshot") else self._events(after, self._journal.state.last_seq)
@@ -162,11 +162,12 @@ class Server:
 
     async def _command(self, peer: Peer, line: bytes) -> None:
         frame = without(decode(line))
-        reply: dict[str, Any] = {"type": "reply", "id": frame.get("id"), "ok": True, "result": None}
+        number = frame.get("id")
+        reply: dict[str, Any] = {"type": "reply", "id": number if type(number) is int else None, "ok": True, "result": None}
         try:
             command, args = frame.get("command"), frame.get("args", {})
-            if frame["type"] != "command" or command not in COMMANDS:
-                raise LamdatuiError(f"no command {command!r}")
+            if frame["type"] != "command" or not isinstance(command, str) or command not in COMMANDS:
+                raise LamdatuiError(f"no command {str(command)[:100]!r}")
             if not isinstance(args, dict) or not set(args) <= set(COMMANDS[command]):
                 raise LamdatuiError(f"{command} takes {', '.join(COMMANDS[command]) or 'nothing'}")
             if command == "attach":
@@ -183,6 +184,11 @@ class Server:
         except Exception as error:  # noqa: BLE001 (whatever a command does, the engine goes on and says so)
             traceback.print_exc()
             reply |= {"ok": False, "error": f"the engine could not do it: {type(error).__name__}: {error}"}
+        try:
+            encode(reply)
+        except ValueError as error:
+            # It would end the connection, and whoever asked would hear nothing.
+            reply |= {"ok": False, "result": None, "error": f"the answer is too long: {error}"}
         if peer.sender is None:
             peer.writer.write(encode(reply))
         else:
@@ -194,7 +200,8 @@ class Server:
         if command == "worth":
             report = worth(state)
             return {"sign": report.difference.sign, "lines": told(report)}
-        trial = state.trials.get(args["number"])
+        number = args["number"]
+        trial = state.trials.get(number) if type(number) is int else None
         if trial is None:
-            raise LamdatuiError(f"there is no trial {args['number']!r}")
+            raise LamdatuiError(f"there is no trial {repr(number)[:100]}")
         return asdict(trial)

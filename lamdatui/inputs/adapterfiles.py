@@ -23,14 +23,21 @@ def find_base(path: Path, named: str) -> Path:
     places = (
         [Path(told)] if named else [Path(told), path / told, path.parent / told, path.parent / Path(told).name] if told else []
     )
-    found = next((place for place in places if (place / "config.json").is_file()), None)
+    found = next((place for place in places if _is_model(place)), None)
     if found is None:
         raise LamdatuiError(
-            f"this is a LoRA adapter of {told or 'a base that it does not name'}, which is not here",
+            f"this is a LoRA adapter of {told[:200] or 'a base that it does not name'}, which is not here",
             where=str(path / ADAPTER),
             fix="name the folder of its base in the profile, beside path: `base: FOLDER`",
         )
     return found.absolute()
+
+
+def _is_model(place: Path) -> bool:
+    try:
+        return (place / "config.json").is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def check_adapter(path: Path, weights: Mapping[str, Tensor]) -> None:

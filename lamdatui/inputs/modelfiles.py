@@ -18,7 +18,7 @@ from lamdatui.base.output import json_text
 from lamdatui.domain.objects import ROWS
 from lamdatui.inputs.templates import end_tokens, read_object
 
-_LAYER = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
+_LAYER = re.compile(r"\.(?:layers|h|blocks)\.([0-9]{1,9})\.")
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers")
 """Fields of config.json that are whole numbers where they are given, whatever the architecture."""
 PAIR = ("vocab.json", "merges.txt")
@@ -173,11 +173,16 @@ def _kind(path: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], 
         )
     tokens = _vocabulary(path, vocabulary)
     _check_embeddings(path, weights, config, tokens)
+    try:
+        layout, tokenizer = digest(_layout(config, weights, tokens)), digest(tokens)
+    except ValueError as error:
+        what = f"config.json or tokenizer.json holds NaN or Infinity in place of a number ({error})"
+        raise LamdatuiError(what, where=str(path), fix="take another copy of the model") from error
     return ModelKind(
         architecture=str(config.get("model_type", "unknown")),
-        layout=digest(_layout(config, weights, tokens)),
+        layout=layout,
         parameters=sum(prod(tensor.shape) for tensor in weights.values()),
-        tokenizer=digest(tokens),
+        tokenizer=tokenizer,
         traits="\n".join(f"{name}: {value}" for name, value in _traits(path, config, weights)),
         sizes=_sizes(config, weights),
     )
@@ -257,6 +262,8 @@ def _vocabulary(path: Path, files: Mapping[str, str]) -> Any:
         model = told["model"]
         merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges") or ()]
         added = sorted((token["id"], token["content"]) for token in told.get("added_tokens") or ())
+        if not all(type(index) is int and isinstance(content, str) for index, content in added):
+            return dict(files)
         return {"type": model.get("type"), "vocab": model["vocab"], "merges": merges, "added": added}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return dict(files)

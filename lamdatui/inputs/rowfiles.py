@@ -6,6 +6,7 @@ each with its place, and at the end the sha256 of the very bytes that they were 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
 import glob
@@ -222,8 +223,11 @@ def _parse(line: bytes, path: Path, number: int) -> Any:
 
 
 def _array(stream: io.BufferedReader, path: Path) -> Numbered:
+    text = stream.read(ROW_BYTES + 1)
+    if len(text) > ROW_BYTES:
+        raise LamdatuiError(f"a JSON array longer than {ROW_BYTES} bytes", where=str(path), fix="write one object a line")
     try:
-        found = parse_json(stream.read().decode("utf-8-sig"))
+        found = parse_json(text.decode("utf-8-sig"))
     except ValueError as error:
         raise LamdatuiError(
             f"not a JSON array: {error}", where=str(path), fix="a JSON array of objects, or one object a line"
@@ -268,16 +272,46 @@ def _columns(handle: BinaryIO, path: Path, start: bytes) -> Numbered:
         else:
             batches = _batches(ipc.open_file(handle)) if start.startswith(_ARROW) else ipc.open_stream(handle)
         for batch in batches:
+            # Offsets and lengths of a damaged file are believed from here on.
+            batch.validate(full=True)
+            odd = [field.name for field in batch.schema if not _is_json(field.type)]
             for value in batch.to_pylist():
                 number += 1
-                yield number, _without_invented(value)
-    except (pyarrow.ArrowException, ValueError) as error:
+                yield number, _without_invented(value | {name: _as_json(value[name]) for name in odd})
+    except (pyarrow.ArrowException, ValueError, OverflowError, MemoryError) as error:
+        # A damaged length asks for more memory than there is.
         raise LamdatuiError(
-            f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {error}", where=str(path)
+            f"can't be read as {'Parquet' if start.startswith(_PARQUET) else 'Arrow'}: {str(error) or type(error).__name__}",
+            where=str(path),
         ) from error
     after = os.fstat(handle.fileno())
     if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
         raise Changed("the file changes while it is read", where=str(path), fix="wait until it is written, then try again")
+
+
+def _is_json(kind: Any) -> bool:
+    """Whether a column's values are JSON: text, numbers, truth values, nothing, and lists and objects of them."""
+    from pyarrow import types
+
+    if types.is_nested(kind):
+        return not (types.is_map(kind) or types.is_union(kind)) and all(
+            _is_json(kind.field(index).type) for index in range(kind.num_fields)
+        )
+    plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_string, types.is_large_string, types.is_null)
+    return any(each(kind) for each in plain)
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON has for a value: a date, a time and a decimal number as they are written, bytes as an object, so that nobody takes them for text."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, dict):
+        return {str(name): _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    if isinstance(value, bytes):
+        return {"base64": base64.b64encode(value).decode()}
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def _without_invented(row: Any) -> Any:

@@ -90,6 +90,8 @@ class ChatTemplate:
             raise
         except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SyntaxError) as error:
             raise ValueError(f"{error}" or type(error).__name__) from error
+        except RecursionError as error:
+            raise ValueError("the template is nested too deeply") from error
         return texts[0], list(spans[0]) if spans else []
 
     def ask(self, row: Mapping[str, Any]) -> str:
@@ -164,8 +166,16 @@ class ChatTemplate:
         return [self.text, self.tool_text, self.words, sorted(self.ends), self.specials, sizes, tokenizer]
 
     def ids(self, text: str) -> list[int] | None:
-        """Token ids; None where the tokenizer is not in a tokenizer.json that can be read."""
-        return self.tokenizer.encode(text, add_special_tokens=False).ids if self.tokenizer else None
+        """Token ids; None where the tokenizer is not in a tokenizer.json that can be read, or can't cut this text."""
+        if self.tokenizer is None:
+            return None
+        try:
+            return self.tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:
+            # The library raises nothing more special, for instance where the vocabulary lacks its own unk_token.
+            if isinstance(error, MemoryError):
+                raise
+            return None
 
     def special(self, token: int) -> str:
         """The text of a token that is one of its own, not of the vocabulary that texts are cut into; else empty."""
@@ -253,6 +263,6 @@ def _templates(path: Path, tokenizer: Mapping[str, Any]) -> tuple[str, str]:
         return text, _text(path / "additional_chat_templates" / "tool_use.jinja")
     told = tokenizer.get("chat_template") or read_object(path / "chat_template.json").get("chat_template")
     if isinstance(told, list):
-        named = {item.get("name"): item.get("template") for item in told if isinstance(item, dict)}
+        named = {str(item.get("name")): item.get("template") for item in told if isinstance(item, dict)}
         return _word(named.get("default")), _word(named.get("tool_use"))
     return _word(told), ""

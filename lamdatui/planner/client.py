@@ -142,7 +142,7 @@ class PlannerClient:
             response = await reading.call(self._http, "GET", self._models_url, 10.0)
             listed = parse_json(response.text)["data"]
             told = [item["meta"]["n_params"] for item in listed if item.get("id") == self._model or len(listed) == 1]
-            return int(finite(told[0]) or 0)
+            return max(0, int(finite(told[0]) or 0))
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, IndexError, TypeError, AttributeError):
             return 0
 

@@ -21,6 +21,8 @@ from lamdatui.planner.settings import PlannerSettings
 
 MEMORY_TOKENS = 110
 REASON_TOKENS = 60
+MOST_RECORDED = 20_000
+"""Characters of an answer that go on record: a server may send megabytes, and each client gets the record as frames, which have a limit."""
 MOST_RESTARTS = 3
 """A planner whose process dies more often than this in one run stays dead: its machine can't carry it."""
 
@@ -249,7 +251,7 @@ class PlannerSession:
             raise PolicyError(dead or str(error)) from error
 
     def _note(self, call: str, answer: str, tokens: int, seconds: float) -> None:
-        self.calls.append(PlannerCall(call, answer, tokens, seconds))
+        self.calls.append(PlannerCall(call, answer[:MOST_RECORDED], tokens, seconds))
 
 
 def draw(view: View, purpose: str) -> random.Random:

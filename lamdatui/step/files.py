@@ -7,13 +7,15 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict
 
 import psutil
 
 from lamdatui.base.clock import boot_id
 from lamdatui.base.errors import LamdatuiError
 from lamdatui.base.jsonio import Damaged, canonical, fsync_dir, naming, read_record, sealed, write_record
+from lamdatui.domain.checked import hold
+from lamdatui.domain.records import Failure, Seconds
 
 REQUEST = "action.json"
 CLAIM = "claim.json"
@@ -58,6 +60,22 @@ OLDER_REQUEST = frozenset(
 OLDER_CLAIM = frozenset(("by", "pid", "start_time", "boot_id"))
 OLDER_OUTCOME = frozenset(("status", "cached", "seconds", "error", "peak_rss", "peak_gpu"))
 """Fields of the records that the first version wrote without a seal."""
+
+
+class _Claim(TypedDict):
+    by: str
+    pid: int
+    start_time: float
+    boot_id: str
+
+
+class _Outcome(TypedDict):
+    status: Literal["ok", "failed", "dry-run"]
+    cached: NotRequired[bool]
+    seconds: NotRequired[Seconds]
+    error: NotRequired[Failure | None]
+    peak_rss: NotRequired[int]
+    peak_gpu: NotRequired[int]
 
 
 def attempt_directory(run_dir: Path, key: str) -> Path:
@@ -132,10 +150,11 @@ def read_claim(directory: Path) -> tuple[str, Identity] | None:
     """Who claimed the attempt ("step" or "engine") and its identity; None when nobody did. Raises Damaged."""
     try:
         data = read_record(directory / CLAIM, OLDER_CLAIM)
+        hold(data, _Claim, "it")
         return data["by"], Identity(data["pid"], data["start_time"], data["boot_id"])
     except FileNotFoundError:
         return None
-    except (OSError, KeyError) as error:
+    except (OSError, TypeError) as error:
         raise Damaged(f"{CLAIM}: {error}") from error
 
 
@@ -147,8 +166,10 @@ def read_outcome(directory: Path) -> dict[str, Any] | None:
         return None
     except OSError as error:
         raise Damaged(f"{OUTCOME}: {error}") from error
-    if found.get("status") not in ("ok", "failed", "dry-run"):
-        raise Damaged(f"{OUTCOME} has no status")
+    try:
+        hold(found, _Outcome, OUTCOME)
+    except TypeError as error:
+        raise Damaged(str(error)) from error
     return found
 
 

@@ -15,7 +15,9 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, Literal, NotRequired, TextIO, TypedDict
+
+from msgspec import Meta
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import DamagedObject, hashes
@@ -33,14 +35,45 @@ from lamdatui.base.jsonio import (
     unsealed,
     write_record,
 )
-from lamdatui.domain.objects import STORED
+from lamdatui.base.surrogates import has_lone
+from lamdatui.domain.checked import hold
+from lamdatui.domain.objects import STORED, DatasetFormat
 
 MANIFEST = "manifest.json"
 REFERENCE = STORED
-KINDS = ("full", "adapter", "dataset")
 OLDER_MANIFEST = frozenset(("digest", "files", "kind", "action", "replaces", "format", "rows", "chars"))
 OLDER_EVALUATION = frozenset(("model", "key", "task", "split", "rows", "seconds"))
 """Fields of the records that the first version wrote without a seal."""
+
+
+class _File(TypedDict):
+    size: Annotated[int, Meta(ge=0)]
+    blake2b: str
+
+
+class _Manifest(TypedDict):
+    digest: str
+    kind: Literal["full", "adapter", "dataset"]
+    files: Annotated[dict[str, _File], Meta(min_length=1)]
+    action: NotRequired[dict[str, Any]]
+    replaces: NotRequired[Annotated[int, Meta(ge=0)]]
+    format: NotRequired[DatasetFormat]
+    rows: NotRequired[int]
+    chars: NotRequired[int]
+    longest: NotRequired[int]
+    parameters: NotRequired[int]
+    tokenizer: NotRequired[str]
+    traits: NotRequired[str]
+    sizes: NotRequired[list[int]]
+
+
+class _Row(TypedDict, total=False):
+    """Of an evaluation."""
+
+    id: str | int
+    score: float
+    completion: str
+    ended: bool | None
 
 
 class Store:
@@ -112,10 +145,10 @@ class Store:
 
     def drop(self, digest: str) -> int | None:
         """Remove an object that can be made again; bytes that are free now, None where somebody uses it. What it consisted of stays on
-        record (`dropped`)."""
+        record (`dropped`). Raises Damaged where that is not known."""
         path = self.root / "objects" / digest
         try:
-            manifest = read_record(path / MANIFEST, OLDER_MANIFEST)
+            manifest = self.manifest(digest)
         except OSError:
             return 0
         with (self.root / "locks" / f"{digest}.used").open("w") as handle, self.staging() as going:
@@ -133,7 +166,7 @@ class Store:
 
     def dropped(self, digest: str) -> dict[str, Any]:
         """The manifest of an object that was dropped. Raises OSError or Damaged."""
-        return read_record(self.root / "dropped" / f"{digest}.json", OLDER_MANIFEST)
+        return _as_manifest(read_record(self.root / "dropped" / f"{digest}.json", OLDER_MANIFEST), digest)
 
     def put_aside(self, digest: str) -> Path | None:
         """Move what is at an object's place to `damaged/`; where it is now, or None when there was nothing."""
@@ -218,8 +251,9 @@ class Store:
         try:
             record = read_json(path)
             found = unsealed(record, OLDER_EVALUATION)
-            if found.get("key") != key or not isinstance(found.get("rows"), list) or not found["rows"]:
+            if found.get("key") != key or not found.get("rows"):
                 raise Damaged("it is not of this key, or has no rows")
+            hold(found["rows"], list[_Row], "its rows")
             if SEAL not in record:
                 if not is_sound(found):
                     raise Damaged("its rows and scores do not fit the task")
@@ -227,7 +261,7 @@ class Store:
             return found
         except OSError:
             return None
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError):
             self.refuse_evaluation(key)
             return None
 
@@ -249,15 +283,22 @@ def _flock(handle: TextIO, how: int) -> None:
 
 def read_manifest(root: Path, digest: str) -> dict[str, Any]:
     """`Store.manifest` of the store below `root`, for whoever only looks into it."""
-    found = read_record(root / "objects" / digest / MANIFEST, OLDER_MANIFEST)
-    files = found.get("files")
-    if (
-        found.get("digest") != digest
-        or found.get("kind") not in KINDS
-        or not isinstance(files, dict)
-        or not files
-        or not all(isinstance(entry, dict) and {"size", "blake2b"} <= set(entry) for entry in files.values())
-    ):
+    return _as_manifest(read_record(root / "objects" / digest / MANIFEST, OLDER_MANIFEST), digest)
+
+
+def _as_manifest(found: dict[str, Any], digest: str) -> dict[str, Any]:
+    """The same, once it is the manifest of an object. Raises Damaged."""
+    try:
+        hold(found, _Manifest, f"the manifest of {digest[:12]}")
+    except TypeError as error:
+        raise Damaged(str(error)) from error
+    outside = [
+        name
+        for name in found["files"]
+        if Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name or has_lone(name)
+    ]
+    lacking = {"format", "rows", "chars"} - found.keys() if found["kind"] == "dataset" else ()
+    if found["digest"] != digest or outside or lacking:
         raise Damaged(f"the manifest of {digest[:12]} is not one")
     return found
 

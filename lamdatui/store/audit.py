@@ -17,7 +17,7 @@ from pathlib import Path
 import apsw
 
 from lamdatui.base.faults import fault
-from lamdatui.base.jsonio import SEAL, fsync_dir, unsealed
+from lamdatui.base.jsonio import SEAL, fsync_dir, parse_json, unsealed
 from lamdatui.domain.state import RunState
 from lamdatui.store.journal import REPAIRED, Broken, Journal, chained, copy_events, event_of, projection, reading, take
 from lamdatui.store.schema import SCHEMA_VERSION, version_of
@@ -87,7 +87,7 @@ def _lost(db: apsw.Connection, found: Audit) -> None:
         for kind, data in db.execute("SELECT kind, data FROM events WHERE seq > ? ORDER BY seq", (found.whole,)):
             found.lost += 1
             with contextlib.suppress(ValueError, TypeError, AttributeError):
-                number = json.loads(data).get("number")
+                number = parse_json(data).get("number")
                 trials |= {number} if str(kind).startswith("trial.") and isinstance(number, int) else set()
     found.lost_trials = sorted(trials)
 
@@ -107,7 +107,7 @@ def projection_problem(found: Audit) -> str:
     if text == made:
         return ""
     try:
-        record = json.loads(text)
+        record = parse_json(text)
         if "trial_count" not in record and SEAL not in record:
             # Of the first version, which wrote no seal and judged otherwise.
             return ""

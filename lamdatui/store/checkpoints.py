@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from lamdatui.base.faults import fault
 from lamdatui.base.fingerprint import hashes
-from lamdatui.base.jsonio import Damaged, discard, fsync_dir, fsync_tree, make_folder, naming, read_record, write_record
+from lamdatui.base.jsonio import discard, fsync_dir, fsync_tree, make_folder, naming, read_record, write_record
 from lamdatui.store.artifacts import MANIFEST
 
 KEPT = "kept.json"
@@ -95,7 +95,7 @@ class Checkpoints:
                 wrong = wrong or ["it is of other work"]
             except OSError as error:
                 wrong = [f"{Path(error.filename or MANIFEST).name}: {error.strerror}"]
-            except (Damaged, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 wrong = [f"{MANIFEST}: {error}"]
             said = f"the checkpoint of step {step} is damaged ({', '.join(wrong)[:200]}): it is not used"
             try:

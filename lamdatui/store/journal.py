@@ -25,8 +25,9 @@ from msgspec.json import decode
 from lamdatui.base.clock import Clock, SystemClock
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.faults import fault
-from lamdatui.base.jsonio import canonical, fsync_dir, sealed, unsealed
+from lamdatui.base.jsonio import canonical, finite, fsync_dir, parse_json, sealed, unsealed
 from lamdatui.base.surrogates import escaped
+from lamdatui.domain.checked import check, check_references, check_run
 from lamdatui.domain.events import Event, check_fields
 from lamdatui.domain.schemes import SCHEME
 from lamdatui.domain.state import RunState, run_from_json
@@ -136,6 +137,11 @@ class Journal:
             check_fields(kind, data)
             event = Event(self.state.last_seq + offset, kind, self.clock.wall(), self.clock.mono(), data)
             text = escaped(json.dumps(data, ensure_ascii=False, allow_nan=False))
+            try:
+                # As it will be read: what no reader takes is not written.
+                check(kind, parse_json(text))
+            except TypeError as error:
+                raise ValueError(str(error)) from error
             events.append(event)
             rows.append((event.seq, kind, event.wall, event.mono, text))
         last, touched = self._hash, set[tuple[str, str]]()
@@ -145,6 +151,7 @@ class Journal:
                     last = link(last, row)
                     self._db.execute("INSERT INTO events VALUES (?,?,?,?,?)", row)
                     self._db.execute("INSERT INTO chain VALUES (?,?)", (event.seq, last))
+                    check_references(self.state, event.kind, event.data)
                     self.state.apply(event)
                     touched |= self.state.touched
                 self._project()
@@ -349,12 +356,14 @@ def chained(db: apsw.Connection, after: int = 0, upto: int | None = None) -> Ite
 
 
 def event_of(row: tuple[Any, ...]) -> Event:
-    """The event of a row. Raises ValueError for what is no JSON."""
+    """The event of a row. Raises ValueError for what is no JSON, or no number or text where one stands."""
     seq, kind, wall, mono, data = row
+    if not isinstance(kind, str) or not isinstance(data, str) or finite(wall) is None or finite(mono) is None:
+        raise ValueError("its columns hold other types")
     try:
         found = decode(data)
     except MsgspecError:  # It takes no lone surrogates.
-        found = json.loads(data)
+        found = parse_json(data)
     return Event(seq, kind, wall, mono, found)
 
 
@@ -371,16 +380,25 @@ def uncollected() -> Iterator[None]:
 
 
 def take(state: RunState, event: Event) -> None:
-    """Apply an event. Of a run of a newer version, which `state.newer` tells from the first unknown thing on, what is not understood is left out."""
+    """Apply an event. Of a run of a newer version, which `state.newer` tells from the first unknown thing on, what is not understood is left out.
+
+    Raises ValueError, KeyError, TypeError, AttributeError or IndexError for one that can't be of this run.
+    """
+    is_typed = True
+    for look in (check_fields, check):
+        try:
+            look(event.kind, event.data)
+        except (ValueError, TypeError, KeyError) as error:
+            state.newer = state.newer or f"event {event.seq}: {error}"[:300]
+            is_typed = look is not check
     try:
-        check_fields(event.kind, event.data)
-    except ValueError as error:
-        state.newer = state.newer or f"event {event.seq}: {error}"[:300]
-    try:
-        state.apply(event)
+        if is_typed:
+            check_references(state, event.kind, event.data)
+            state.apply(event)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         if not state.newer:
             raise
+    state.last_seq, state.last_wall, state.last_mono = event.seq, event.wall, event.mono
     if state.scheme > SCHEME:
         state.newer = state.newer or f"scheme {state.scheme}, this one knows {SCHEME}"
 
@@ -426,12 +444,13 @@ def read_run(path: Path) -> tuple[RunState, int]:
     with reading(path) as db:
         if db is None:
             return RunState(), 0
-        bodies = [json.loads(body) for (body,) in db.execute("SELECT body FROM projections WHERE name = 'run'")]
+        bodies = [parse_json(body) for (body,) in db.execute("SELECT body FROM projections WHERE name = 'run'")]
         trials = next(iter(db.execute("SELECT count(*) FROM projections WHERE name = 'trial'")))[0]
         if not bodies:
             return RunState(newer=_newer_schema(db)), 0
         # The first version wrote no seal.
         run = unsealed(bodies[0], frozenset(bodies[0]) if "trial_count" not in bodies[0] else frozenset())
+        check_run(run)
         state = run_from_json(run)
         state.newer = _newer_schema(db)
         return state, run.get("trial_count", trials)

@@ -93,7 +93,7 @@ class Client:
                 fix="look at the run with `lamdatui show RUN`; a stopped engine goes on after kill -CONT PID",
                 exit_code=EXIT_FAILED,
             ) from None
-        if not reply["ok"]:
+        if reply.get("ok") is not True:
             raise LamdatuiError(reply["error"], where=command, exit_code=EXIT_FAILED)
         return reply["result"]
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lamdatui.base.jsonio import parse_json
 from lamdatui.base.surrogates import escaped
 from lamdatui.base.text import clean_json, is_harmless
 
@@ -71,9 +72,9 @@ def encode(frame: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """One frame from bytes. Raises ValueError on anything but a JSON object with a `type`."""
+    """One frame from bytes. Raises ValueError on anything but a JSON object with a `type`, and on one of too many levels."""
     # As UTF-8 whatever it begins with: what is checked in these bytes must be what is read.
-    frame = json.loads(line.decode())
+    frame = parse_json(line.decode())
     if not isinstance(frame, dict) or not isinstance(frame.get("type"), str):
         raise ValueError("a frame is a JSON object with a type")
     return frame
@@ -85,8 +86,5 @@ class Clean(dict[str, Any]):
 
 def read_frame(line: bytes) -> Clean:
     """A frame of the engine, cleaned. Raises ValueError on anything but a JSON object with a `type`."""
-    try:
-        frame = decode(line)
-        return Clean(frame if is_harmless(line) else clean_json(frame))
-    except RecursionError as error:
-        raise ValueError("a frame with too many levels") from error
+    frame = decode(line)
+    return Clean(frame if is_harmless(line) else clean_json(frame))

@@ -1,27 +1,20 @@
 """Whether a frame that came from the engine's process holds values of the types that are declared.
 
-The declarations are those that the engine writes by: `lamdatui.domain.events`, the fields of the state's classes, the objects. A frame
-with other values is told as unreadable by whoever reads it, and nothing is taken from it.
+What is declared, and how a value is held against it: `lamdatui.domain.checked`. A frame with other values is told as unreadable by whoever
+reads it, and nothing is taken from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, NotRequired, TypedDict, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict, get_type_hints
 
-from msgspec import Meta, ValidationError, convert
-
-from lamdatui.domain import records
-from lamdatui.domain.events import EVENTS
-from lamdatui.domain.objects import DatasetObject, ModelObject
+from lamdatui.domain.checked import OBJECTS, Moment, check, check_run, hints_of, hold, partial
 from lamdatui.domain.records import Declaration, Json, ProposalRecord, Scores
-from lamdatui.domain.state import PARTS, RunState
 from lamdatui.domain.trials import StepRecord, Trial
 
-Moment = Annotated[float, Meta(ge=0, lt=253_402_300_800.0)]
-"""Seconds since the epoch up to the end of the year 9999: no calendar has what comes later."""
-_MaybeMoment = Moment | None
+__all__ = ["check", "check_event", "check_hardware", "check_head", "check_link", "check_trials", "check_types"]
 
 
 class _Types(TypedDict):
@@ -78,44 +71,34 @@ class _Head(TypedDict):
 
 
 _Trials = list[tuple[list[Any], list[list[Any]], list[list[Any]], dict[str, Scores], bool]]
-_OBJECTS: dict[str, type[Any]] = {"model": ModelObject, "dataset": DatasetObject}
-_ROWS: dict[str, type[Any]] = {"trial": Trial, "step": StepRecord, **_OBJECTS}
-
-
-def check(kind: str, data: Json) -> None:
-    """Raises TypeError that names the first field of an event whose value is of another type than declared."""
-    if kind in EVENTS:
-        _hold(data, EVENTS[kind], kind)
-    if kind == "object.added":
-        item = data["object"]
-        _hold(item, _OBJECTS[item["kind"]], kind)
+_ROWS: dict[str, type[Any]] = {"trial": Trial, "step": StepRecord, **OBJECTS}
 
 
 def check_event(event: Any) -> None:
-    """The same for an event as a frame has it."""
-    _hold(event, _Event, "event")
+    """`lamdatui.domain.checked.check` of an event as a frame has it. Raises TypeError."""
+    hold(event, _Event, "event")
     check(event["kind"], event["data"])
 
 
 def check_types(reply: Any) -> None:
     """The same for the answer to the command `actions`."""
-    _hold(reply, _Types, "actions")
+    hold(reply, _Types, "actions")
 
 
 def check_hardware(frame: Json) -> None:
     """The same for a reading of the hardware."""
-    _hold(frame, _Hardware, "hardware")
+    hold(frame, _Hardware, "hardware")
 
 
 def check_link(frame: Json) -> None:
     """The same for what happens to the connection."""
-    _hold(frame, _Link, "link")
+    hold(frame, _Link, "link")
 
 
 def check_head(frame: Json) -> None:
     """The same for the first frame of a snapshot (`lamdatui.wire.snapshot`)."""
-    _hold(frame, _Head, "snapshot")
-    _hold(frame["run"], _run_fields(), "run")
+    hold(frame, _Head, "snapshot")
+    check_run(frame["run"])
     _check_objects(frame["objects"], frame["fields"])
     # Each has its place before its values.
     _check_rows("step", frame["steps"], ["place", *frame["fields"]["step"]])
@@ -123,14 +106,14 @@ def check_head(frame: Json) -> None:
 
 def check_trials(rows: Any, names: Mapping[str, Sequence[str]]) -> None:
     """The same for trials of a snapshot; `names` is `fields` of its first frame."""
-    _hold(rows, _Trials, "trials")
+    hold(rows, _Trials, "trials")
     _check_rows("trial", [row[0] for row in rows], names["trial"])
     _check_rows("step", [step for row in rows for step in row[1]], names["step"])
     _check_objects([item for row in rows for item in row[2]], names)
 
 
 def _check_objects(rows: Sequence[list[Any]], names: Mapping[str, Sequence[str]]) -> None:
-    for kind in _OBJECTS:
+    for kind in OBJECTS:
         _check_rows(kind, [row for row in rows if row[0] == kind], ["", *names[kind]])
 
 
@@ -141,40 +124,15 @@ def _check_rows(kind: str, rows: Sequence[list[Any]], names: Sequence[str]) -> N
     columns = _columns(kind)
     for name, values in zip(names, zip(*rows, strict=True), strict=False):
         if name in columns:
-            _hold(values, columns[name], f"{name} of a {kind}")
+            hold(values, columns[name], f"{name} of a {kind}")
 
 
 @cache
 def _columns(kind: str) -> dict[str, Any]:
     """Field → type of a column of its values."""
-    hints = _hints(_ROWS[kind])
+    hints = hints_of(_ROWS[kind])
     if kind == "trial":
         # Of a brief trial's proposal what the trial says too is left out, and scores that are its model's.
-        brief = _partial("BriefProposal", get_type_hints(ProposalRecord))
+        brief = partial("BriefProposal", get_type_hints(ProposalRecord))
         hints |= {"proposal": brief | None, "scores": Scores | None}
     return {name: list[hint] for name, hint in hints.items()}
-
-
-@cache
-def _run_fields() -> Any:
-    """What a snapshot says of the run itself."""
-    hints = {**_hints(RunState), "last_wall": Moment, "engine_since": _MaybeMoment}
-    return _partial("RunFields", {name: hint for name, hint in hints.items() if name not in PARTS})
-
-
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    # The state's module knows the records' names for the type checker alone: the console's first paint does without them.
-    return get_type_hints(cls, None, vars(records))
-
-
-def _partial(name: str, hints: Mapping[str, Any]) -> Any:
-    """An object of which each field may be missing: another version may say less."""
-    make: Any = TypedDict
-    return make(name, {field: NotRequired[hint] for field, hint in hints.items()})
-
-
-def _hold(value: Any, declared: Any, what: str) -> None:
-    try:
-        convert(value, declared)
-    except ValidationError as error:
-        raise TypeError(f"{what}: {error}") from error

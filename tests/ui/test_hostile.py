@@ -180,7 +180,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         "object.dropped": {"id": text(), "bytes": 2**40},
         "object.restored": {"id": text()},
         "task.added": {"name": text(), "path": text(), "digest": text()},
-        "search.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": True, "gain": {"sealed": {"objective": gain(0.1)}}},
+        "search.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": True, "gain": {"sealed": {"objective": gain(0.1), "tasks": {}}}},
         "baseline.recorded": {"name": text(), "baseline": {
             "model": text(), "digest": text(), "what": text(), "scores": {}, "keys": {}, "gain": {"objective": gain(0.1), "tasks": {}},
             "winner_gain": gain(-0.1), "tried": 1, "of": 4, "length": 0.5}},
@@ -191,7 +191,7 @@ def late_events(disguise: Disguise, seq: int) -> Iterator[Json]:
         }}},
         "replicates.missing": {"model": text(), "reason": text()},
         "baselines.asked": {"by": text()},
-        "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): gain(0.1)}},
+        "run.ended": {"status": text(), "reason": text(), "winner": text(), "beats_base": None, "gain": {text(): {"objective": gain(0.1), "tasks": {}}}},
     }  # fmt: skip
     for kind, data in told.items():
         assert set(data) == set(EVENTS[kind].__required_keys__), kind

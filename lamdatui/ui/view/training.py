@@ -52,6 +52,11 @@ class Curve:
             self.stride *= 2
 
 
+def _whole(value: Any) -> int:
+    """A whole number of a metric; 0 for what is none."""
+    return int(finite(value) or 0)
+
+
 @dataclass(slots=True)
 class Progress:
     """What the metrics of one step add up to."""
@@ -102,16 +107,17 @@ class Progress:
         if seconds is not None and self.seconds is not None and seconds < self.seconds:
             return
         if "phase" in metric and "total" in metric:
-            self._enter(str(metric["phase"]), str(metric.get("task", "")), int(metric.get("done", 0)), seconds)
-            self.done, self.total = int(metric.get("done", 0)), int(metric["total"])
+            done = _whole(metric.get("done"))
+            self._enter(str(metric["phase"]), str(metric.get("task", "")), done, seconds)
+            self.done, self.total = done, _whole(metric["total"])
             self.seconds = seconds if seconds is not None else self.seconds
             return
         step = metric.get("step")
-        if not isinstance(step, int) or step <= self.trained:
+        if not isinstance(step, int) or finite(step) is None or step <= self.trained:
             return
         self._enter("train", "", step, seconds)
         self.done, self.trained = step, step
-        self.total = int(metric.get("max_steps") or self.total or 0)
+        self.total = _whole(metric.get("max_steps")) or self.total
         self.seconds = seconds if seconds is not None else self.seconds
         for name in ("epoch", "epochs"):
             if (value := finite(metric.get(name))) is not None:
