@@ -72,11 +72,13 @@ def it_would_have_been_noticed(campaign: Campaign, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
 def test_a_thousand_kills_lose_and_repeat_nothing(lab: Path, tmp_path: Path) -> None:
     check(Campaign(tmp_path / "kills", "cheap", 2), 1000)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize("host", ["fork", "spare"])
 def test_kills_of_trainings_lose_and_repeat_nothing(lab: Path, tmp_path: Path, host: str) -> None:
     check(Campaign(tmp_path / "kills", "sft", 3, host=host), {"fork": 100, "spare": 20}[host])

@@ -88,10 +88,10 @@ class ChatTemplate:
             # Each row would take as long.
             self.refused = str(error)
             raise
-        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SyntaxError) as error:
-            raise ValueError(f"{error}" or type(error).__name__) from error
         except RecursionError as error:
             raise ValueError("the template is nested too deeply") from error
+        except (TemplateError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, SyntaxError) as error:
+            raise ValueError(f"{error}" or type(error).__name__) from error
         return texts[0], list(spans[0]) if spans else []
 
     def ask(self, row: Mapping[str, Any]) -> str:
