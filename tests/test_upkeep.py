@@ -133,6 +133,16 @@ async def test_scores_on_record_whose_evaluation_is_gone_are_measured_again(run:
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
+async def test_a_model_whose_manifest_is_damaged_gives_no_room_and_ends_no_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = published(run.store, "x")
+    (folder / "manifest.json").write_text("{}")
+    run.workspace.profile.budget.disk_gib = 0.001
+    monkeypatch.setattr(upkeeps, "written", lambda _: 2**30)
+    monkeypatch.setattr(upkeeps, "droppable", lambda _, keep: [name for name in ("base",) if name not in keep])
+    await of(run).keep_within()
+    assert folder.exists() and not run.state.dropped
+
+
 async def test_a_disk_without_room_is_waited_for_with_the_reason(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run ended as done, with exit code 0, and no trial was done."""
     free = iter([2**20, 2**20, 2**30])

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Protocol
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import Damaged
 from lamdatui.domain.actions import Action
 from lamdatui.domain.budget import droppable, written
 from lamdatui.domain.objects import ModelObject
@@ -115,8 +116,13 @@ class Upkeep:
         keep = set(keep)
         while limit and written(self._state) + needed > limit * 2**30 and (names := droppable(self._state, keep)):
             model = self._state.pool.model(names[0])
-            if await asyncio.to_thread(self._run.store.drop, model.digest) is None:
-                # Another run's step uses it now.
+            try:
+                freed = await asyncio.to_thread(self._run.store.drop, model.digest)
+            except Damaged:
+                # Of what it consisted is not known: it is put aside when it is needed.
+                freed = None
+            if freed is None:
+                # So it is where another run's step uses it now.
                 keep.add(model.id)
                 continue
             self._run.record(("object.dropped", {"id": model.id, "bytes": model.bytes}))

@@ -121,7 +121,8 @@ class StepHost:
             return await ask()
 
     async def _read(self, host: _Host, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
+        # What has no end of its line was being said when the host was killed.
+        while (line := await reader.readline()).endswith(b"\n"):
             frame = json.loads(line)
             if "network" in frame and not host.network.done():
                 host.network.set_result(frame["network"])
