@@ -285,8 +285,8 @@ def planners(folder: Path) -> tuple[Make, Read]:
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("models"):
-            return httpx.Response(200, content=said["models"])
-        return httpx.Response(int(said["status"]), content=said["body"])
+            return httpx.Response(200, stream=httpx.ByteStream(said["models"]))
+        return httpx.Response(int(said["status"]), stream=httpx.ByteStream(said["body"]))
 
     def make(dice: random.Random) -> Json:
         return {

@@ -121,7 +121,7 @@ def test_a_fact_of_the_wrong_shape_is_no_failure_of_the_disk(tmp_path: Path) -> 
     fill(journal)
     with pytest.raises(ValueError, match="Out of range"):
         journal.append(opened(3), ("hint.added", {"id": "h", "text": float("nan"), "by": "b", "trial": None}))
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match=r"trial\.decided: Object missing required field"):
         journal.append(opened(3), ("trial.decided", {"number": 9, "verdict": "", "by": "", "reason": "", "action": {}}))
     assert 3 not in journal.state.trials
     journal.append(opened(3))

@@ -13,7 +13,7 @@ import pytest
 from lamdatui.base.fingerprint import Changed, DamagedObject
 from lamdatui.domain.objects import object_to_json
 from lamdatui.step import child
-from lamdatui.step.models import check_inputs
+from lamdatui.step.promises import check_inputs
 from lamdatui.step.request import reference
 from tests.steps import Lab
 from tests.test_integrity import flip

@@ -37,7 +37,7 @@ from lamdatui.wire.rundir import prepare_run
 from tests.landed import Landed
 from tests.test_approval import MACHINE, proposal
 from tests.test_candidates import TYPES, model, pool
-from tests.test_journal import ACTION, CREATED, MODEL, fill
+from tests.test_journal import ACTION, CREATED, MODEL, PROPOSAL, fill
 from tests.test_scoring import BASE, record, scoring
 
 __all__ = ["scoring"]  # the fixture
@@ -133,7 +133,9 @@ async def test_scores_on_record_whose_evaluation_is_gone_are_measured_again(run:
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_model_whose_manifest_is_damaged_gives_no_room_and_ends_no_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_whose_manifest_is_damaged_gives_no_room_and_ends_no_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = published(run.store, "x")
     (folder / "manifest.json").write_text("{}")
     run.workspace.profile.budget.disk_gib = 0.001
@@ -193,7 +195,8 @@ async def test_a_decision_whose_commit_fails_answers_nobody(tmp_path: Path, monk
     state = pool(model("base"))
     shown = proposal(state)
     journal = Journal(tmp_path / "run.db")
-    told = {"action": shown.action.to_json(), "proposed_by": "random", "reason": "why", "seconds": 0.1}
+    told = {**PROPOSAL, "action": shown.action.to_json()}
+    journal.append(("object.added", {"object": MODEL}))
     journal.append(("trial.opened", {"number": 1}), ("trial.proposed", {"number": 1, "proposal": told}))
     loop = Loop.__new__(Loop)
     loop.journal, loop.publish, loop.approvals = journal, lambda _: None, Approvals(TYPES, MACHINE)
