@@ -18,7 +18,7 @@ import pytest
 from lamdatui.base.errors import EXIT_FAILED
 from lamdatui.base.fingerprint import Changed
 from lamdatui.domain.actions import action_from_json
-from lamdatui.domain.objects import ModelObject, object_from_json
+from lamdatui.domain.objects import ModelObject, object_from_json, object_to_json
 from lamdatui.engine import __main__ as engines
 from lamdatui.engine import upkeep as upkeeps
 from lamdatui.engine.__main__ import Engine
@@ -196,7 +196,7 @@ async def test_a_decision_whose_commit_fails_answers_nobody(tmp_path: Path, monk
     shown = proposal(state)
     journal = Journal(tmp_path / "run.db")
     told = {**PROPOSAL, "action": shown.action.to_json()}
-    journal.append(("object.added", {"object": MODEL}))
+    journal.append(*(("object.added", {"object": object_to_json(item)}) for item in state.pool.items.values()))
     journal.append(("trial.opened", {"number": 1}), ("trial.proposed", {"number": 1, "proposal": told}))
     loop = Loop.__new__(Loop)
     loop.journal, loop.publish, loop.approvals = journal, lambda _: None, Approvals(TYPES, MACHINE)
