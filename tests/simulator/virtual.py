@@ -14,6 +14,10 @@ class Stuck(Exception):
     """Nothing is due any more, and the run has not ended."""
 
 
+HOURS = 24
+"""On its own clock: a run that takes longer does not get to its end."""
+
+
 class _Selector(selectors.SelectSelector):
     """Waits for nothing: the time that would pass has passed."""
 
@@ -26,6 +30,8 @@ class _Selector(selectors.SelectSelector):
         if timeout is None:
             raise Stuck("nothing is due any more")
         self.now += timeout
+        if self.now > HOURS * 3600:
+            raise Stuck(f"it has not ended after {HOURS} hours")
         return ready
 
 
