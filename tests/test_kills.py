@@ -1,4 +1,4 @@
-"""kill -9 at random moments of whole runs (`tests/kills.py`): a share of it by a fixed seed; by the thousand, slowly."""
+"""kill -9 at random moments of whole runs (`tests/kills/`): a share of it by a fixed seed; by the thousand, slowly."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import kills
-from tests.kills import Campaign, Run, Verdict
+from tests.kills import campaign as campaigns
+from tests.kills.campaign import Campaign, Verdict
+from tests.kills.watching import Run
 
 NOTHING = {name: 0 for name in ("lost", "executed_twice", "published_twice", "stuck", "orphans", "unsound")}
 
@@ -24,7 +25,8 @@ def check(campaign: Campaign, count: int) -> Verdict:
     assert verdict.told == []
     assert {name: getattr(verdict, name) for name in NOTHING} == NOTHING
     assert len(campaign.hits) == count
-    assert campaign.inside() >= 0.6 * count
+    # Of few, chance has more of a say.
+    assert campaign.inside() >= (0.6 if count >= 100 else 0.4) * count
     return verdict
 
 
@@ -65,7 +67,7 @@ def it_would_have_been_noticed(campaign: Campaign, monkeypatch: pytest.MonkeyPat
     with (run.store / "objects" / digest / "data.jsonl").open("r+b") as handle:
         handle.write(b"#")
     assert "unsound" in faults()
-    monkeypatch.setattr(kills, "ORPHAN_SECONDS", 0.2)
+    monkeypatch.setattr(campaigns, "ORPHAN_SECONDS", 0.2)
     left = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env=campaign.environment)
     campaign._end(run)
     assert left.wait(10) == -signal.SIGKILL and campaign.verdict.orphans == 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lamdatui.base.collector import uncollected
 from lamdatui.base.output import complain, say, say_json
 from lamdatui.domain.baselines import NAMES, board, missing, standing
 from lamdatui.domain.budget import ledgers
@@ -17,7 +18,7 @@ from lamdatui.domain.scores import front, is_per_hour
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import gain_text, losses
-from lamdatui.store.journal import read_run, read_state, told_newer, uncollected
+from lamdatui.store.journal import read_run, read_state, told_newer
 from lamdatui.wire import rundir
 from lamdatui.wire.lastwords import last_words
 

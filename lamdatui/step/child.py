@@ -29,10 +29,9 @@ from lamdatui.step.files import LOG, REQUEST, TRAINED, claim, write_outcome
 from lamdatui.step.heap import give_back
 from lamdatui.step.memory import is_out_of_memory, peaks
 from lamdatui.step.promises import check_inputs
-from lamdatui.step.request import StepRequest, first_parent, produced
+from lamdatui.step.request import StepRequest, first_parent, produced, stored_inputs
 from lamdatui.step.whenloaded import when_loaded
 from lamdatui.store import checkpoints
-from lamdatui.store.artifacts import REFERENCE
 
 
 def enter(directory: Path) -> None:
@@ -143,7 +142,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
     with store.lock(request["digest"]), store.staging() as staged, ExitStack() as leaving:
         step = StepContext(directory, request, staged, dry_run=dry_run)
         leaving.callback(step.close)
-        leaving.enter_context(store.using(_read(request)))
+        leaving.enter_context(store.using(stored_inputs(request)))
         began = time.monotonic()
         cached = request["action"] is not None
         if wrong := store.problem(request["digest"]):
@@ -165,15 +164,6 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
         **step.peaks,
         "seconds": {"execute": round(executed - began, 3), "evaluate": round(time.monotonic() - executed, 3)},
     }
-
-
-def _read(request: dict[str, Any]) -> set[str]:
-    """Digests of the store's objects that a step reads."""
-    models = [reference for found in request["models"].values() for reference in found]
-    models += [request["subject"]] if request["subject"] else []
-    places = [place for model in models for place in (model["weights"], *model["adapters"])]
-    places += [data["path"] for found in request["datasets"].values() for data in found]
-    return {place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)}
 
 
 def _execute(step: StepContext, registry: Registry, store: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from lamdatui.domain.actions import ActionType
-from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, PoolObject
+from lamdatui.domain.objects import STORED, DatasetObject, ModelObject, ObjectPool, PoolObject
 from lamdatui.domain.records import ActionRecord
 from lamdatui.domain.schemes import GENERATORS
 from lamdatui.domain.state import RunState
@@ -98,6 +98,15 @@ def generator_of(request: Mapping[str, Any]) -> str:
 def is_bare(request: Mapping[str, Any]) -> bool:
     """Whether a step has no model to read or to score: it needs no torch, unless its action imports it."""
     return request["action"] is not None and not any(request["models"].values()) and not request["evaluations"]
+
+
+def stored_inputs(request: Mapping[str, Any]) -> set[str]:
+    """Digests of the store's objects that a step reads."""
+    models = [reference for found in request["models"].values() for reference in found]
+    models += [request["subject"]] if request["subject"] else []
+    places = [place for model in models for place in (model["weights"], *model["adapters"])]
+    places += [data["path"] for found in request["datasets"].values() for data in found]
+    return {place.removeprefix(STORED) for place in places if place.startswith(STORED)}
 
 
 def first_parent(request: StepRequest) -> ModelReference | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from msgspec import MsgspecError
 from msgspec.json import decode
 
 from lamdatui.base.clock import Clock, SystemClock
+from lamdatui.base.collector import uncollected
 from lamdatui.base.errors import EXIT_FAILED, LamdatuiError
 from lamdatui.base.faults import fault
 from lamdatui.base.jsonio import canonical, finite, fsync_dir, parse_json, sealed, unsealed
@@ -365,18 +365,6 @@ def event_of(row: tuple[Any, ...]) -> Event:
     except MsgspecError:  # It takes no lone surrogates.
         found = parse_json(data)
     return Event(seq, kind, wall, mono, found)
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """For reading what is kept: a collector that looks through all of it again and again takes as long as the reading."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def take(state: RunState, event: Event) -> None:

@@ -24,7 +24,8 @@ from lamdatui.config.resources import load_registry
 from lamdatui.engine.__main__ import Engine
 from lamdatui.engine.world import World
 from lamdatui.step.files import DATA, METRICS, REQUEST, TRAINED, claim, write_outcome
-from lamdatui.store.artifacts import REFERENCE, Store
+from lamdatui.step.request import stored_inputs
+from lamdatui.store.artifacts import Store
 from lamdatui.store.journal import Journal, projection, read_state
 from lamdatui.wire.rundir import prepare_run
 from tests.simulator.machine import Killed, SimulatedHost, SimulatedProcess, SimulatedProcesses, current
@@ -151,7 +152,7 @@ class Simulation:
             if self.store.problem(digest):
                 self.store.put_aside(digest)
             cached = action is not None
-            with self.store.using(read_of(request)):
+            with self.store.using(stored_inputs(request)):
                 if cached and self.store.find(digest) is None:
                     cached = False
                     self._inputs_are_there(request)
@@ -173,7 +174,7 @@ class Simulation:
             yield
 
     def _inputs_are_there(self, request: dict[str, Any]) -> None:
-        for digest in read_of(request):
+        for digest in stored_inputs(request):
             if self.store.problem(digest) or self.store.find(digest) is None:
                 raise Failure("damaged")
 
@@ -484,12 +485,3 @@ class Failure(Exception):
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
         self.kind = kind
-
-
-def read_of(request: dict[str, Any]) -> set[str]:
-    """Digests of the store's objects that a step reads."""
-    models = [model for found in request["models"].values() for model in found]
-    models += [request["subject"]] if request["subject"] else []
-    places = [place for model in models for place in (model["weights"], *model["adapters"])]
-    places += [data["path"] for found in request["datasets"].values() for data in found]
-    return {place.removeprefix(REFERENCE) for place in places if place.startswith(REFERENCE)}

@@ -1,22 +1,14 @@
-"""kill -9 at random moments of whole runs: `python -m tests.kills --kills 1000 --seed 1 --kind cheap`.
-
-A run is started, and started again after each kill, by `lamdatui run --headless`, and by nothing else. Moments and victims are drawn by a seed; a victim is
-stopped (SIGSTOP) before it is killed, so that what it was doing is read from its files and locks, not guessed. After its end a run is compared with
-what was seen of it: `Campaign.judge` says how.
-"""
+"""Runs that are killed, one after another, and the judgement of them."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -24,16 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
-
 from lamdatui.base import paths
-from lamdatui.base.jsonio import Damaged
-from lamdatui.step.files import read_claim
 from lamdatui.store.journal import read_state
+from tests.kills.making import ACTION, PROFILE, TRIALS, script
+from tests.kills.watching import Processes, Run, freeze, stat_of, until
 
 CATALOGUE = paths.cache_dir() / "catalogue"
-KINDS = ("cheap", "sft")
-TRIALS = {"cheap": 10, "sft": 5}
 MOST = {"cheap": 24, "sft": 14}
 """Kills of one run: enough trials have to come to their end."""
 INSIDE = ("work", "publish", "commit")
@@ -51,86 +39,6 @@ AT = {"work": ("work",), "publish": ("publish", "outcome")}
 AIM_SECONDS = {"cheap": 10.0, "sft": 30.0}
 END_SECONDS = 600.0
 ORPHAN_SECONDS = 10.0
-WAL_WRITE_LOCK = "120 120"
-"""The byte of `run.db-shm` that a writer has locked from its first page to the end of its commit (SQLite's wal.c)."""
-
-ACTION = '''"""Waits, then makes the same rows again; says when it begins and when it has done its work."""
-
-from __future__ import annotations
-
-import os
-import time
-from pathlib import Path
-
-from lamdatui.actions import ActionType, Estimate, Param, Slot
-
-
-def mark(word, step):
-    digest = step.request["digest"]
-    there = (Path(step.request["store"]) / "objects" / digest).exists()
-    handle = os.open({marks!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.write(handle, f"{{word}} {{digest}} {{os.getpid()}} {{int(there)}}\\n".encode())
-    os.close(handle)
-
-
-class Chew(ActionType):
-    name = "chew"
-    summary = "the same rows again, after a while"
-    family = "data"
-    source = "lamdatui"
-    output = "dataset"
-    slots = (Slot("dataset", "dataset", "rows", ("sft",)),)
-    params = (Param("salt", "int", 0, "tells one from another", low=0, high=10**9),)
-
-    def estimate(self, call):
-        return Estimate(seconds=0.3, memory_bytes=2**26, disk_bytes=2**20)
-
-    def run(self, step):
-        mark("begin", step)
-        rows = list(step.rows("dataset"))
-        until = time.monotonic() + 0.25
-        while time.monotonic() < until:
-            step.metric(phase="chew", left=until - time.monotonic())
-            time.sleep(0.02)
-        step.finish_dataset(rows, "sft", {{"salt": step.params["salt"]}})
-        mark("end", step)
-
-
-ACTION = Chew()
-'''
-
-PROFILE = {
-    "dtype": "float32",
-    "threads": 1,
-    "models": {"llama": {"path": "catalogue:lab-bases/llama"}},
-    "datasets": {"copy": {"path": "catalogue:lab-bases/data/copy.jsonl"}},
-    "tasks": {
-        "copy": {
-            "path": "catalogue:lab-bases/tasks/copy.jsonl",
-            "scorer": "exact",
-            "max_new_tokens": 8,
-            "rows": {"search": 2, "sealed": 2},
-        }
-    },
-    "objective": {"weights": {"copy": 1.0}},
-    "mode": "auto",
-}
-
-
-def script(kind: str, number: int, trials: int) -> list[dict[str, Any]]:
-    """A run's actions, which no other run has: half of them stand on what an earlier one made."""
-    found: list[dict[str, Any]] = []
-    for at in range(trials):
-        parent = f"r{at - 3}" if at % 2 and at >= 3 else ""
-        made = {"makes": f"r{at}"}
-        if kind == "cheap":
-            found.append(
-                {"type": "chew", "inputs": {"dataset": parent or "copy"}, "params": {"salt": number * 100 + at}} | made
-            )
-        else:
-            params = {"method": "full", "max_steps": 40 + at, "batch_size": 16, "learning_rate": 1e-3 * (1 + number / 100)}
-            found.append({"type": "sft", "inputs": {"model": parent or "llama", "dataset": "copy"}, "params": params} | made)
-    return found
 
 
 @dataclass
@@ -172,151 +80,6 @@ class Verdict:
         """Count one fault."""
         setattr(self, name, getattr(self, name) + 1)
         self.told.append(f"{name}: {text}")
-
-
-class Processes:
-    """Those of a campaign: all inherit its LAMDATUI_HOME."""
-
-    def __init__(self, home: Path) -> None:
-        self._mark = f"LAMDATUI_HOME={home}\0".encode()
-
-    def all(self) -> dict[int, str]:
-        """pid → engine, step, host, launcher or other."""
-        found: dict[int, str] = {}
-        for entry in os.listdir("/proc"):
-            with contextlib.suppress(OSError):
-                if entry.isdigit() and self._mark in Path(f"/proc/{entry}/environ").read_bytes():
-                    words = Path(f"/proc/{entry}/cmdline").read_bytes().decode(errors="replace").split("\0")
-                    role = _role(words)
-                    # A step that the host has forked looks as the host does, but for its log.
-                    is_step = role == "host" and os.readlink(f"/proc/{entry}/fd/1").endswith("log.txt")
-                    found[int(entry)] = "step" if is_step else role
-        return found
-
-
-def _role(words: list[str]) -> str:
-    for name, role in (("lamdatui.engine", "engine"), ("lamdatui.step.bare", "step"), ("lamdatui.step.warm", "host")):
-        if name in words:
-            return role
-    return "launcher" if "lamdatui" in words and "run" in words else "other"
-
-
-def _stat(pid: int) -> list[str]:
-    """Fields of /proc/PID/stat from the state on. Raises OSError when there is none."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-
-
-def until(condition: Callable[[], bool], seconds: float, every: float = 0.01) -> bool:
-    """Whether it comes true within the time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(every)
-    return True
-
-
-def freeze(pids: list[int]) -> None:
-    """Stop processes, and wait until they are."""
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-
-    def stopped(pid: int) -> bool:
-        try:
-            return _stat(pid)[0] in "TtZX"
-        except OSError:
-            return True
-
-    for pid in pids:
-        until(lambda pid=pid: stopped(pid), 10, 0.0005)
-
-
-class Run:
-    """One run of a campaign, seen through its files."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.name = name
-        self.path = folder / "lamdatui-runs" / name
-        self.store = folder / "lamdatui-runs" / "store"
-
-    def attempts(self) -> list[Path]:
-        """Directories of all attempts, the newest last."""
-        found = []
-        for path in self.path.glob("steps/*/*"):
-            with contextlib.suppress(OSError):
-                found.append(((path / "action.json").stat().st_mtime_ns, path))
-        return [path for _, path in sorted(found)]
-
-    def step(self) -> tuple[str, str]:
-        """What the newest attempt is at, and its key: spawn, work, publish, evaluation, outcome (published, and not yet said); "" where none is open."""
-        attempts = self.attempts()
-        if not attempts:
-            return "", ""
-        folder = attempts[-1]
-        key = f"{folder.parent.name}/{folder.name}"
-        if (folder / "outcome.json").exists():
-            return "", key
-        with contextlib.suppress(OSError, Damaged):
-            claimed = read_claim(folder)
-            if claimed is None:
-                return "spawn", key
-            by, identity = claimed
-            if by != "step" or identity.process() is None:
-                return "", key
-            return self._work(folder), key
-        return "", key
-
-    def _work(self, folder: Path) -> str:
-        request = json.loads((folder / "action.json").read_text())
-        begun = folder / "trained.json"
-        if not begun.exists():
-            return "evaluation" if request["action"] is None or self.object(request["digest"]) else "spawn"
-        if self.object(request["digest"]):
-            return "evaluation" if request["evaluations"] else "outcome"
-        since = begun.stat().st_mtime_ns
-        for staged in self.store.glob("staging/*"):
-            for name in ("manifest.json", "provenance.json", "model.safetensors", "adapter_model.safetensors"):
-                with contextlib.suppress(OSError):
-                    if (staged / name).stat().st_mtime_ns >= since:
-                        return "publish"
-        return "work"
-
-    def object(self, digest: str) -> bool:
-        """Whether an object is published."""
-        return (self.store / "objects" / digest / "manifest.json").exists()
-
-    def writers(self) -> list[int]:
-        """Processes that are in a transaction of this run's database."""
-        try:
-            inode = (self.path / "run.db-shm").stat().st_ino
-        except OSError:
-            return []
-        rows = (line.split() for line in Path("/proc/locks").read_text().splitlines())
-        return [
-            int(row[4])
-            for row in rows
-            if row[3] == "WRITE" and row[5].endswith(f":{inode}") and " ".join(row[6:]) == WAL_WRITE_LOCK
-        ]
-
-    def is_recovering(self, engine: int) -> bool:
-        """Whether an engine has not yet said where it listens, which it does once it has read the journal and recorded its start."""
-        try:
-            started = float(_stat(engine)[19]) / os.sysconf("SC_CLK_TCK")
-            told = (self.path / "socket").stat().st_mtime
-        except OSError:
-            return True
-        return told < time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started
-
-    def chain(self) -> dict[int, str]:
-        """seq → hash of the events on record. Only while an engine has the database open: the last one to close it would tidy it up."""
-        with contextlib.suppress(apsw.Error):
-            db = apsw.Connection(f"file:{self.path / 'run.db'}?mode=ro", flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-            try:
-                return dict(db.execute("SELECT * FROM chain"))
-            finally:
-                db.close()
-        return {}
 
 
 class Campaign:
@@ -507,7 +270,7 @@ class Campaign:
     def _alive(self) -> Iterator[int]:
         for pid in self.processes.all():
             with contextlib.suppress(OSError):
-                if _stat(pid)[0] not in "ZX":
+                if stat_of(pid)[0] not in "ZX":
                     yield pid
 
     def _no_orphans(self, run: Run, when: str, *, steps: bool = False) -> None:
@@ -608,29 +371,3 @@ class Campaign:
                 self.verdict.bad("executed_twice", f"{run.name}: {digest[:12]} says {word} and is published already")
         self.verdict.done_again += sum(count - 1 for count in ends.values() if count)
         self.marks.unlink()
-
-
-def main() -> None:
-    """Do it, and print each kill as a JSON line and the sums; 1 where anything is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run after that")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--kind", choices=KINDS, default="cheap", help="what trials do: wait and copy rows, or train a model of the lab"
-    )
-    parser.add_argument("--host", choices=("fork", "spare"), default="fork", help="how the step host starts trainings")
-    parser.add_argument("--keep", action="store_true", help="keep the folder of the runs")
-    given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="lamdatui-kills-"))
-    campaign = Campaign(folder, given.kind, given.seed, lambda text: print(text, flush=True), host=given.host)
-    verdict = campaign.go(given.kills, given.seconds)
-    if given.keep or verdict.told:
-        print(folder)
-    else:
-        shutil.rmtree(folder)
-    sys.exit(1 if verdict.told else 0)
-
-
-if __name__ == "__main__":
-    main()
