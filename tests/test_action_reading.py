@@ -106,13 +106,14 @@ def test_each_way_to_fail_is_told_and_the_rest_works(cli: Commands, actions: Pat
 )
 def test_every_command_works_beside_such_a_file(cli: Commands, actions: Path, name: str, lab: Path, nothing_left: None) -> None:
     text, words = BAD[name]
+    short, words = {"LAMDATUI_READ_SECONDS": "1"}, words.replace("5 s", "1 s")
     (actions / "mine.py").write_text(text)
     for command in (["check", "lab"], ["run", "lab", "--name", "x", *QUIETLY]):
-        done = cli(*command, **SHORT)
+        done = cli(*command, **short)
         assert done.returncode == 0, done.stderr
         assert f"mine.py: {words}" in done.stdout + done.stderr
     assert [item["where"] for item in cli.show("x")["problems"]] == ["actions"]
-    named = cli("run", "lab", "--name", "y", "--set", "actions={copy_model: {}}", *QUIETLY, **SHORT)
+    named = cli("run", "lab", "--name", "y", "--set", "actions={copy_model: {}}", *QUIETLY, **short)
     assert named.returncode == 2, named.stderr
     assert "no action type named 'copy_model'" in named.stderr and words in named.stderr
     assert not (cli.runs / "y").exists()

@@ -109,6 +109,7 @@ def changed(tasks: Path, to: Path, **change: Any) -> Path:
         ({"metric_list": [{"metric": "./evil.py"}]}, "no metric"),
         ({"metric_list": [{"metric": "acc", "hf_evaluate": True}]}, "no metric"),
         ({"doc_to_text": "{{ ''.__class__.__mro__[1].__subclasses__() }}"}, "unsafe"),
+        ({"doc_to_text": "{{ 7 ** (10 ** 9) }}"}, r"can't compute \*\*"),
         ({"dataset_kwargs": {"data_files": {"test": "gone.jsonl"}}}, "no such file"),
         ({"test_split": "nothing"}, "nothing"),
         ({"output_type": "other"}, "other"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,11 +70,15 @@ class ChatTemplate:
         render: Any = chat_template_utils.render_jinja_template
         tools = context.get("tools")
 
+        template = (tools and self.tool_text) or self.text
+
         def make() -> Any:
+            if _has_power(template):
+                raise TooMuch("it computes a power (**), which may take longer than anybody waits")
             return render(
                 [list(messages)],
                 tools=tools,
-                chat_template=(tools and self.tool_text) or self.text,
+                chat_template=template,
                 add_generation_prompt=asks,
                 return_assistant_tokens_mask=marks,
                 **{**self.words, **context.get("chat_template_kwargs", {})},
@@ -243,6 +247,23 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+@lru_cache
+def _has_power(text: str) -> bool:
+    """Whether a template computes a power: of two numbers that are large enough it takes hours, in one call that no signal ends, and jinja2 computes
+    those of constants when it reads a template. Raises jinja2.TemplateSyntaxError."""
+    from jinja2 import Environment
+
+    before = ""
+    for _, kind, value in Environment().lex(text):
+        if kind in ("whitespace", "comment"):
+            continue
+        # Behind a bracket or a comma it hands on named arguments.
+        if (kind, value) == ("operator", "**") and before not in ("(", ","):
+            return True
+        before = value
+    return False
 
 
 def _word(value: Any) -> str:

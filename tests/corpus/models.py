@@ -249,7 +249,7 @@ def templates(nest: Canaries) -> Iterator[InputCase]:
         ("format", "{{ '{0.__class__.__init__.__globals__}'.format(messages) }}"), ("format-map", "{{ '{a.__class__}'.format_map({'a': messages}) }}"), ("map", "{{ [messages]|map('attr', '__class__')|list }}"),
         ("include", "{% include '" + str(nest.file) + "' %}"), ("import", "{% from '" + str(nest.file) + "' import x %}"), ("extends", "{% extends '../../outside/secret.txt' %}"),
         ("caller", "{% macro m() %}{{ caller.__globals__ }}{% endmacro %}{% call m() %}{% endcall %}"), ("mutate", "{{ messages.append({'role': 'user', 'content': 'x'}) }}"),
-        ("loop", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"), ("memory", "{{ 'a' * 10**11 }}"), ("list", "{{ [1] * 10**10 }}"), ("width", "{{ '%9999999999d' % 1 }}"),
+        ("loop", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"), ("memory", "{{ 'a' * 99999999999 }}"), ("power", "{{ 7 ** (10 ** 9) }}"), ("list", "{{ [1] * 9999999999 }}"), ("width", "{{ '%9999999999d' % 1 }}"),
         ("doubling", "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}"), ("recursion", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"),
         ("deep", "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}"), ("syntax", "{% for"), ("escape", "{{ messages }}\x1b]52;c;cm0gLXJmIH4=\x07\u202e"), ("nul", "{{ messages[0].content }}\x00"),
     ):  # fmt: skip
