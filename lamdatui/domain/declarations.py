@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal, get_origin, get_type_hints
 
 from lamdatui.base.jsonio import finite
@@ -79,6 +80,7 @@ _HEADER: dict[str, Any] = {
 }
 
 
+@lru_cache
 def _hints(cls: type[Any]) -> dict[str, Any]:
     # A word that is none of ours has a sentence of its own.
     return {name: str if get_origin(hint) is Literal else hint for name, hint in get_type_hints(cls).items()}
