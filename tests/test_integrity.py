@@ -366,6 +366,9 @@ def test_a_record_without_a_seal_is_one_of_the_first_version_or_none(tmp_path: P
     assert read_record(path, OLDER_OUTCOME) == OUTCOME
     with pytest.raises(Damaged, match="without its seal"):
         read_record(path)
+    path.write_text(json.dumps({**OUTCOME, "seconds": {"execute": float("nan")}}))
+    with pytest.raises(Damaged, match="holds what none can"):
+        read_record(path, OLDER_OUTCOME)
     renamed = {("sfal" if name == "seal" else name): value for name, value in sealed(OUTCOME).items()}
     write_json(path, renamed)
     with pytest.raises(Damaged, match="without its seal"):

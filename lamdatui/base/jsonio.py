@@ -179,11 +179,15 @@ def unsealed(record: Any, older: frozenset[str] = frozenset()) -> dict[str, Any]
     if not isinstance(record, dict):
         raise Damaged(f"a record is a JSON object, not {type(record).__name__}")
     content = {name: value for name, value in record.items() if name != SEAL}
+    try:
+        seal = digest(content)
+    except ValueError as error:  # a number that JSON can't write, but Python reads
+        raise Damaged(f"a record holds what none can: {error}") from error
     if SEAL not in record:
         if content and set(content) <= older:
             return content
         raise Damaged("a record without its seal")
-    if record[SEAL] != digest(content):
+    if record[SEAL] != seal:
         raise Damaged("its seal does not fit what it says")
     return content
 
