@@ -349,6 +349,7 @@ def test_what_does_not_fit_is_missing_and_made_on_demand(lab_profile: Any, cli: 
     assert events == len(NAMES) + 3 + 3, "a second call makes nothing, and prints all, with other seeds of two pipelines"
 
 
+@pytest.mark.slow  # that of one that had ended is shown above, how it is remembered without a run
 def test_a_stopped_run_is_compared_on_demand(profile: Path, cli: Commands) -> None:
     process = cli.popen(*words(profile))
     wait_for(cli, "r", lambda state: 1 in state.trials and state.trials[1].status == "done")

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from lamdatui.base.jsonio import read_record, write_record
 from lamdatui.step.checkpoints import CheckpointCallback
 from lamdatui.step.errors import Stopped
 from lamdatui.step.files import LOG, read_outcome
 from lamdatui.store.artifacts import MANIFEST
-from lamdatui.store.checkpoints import Checkpoints, folder_of, kept_steps
+from lamdatui.store.checkpoints import KEPT, Checkpoints, folder_of, kept_steps
 from tests.conftest import Commands
 from tests.test_checkpoints import METHODS, Cut, has_checkpoint_of, steps_of, weights
 from tests.test_recovery import assert_nothing_lost_or_repeated, run_words
@@ -116,6 +117,21 @@ def test_a_checkpoint_of_other_work_is_none(two: Path, tmp_path: Path) -> None:
     os.rename(folder_of(tmp_path / "store", "d" * 64), folder_of(tmp_path / "store", "e" * 64))
     assert Checkpoints(tmp_path / "store", "e" * 64, 0.0, said.append, lambda: False).newest() is None
     assert len(said) == 2 and "it is of other work" in said[0]
+
+
+@pytest.mark.parametrize("goes", [True, False])
+def test_a_checkpoint_whose_manifest_leaves_a_file_out_is_not_used(two: Path, tmp_path: Path, goes: bool) -> None:
+    """A step ended on it, at each try."""
+    root = tmp_path / "store"
+    shutil.copytree(two, root)
+    folder = folder_of(root, "d" * 64) / "10"
+    told = read_record(folder / MANIFEST)
+    del told["files"][KEPT]
+    write_record(folder / MANIFEST, told)
+    if goes:
+        (folder / KEPT).unlink()
+    found, said = newest(root)
+    assert found == 5 and f"damaged ({KEPT}: {MANIFEST} says nothing of it)" in said[0]
 
 
 def test_what_can_not_be_moved_is_not_used(two: Path, tmp_path: Path) -> None:

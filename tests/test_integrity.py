@@ -50,6 +50,7 @@ def edit(path: Path, old: str, new: str) -> None:
 # --- inputs of the profile -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # `test_step_inputs` and `test_upkeep` show it without a run
 def test_a_dataset_that_changed_is_refused_until_it_is_restored(landed: Landed) -> None:
     data = landed.project / "copy.jsonl"
     whole = data.read_bytes()
@@ -162,6 +163,7 @@ def test_a_damaged_parent_is_put_aside_and_made_again(landed: Landed) -> None:
     assert not same or found["trials"][3]["objective"] == whole["objective"]
 
 
+@pytest.mark.slow  # `test_step_inputs` and `test_upkeep` show it without a run
 def test_a_damaged_result_is_not_served_from_the_store(landed: Landed) -> None:
     digest = landed.show("finished")["trials"][1]["action"]["digest"]
     damage(landed, digest)
@@ -248,9 +250,8 @@ def test_a_full_disk_makes_nothing_lost(landed: Landed) -> None:
     assert found["lost"] == {} and found["trials"][-1]["status"] == "done"
 
 
-@pytest.mark.parametrize(
-    "how", ["flipped", *(pytest.param(how, marks=pytest.mark.slow) for how in ("truncated", "deleted", "another score"))]
-)
+@pytest.mark.slow  # `test_upkeep` shows it without a run
+@pytest.mark.parametrize("how", ["flipped", "truncated", "deleted", "another score"])
 def test_a_damaged_evaluation_is_made_again(landed: Landed, how: str) -> None:
     """A run whose evaluation was damaged died at every start."""
     before = landed.show("finished")

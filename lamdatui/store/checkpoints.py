@@ -90,6 +90,8 @@ class Checkpoints:
                 files = {name: path / name for name in told["files"]}
                 found = hashes(list(files.values()), always=True)
                 wrong = [name for name, file in files.items() if found.get(file) != told["files"][name]]
+                there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} | {KEPT}
+                wrong += [f"{name}: {MANIFEST} says nothing of it" for name in sorted(there - files.keys() - {MANIFEST})]
                 if told["digest"] == self.digest and not wrong:
                     return path
                 wrong = wrong or ["it is of other work"]
