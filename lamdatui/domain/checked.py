@@ -14,7 +14,7 @@ from msgspec import Meta, ValidationError, convert
 from lamdatui.domain import records
 from lamdatui.domain.events import EVENTS
 from lamdatui.domain.objects import DatasetObject, ModelObject
-from lamdatui.domain.records import Json
+from lamdatui.domain.records import Json, ProfileRecord
 from lamdatui.domain.state import PARTS, RunState
 
 Moment = Annotated[float, Meta(ge=0, lt=253_402_300_800.0)]
@@ -40,6 +40,8 @@ def check(kind: str, data: Json) -> None:
     """Raises TypeError that names the first field of an event whose value is of another type than declared."""
     if kind in EVENTS:
         hold(data, EVENTS[kind], kind)
+    if kind == "run.created":
+        hold(data["profile"], ProfileRecord, f"{kind}: profile")
     if kind == "object.added":
         item = data["object"]
         hold(item.get("kind"), str, kind)
@@ -75,7 +77,7 @@ def check_run(data: Any) -> None:
 
 @cache
 def _run_fields() -> Any:
-    hints = {**hints_of(RunState), "last_wall": Moment, "engine_since": _MaybeMoment}
+    hints = {**hints_of(RunState), "last_wall": Moment, "engine_since": _MaybeMoment, "profile": ProfileRecord}
     return partial("RunFields", {name: hint for name, hint in hints.items() if name not in PARTS})
 
 

@@ -305,3 +305,39 @@ class ReplicatesRecord(TypedDict):
 
     made: list[Replicate]
     gain: SeedReports
+
+
+class ProfileBudget(TypedDict, total=False):
+    """Limits of a run, and the shares of its search's time that come after it."""
+
+    trials: float
+    wall_minutes: float | None
+    step_minutes: float | None
+    planner_tokens: float | None
+    disk_gib: float | None
+    baselines: float
+    replicates: float
+    promotion: float
+    keep_free_mib: float
+
+
+class ProfilePolicy(TypedDict, total=False):
+    """Who chooses."""
+
+    name: str
+    longer: bool
+    script: list[Json]
+
+
+class ProfileRecord(TypedDict, total=False):
+    """What readers of a run take from the profile that it began with; a profile of another version has less, or more."""
+
+    name: str
+    seed: int
+    verify: str
+    models: dict[str, Json]
+    datasets: dict[str, Json]
+    tasks: dict[str, Json]
+    objective: Json
+    policy: ProfilePolicy | None
+    budget: ProfileBudget | None
