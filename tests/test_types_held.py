@@ -406,6 +406,14 @@ def run_dir(tmp_path: Path) -> Path:
         ("step.intended", {"digest": 7}, "step.intended: Expected `str | null`, got `int`"),
         ("object.added", {"object": MODEL | {"adapters": "x"}}, "object.added: Expected `array`, got `str`"),
         ("object.added", {"object": MODEL | {"kind": []}}, "object.added: Expected `str`, got `array`"),
+        ("run.created", {"profile": {"budget": {"baselines": "x"}}}, "run.created: profile: Expected `float`, got `str`"),
+        (
+            "run.created",
+            {"profile": {"budget": {"step_minutes": {}}}},
+            "run.created: profile: Expected `float | null`, got `object`",
+        ),
+        ("run.created", {"profile": {"budget": {"planner_tokens": 10**400}}}, "run.created: profile: Number out of range"),
+        ("run.created", {"profile": {"tasks": []}}, "run.created: profile: Expected `object`, got `array`"),
         ("trial.decided", {"reason": "\ud800", "by": 5}, "trial.decided: Expected `str`, got `int`"),
     ],
 )
