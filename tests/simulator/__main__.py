@@ -9,12 +9,15 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 
+from lamdatui.base import paths
 from tests.simulator.simulation import Simulation
 from tests.simulator.spaces import Variant, place, private_home, variants
 
 
 def simulate(seed: int, known: list[Variant], say: Callable[[str], None] = lambda _: None) -> tuple[Simulation, str]:
-    """One seed; the simulation, and what went wrong."""
+    """One seed; the simulation, and what went wrong. The home has to be private: what steps have taken is forgotten, or a seed would depend on those
+    before it."""
+    paths.measurements_file().unlink(missing_ok=True)
     with place() as folder:
         simulation = Simulation(seed, known, folder, say)
         try:

@@ -414,6 +414,9 @@ class Simulation:
             self.acknowledged = journal.state.last_seq, journal._hash
             for event in events:
                 self.say(f"  {event.seq} {event.kind} {str(event.data)[:150]}")
+                if event.kind == "run.resumed":
+                    # What nobody needed any more may be needed again by a search that is extended.
+                    self.harmed |= {path.stem for path in (self.store.root / "dropped").glob("*.json")}
             return events
 
         journal.append = recorded  # type: ignore[method-assign]
