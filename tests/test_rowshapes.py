@@ -139,6 +139,7 @@ REFUSED: dict[str, tuple[Row, str]] = {
     "label of neither": ({"prompt": "q", "completion": "a", "label": 2}, "label is true or false, not 2"),
     "an empty question": ({"question": "", "answer": "a"}, "question is empty"),
     "history of another shape": ({"instruction": "q", "output": "a", "history": ["x"]}, "history is a list"),
+    "history that is a number": ({"instruction": "q", "output": "a", "history": 1}, "history is a list"),
     "a weighted row": ({"prompt": "q", "completion": "a", "weight": 0.5}, "the column weight: rows are not weighted"),
     "a row that is not to be trained": ({"messages": [U, A], "train": False}, "the column train: rows are not weighted"),
     "a label beside a pair": ({"prompt": "q", "chosen": "a", "rejected": "b", "label": True}, "the column label: a label belongs"),

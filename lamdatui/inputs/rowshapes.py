@@ -313,7 +313,9 @@ def _question(reader: _Reader, question: str, answer: str) -> dict[str, Any]:
         if more != question and reader.has(more) and (text := reader.text(more)):
             asked = f"{asked}\n{text}"
     turns = _system(reader)
-    for pair in reader.take("history") or []:
+    history = reader.take("history")
+    told = [] if history in (None, "") else history
+    for pair in told if isinstance(told, list) else [told]:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
             raise ValueError("history is a list of [question, answer]")
         turns += [
