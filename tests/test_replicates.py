@@ -20,6 +20,7 @@ from lamdatui.domain.replicates import FINALISTS, SEEDS, finalists
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import REPLICATE, Trial
 from lamdatui.store.artifacts import Store
+from lamdatui.store.journal import read_state
 from lamdatui.tasks.stats import gain_over_seeds, paired_gain
 from tests.conftest import Commands
 from tests.test_recovery import wait_for
@@ -169,6 +170,9 @@ def test_the_best_pipelines_are_done_again_with_other_seeds_also_after_a_kill(la
         assert report["tasks"].keys() == shown["winner"]["scores"].keys()
     assert shown["replicates"][winner]["gain"]["sealed"]["each"][0] == shown["gain"]["sealed"]["objective"]["mean"]
     assert {model["model"] for model in shown["models"]} == {"llama", "phi", "m1", "m2"}, "the pool is the search's alone"
+    steps = [step for step in read_state(cli.runs / "r" / "run.db").steps.values() if step.purpose == REPLICATE and step.digest]
+    trained = [step.digest for step in steps if step.digest[:8] in step.key and step.status == "ok" and not step.cached]
+    assert len(trained) == len(set(trained)) == 4, "m1 with another seed is trained once: for itself, and for m2"
     assert f"the pipeline of {winner}; its seeds:" in cli("show", "r").stdout
     page = cli("report", "r", "--to", "r.md")
     assert page.returncode == 0 and "| pipeline of | seeds | gain |" in (cli.folder / "r.md").read_text()

@@ -242,6 +242,7 @@ async def test_a_reply_that_is_not_plainly_good_is_a_refusal(reply: Json) -> Non
         {"type": "hello", "pid": "1"},
         {"type": "metric", "metric": 7},
         {"type": "metric", "metric": {"task": "t", "total": 3, "phase": []}},
+        {"type": "metric", "metric": {"step": 1, "max_steps": 9, "loss": 10**400}},
     ],
 )
 def test_a_headless_client_tells_a_frame_that_it_can_not_read(tmp_path: Path, frame: Json) -> None:

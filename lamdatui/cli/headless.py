@@ -162,7 +162,7 @@ class Headless:
         """One frame; the run's exit code once it is over. Raises LamdatuiError for a frame that can't be read: the engine is of another version."""
         try:
             return self._taken(frame)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as error:
             raise LamdatuiError(
                 f"a frame of the engine ({frame['type'][:40]}) can't be read: {error}",
                 where=str(self.run_dir),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from lamdatui.base.errors import LamdatuiError
+from lamdatui.base.jsonio import Damaged
 from lamdatui.domain.actions import BoundType
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.records import ActionRecord
@@ -19,6 +20,11 @@ from lamdatui.engine.upkeep import Run as Kept
 from lamdatui.engine.upkeep import SearchEnded, Upkeep
 from lamdatui.step.request import StepRequest, made
 from lamdatui.store.journal import JournalFailed
+
+
+def _named(name: str, digest: str) -> str:
+    """What a step is called that makes something: one that only scores has no digest in its name."""
+    return f"{name}-{digest[:8]}"
 
 
 class Missing(Exception):
@@ -68,8 +74,6 @@ class Aside:
         self._run = run
         self._purpose = purpose
         self.left = left
-        self._made: set[str] = set()
-        """Digests of what this engine made, and was not in the store before."""
 
     async def done(
         self,
@@ -89,13 +93,11 @@ class Aside:
             raise Missing(lacking)
         await run.upkeep.keep_within(estimate.disk_bytes or 0, keep)
         await run.make_room(estimate.memory_bytes)
-        step = f"{name}-{action['digest'][:8]}"
+        step = _named(name, action["digest"])
         request = run.requests.action(step, self._purpose, bound.type, action, pool)
         if not score:
             request["evaluations"] = []
         outcome = await self._step(step, request, pool)
-        if not outcome["cached"]:
-            self._made.add(action["digest"])
         Layouts(run.machine, run.workspace.types, pool).measured(request, outcome)
         return made(name, 0, action, bound.type, run.store.manifest(action["digest"]), pool)
 
@@ -116,10 +118,18 @@ class Aside:
         return outcome
 
     async def drop(self, digests: Collection[str]) -> None:
-        """Remove weights and rows that this engine made for it, and that the run's pool does not have."""
-        named = {item.digest for item in self._run.state.pool.items.values()}
-        for digest in set(digests) & (self._made - named):
-            await asyncio.to_thread(self._run.store.drop, digest)
+        """Remove weights and rows that this run made for it, which were not in the store before, and that the run's pool does not have."""
+        state = self._run.state
+        named = {item.digest for item in state.pool.items.values()}
+        ended = [
+            step for step in state.steps.values() if (step.purpose, step.status, step.cached) == (self._purpose, "ok", False)
+        ]
+        own = {step.digest for step in ended if step.digest and step.key.partition("/")[0].endswith(_named("", step.digest))}
+        for digest in sorted(set(digests) & (own - named)):
+            try:
+                await asyncio.to_thread(self._run.store.drop, digest)
+            except (OSError, Damaged) as error:
+                self._run.problem("store", f"{digest[:12]} is not needed any more, and stays: {error}")
 
     def fits(self, seconds: float) -> None:
         """Raises Missing where there is not as much time left."""

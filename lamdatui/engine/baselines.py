@@ -45,6 +45,8 @@ class Found:
     what: str
     scoring: Scoring
     more: Mapping[str, Any] = field(default_factory=dict)
+    spare: frozenset[str] = frozenset()
+    """Digests of what was made for it and is not needed once it is on record."""
 
 
 class Baselines:
@@ -76,12 +78,15 @@ class Baselines:
             self._run.phase("comparing", f"{self._state.winner} with {name}")
             try:
                 await self._sealed()
-                told = self._told(await maker())
+                found = await maker()
+                told = self._told(found)
             except Exception as error:  # noqa: BLE001 (`reason_of` says why)
                 reason = reason_of(error)
                 self._run.record(("baseline.missing", {"name": name, "reason": reason}))
             else:
                 self._run.record(("baseline.recorded", {"name": name, "baseline": told}))
+                # Not before: another engine would have to make it again.
+                await self._aside.drop(found.spare)
 
     async def _sealed(self) -> None:
         """See to it that the base and the winner have their sealed scores: they had them when the search ended."""
@@ -179,14 +184,14 @@ class Baselines:
             raise Missing(why)
         best = max(found, key=lambda one: one[0])[1]
         await self._aside.scored(best.model, "sealed", run.scoring, f"{SFT_ALL}-sealed")
-        await self._aside.drop({other.model.digest for _, other in found} - {best.model.digest})
+        spare = frozenset(other.model.digest for _, other in found) - {best.model.digest}
         more = {
             "tried": len(found) + known,
             "of": len(plan["actions"]),
             "length": plan["length"],
             "object": object_to_json(best.model),
         }
-        return Found(best.model, best.what, run.scoring, {**best.more, **more})
+        return Found(best.model, best.what, run.scoring, {**best.more, **more}, spare)
 
     async def _all_rows(self, datasets: Sequence[DatasetObject], pool: ObjectPool) -> str:
         """The id of a dataset in `pool` that has the rows of all of these. Raises Missing, LamdatuiError."""

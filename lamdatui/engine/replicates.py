@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from lamdatui.domain import replicates
 from lamdatui.domain.actions import action_from_json
@@ -34,26 +34,31 @@ class Replicates:
         """Do the best pipelines again as often as fits into the run's time; each result, or why there is none, is put on record.
         `goes_on` is asked before each."""
         finalists = list(replicates.finalists(self._state, self._run.scoring.objectives(self._state)))
-        done: dict[str, int] = {}
-        """Digest of what was made on the way → the trial that it repeats."""
-        for place, model in enumerate(finalists):
-            # What stands in the way of a later one as well is not trained twice.
-            needed = {trial.number for later in finalists[place + 1 :] for trial in lineage(self._state, later)}
+        done: dict[str, tuple[int, int]] = {}
+        """Digest of what was made on the way → the trial that it repeats, and the shift of its seed."""
+
+        for model in finalists:
             try:
                 while len(self._made(model)) < SEEDS - 1 and goes_on():
-                    try:
-                        await self._again(model, done)
-                    finally:
-                        await self._aside.drop({digest for digest, trial in done.items() if trial not in needed})
+                    await self._again(model, done)
+                    # Not before it is on record, and not what another one needs, if only later: whatever ends an engine, nothing is trained twice.
+                    needed = set(self._needed(finalists))
+                    await self._aside.drop({digest for digest, made in done.items() if made not in needed})
             except Exception as error:  # noqa: BLE001 (`reason_of` says why)
                 reason = reason_of(error)
                 self._run.record(("replicates.missing", {"model": model, "reason": reason}))
+
+    def _needed(self, finalists: list[str]) -> Iterator[tuple[int, int]]:
+        """Trials with shifts of their seeds that are still to be done again for these models."""
+        for model in finalists:
+            for shift in range(len(self._made(model)) + 1, SEEDS):
+                yield from ((trial.number, shift) for trial in lineage(self._state, model))
 
     def _made(self, model: str) -> list[Replicate]:
         found = self._state.replicates.get(model)
         return found["made"] if found else []
 
-    async def _again(self, name: str, done: dict[str, int]) -> None:
+    async def _again(self, name: str, done: dict[str, tuple[int, int]]) -> None:
         """One more seed of a model's pipeline; `done` gets what it makes. Raises Missing."""
         run, state = self._run, self._state
         shift = len(self._made(name)) + 1
@@ -74,7 +79,7 @@ class Replicates:
             made = trial.model or trial.dataset or ""
             again[made] = f"{made}-seed{shift + 1}"
             actions.append(action)
-            done[action["digest"]] = trial.number
+            done[action["digest"]] = trial.number, shift
             pool.add(await self._aside.done(bound, action, pool, again[made], score=made == name))
         model = pool.model(again[name])
         for split in SPLITS:
