@@ -42,17 +42,18 @@ TEXT_CHARS, TEXT_LINES = 4000, 3
 BROKEN = 70
 """Exit status of a target's process that did not work itself."""
 ROOM_BYTES = 6 * 2**30
-"""Address space that a target's process may take beyond what it has: a bomb ends in a MemoryError."""
 
 
 @dataclass(frozen=True)
 class Target:
     """A reader. `open` gets an empty folder and gives what makes a case and what reads it; `allowed`: errors beside LamdatuiError that the
-    reader promises to raise; `whole`: as many cases are tried in the long tests."""
+    reader promises to raise; `whole`: as many cases are tried in the long tests; `room`: bytes of address space that its process may take beyond what
+    it has, where a bomb ends in a MemoryError."""
 
     open: Callable[[Path], tuple[Make, Read]]
     allowed: tuple[type[BaseException], ...] = ()
     whole: int = 100_000
+    room: int = ROOM_BYTES
 
 
 @dataclass
@@ -238,7 +239,7 @@ def _apart(name: str, seed: int, numbers: range, beat: mmap.mmap, pipe: Any) -> 
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         space = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-        resource.setrlimit(resource.RLIMIT_AS, (space + ROOM_BYTES, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (space + targets()[name].room, resource.RLIM_INFINITY))
 
         def told(number: int) -> None:
             beat[:8] = struct.pack("q", number)

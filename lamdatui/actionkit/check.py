@@ -8,8 +8,8 @@ from __future__ import annotations
 import ast
 import io
 import keyword
-import math
 import re
+import reprlib
 import sys
 import tokenize
 from collections.abc import Iterable, Iterator
@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from lamdatui.base import paths
 from lamdatui.base.errors import LamdatuiError
-from lamdatui.base.jsonio import regular
+from lamdatui.base.jsonio import finite, regular
 from lamdatui.config.reading import SECONDS, examine
 from lamdatui.domain.actions import FAMILIES, ActionType, BoundType, Call, Estimate, Param, Registry, Slot, Value
 from lamdatui.domain.declarations import faults
@@ -157,7 +157,7 @@ def _answers(bound: BoundType) -> Iterator[str]:
             yield f"check() raised {type(error).__name__} {told}: {error}"
         else:
             if not isinstance(reasons, list) or not all(isinstance(reason, str) and reason for reason in reasons):
-                yield f"check() returns a list of sentences, not {reasons!r}"
+                yield f"check() returns a list of sentences, not {_brief(reasons)}"
         try:
             cost = bound.type.estimate(call)
         except (Exception, SystemExit) as error:  # noqa: BLE001 (as above)
@@ -168,8 +168,16 @@ def _answers(bound: BoundType) -> Iterator[str]:
             continue
         for name in ("seconds", "memory_bytes", "disk_bytes"):
             value = getattr(cost, name)
-            if value is not None and not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                yield f"estimate(): {name} is a number from 0, or None, not {value!r}"
+            if value is not None and ((number := finite(value)) is None or number < 0):
+                yield f"estimate(): {name} is a number from 0, or None, not {_brief(value)}"
+
+
+def _brief(value: object) -> str:
+    """A value of somebody's code in a few words."""
+    try:
+        return reprlib.repr(value)
+    except Exception:  # noqa: BLE001 (its own, or an integer of thousands of digits)
+        return f"something of type {type(value).__name__}"
 
 
 def sample_calls(bound: BoundType) -> Iterator[tuple[str, Call]]:
