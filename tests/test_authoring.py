@@ -85,7 +85,10 @@ def test_a_sound_declaration_has_no_problems() -> None:
         ({"estimate": raises}, "estimate() raised AttributeError"),
         ({"estimate": lambda self, call: 5}, "estimate() returns an Estimate"),
         ({"estimate": lambda self, call: Estimate(seconds=-1)}, "seconds is a number from 0"),
-        ({"estimate": lambda self, call: Estimate(seconds=10**5000)}, "seconds is a number from 0, or None, not something of type int"),
+        (
+            {"estimate": lambda self, call: Estimate(seconds=10**5000)},
+            "seconds is a number from 0, or None, not something of type int",
+        ),
         ({"estimate": lambda self, call: Estimate(seconds="x" * 10**8)}, "seconds is a number from 0"),
         ({"check": lambda self, call: "x" * 10**8}, "returns a list of sentences, not 'xxx"),
     ],
