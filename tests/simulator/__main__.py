@@ -47,6 +47,8 @@ def main(words: list[str] | None = None) -> int:
             if wrong:
                 bad.append(seed)
                 print(f"seed {seed}: {wrong}", flush=True)
+            if (done := seed - options.first + 1) % 100 == 0:
+                print(f"{done} seeds, {lives} engines, {len(bad)} bad", file=sys.stderr, flush=True)
         for what, times in sorted(counts.items()):
             print(f"{times:8d} {what}")
         print(f"{options.seeds} seeds, {lives} engines, {len(bad)} bad {bad[:20]}, {time.monotonic() - began:.0f} s")
