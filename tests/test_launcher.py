@@ -189,9 +189,10 @@ def test_the_console_ends_with_its_terminal_whoever_else_waits(how: str) -> None
     child = psutil.Process(int(terminal.match.group(1)))
     ours = [child, *child.parents()[:2]]
     assert ours[-1].pid == terminal.pid
-    os.close(terminal.child_fd)  # the window is closed: nobody reads, and the leader alone is told
+    # The window is closed: nobody reads, and the leader alone is told. By the object that has the descriptor, which would close the number again.
+    terminal.ptyproc.fileobj.close()
     _, alive = psutil.wait_procs(ours, timeout=10)
     for process in alive:
         process.kill()
-    terminal.child_fd, terminal.closed = -1, True
+    terminal.ptyproc.closed = terminal.closed = True  # nothing is left to be ended
     assert not alive, f"{[process.pid for process in alive]} of {[process.pid for process in ours]} outlive the terminal"
