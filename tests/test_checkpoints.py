@@ -62,7 +62,7 @@ METHODS: dict[str, tuple[str, dict[str, list[str]], dict[str, Any]]] = {
 }
 
 
-QUICK = ("lora", "held out", "kto", "grpo")
+QUICK = ("lora", "grpo")
 """`make test` tries these, `make test-slow` all."""
 
 
@@ -154,7 +154,9 @@ def test_a_stop_writes_a_checkpoint_first(lab: Path, tmp_path: Path) -> None:
     assert kept_steps(folder_of(cut.store.root, action["digest"])) == []
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", "no manifest"])
+@pytest.mark.parametrize(
+    "damage", ["flipped", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torn", "no manifest"))]
+)
 def test_a_damaged_checkpoint_is_not_taken_but_the_one_before_it(lab: Path, tmp_path: Path, damage: str) -> None:
     kind, inputs, params = METHODS["lora"]
     cut = Cut(lab, tmp_path, signal.SIGKILL, has_checkpoint_of(10))
@@ -284,7 +286,7 @@ def test_a_suspended_step_frees_the_machine_and_goes_on(lab_profile, cli: Comman
     assert steps_of(cli.runs / "s" / "steps" / "1" / "3")[0] > 0
 
 
-@pytest.mark.parametrize("order", ["stop", "cancel"])
+@pytest.mark.parametrize("order", ["cancel", pytest.param("stop", marks=pytest.mark.slow)])
 def test_a_suspended_step_can_be_given_up(lab_profile, cli: Commands, order: str) -> None:
     process = cli.popen(
         "run", str(lab_profile(LONG, OFTEN)), "--name", "g", "--headless", "--mode", "auto", "--max-trials", "1"

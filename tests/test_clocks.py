@@ -91,7 +91,8 @@ def test_a_run_ends_when_its_minutes_do(lab_profile, cli: Commands) -> None:
     done = cli(*words, "--max-trials", "1", LAMDATUI_FAULTS="step.train-step=sleep:1.5")
     assert done.returncode == 0, done.stderr
     found = cli.show("short")
-    assert (found["status"], found["reason"]) == ("done", "0.4 minutes")
+    # A slow machine ends when nothing fits any more, and says so.
+    assert (found["status"], found["reason"].partition(":")[0]) == ("done", "0.4 minutes")
     (cut,) = found["trials"]
     assert (cut["status"], cut["error"]["class"]) == ("stopped", "time")
     wall = next(one for one in found["ledgers"] if one["name"] == "wall")

@@ -282,15 +282,15 @@ def test_the_gpu_share_is_counted(executable: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("obstacle", "said"),
+    ("obstacle", "seconds", "said"),
     [
-        ("broken", r"ended with exit code 1.*CUDA out of memory"),
-        ("endless", r"not ready within 1\.5 s.*loading /models/Qwen3-4B"),
+        ("broken", 60, r"ended with exit code 1.*CUDA out of memory"),
+        ("endless", 6, r"not ready within 6 s.*loading /models/Qwen3-4B"),
     ],
 )
-def test_a_failed_start_tells_the_log_and_leaves_nothing(executable: Path, obstacle: str, said: str) -> None:
+def test_a_failed_start_tells_the_log_and_leaves_nothing(executable: Path, obstacle: str, seconds: float, said: str) -> None:
     (executable.parent / obstacle).touch()
-    host = planner_server(settings_for(executable, ready_seconds=1.5), executable.parent / "log")
+    host = planner_server(settings_for(executable, ready_seconds=seconds), executable.parent / "log")
     with pytest.raises(LamdatuiError, match=said) as caught:
         asyncio.run(host.start())
     assert caught.value.exit_code == EXIT_PLANNER

@@ -24,8 +24,8 @@ class Console:
         self.pilot: Pilot[int]
 
     async def until(self, condition: Callable[[], object], what: str = "the condition") -> None:
-        """Wait until something holds; fails after some seconds."""
-        end = time.monotonic() + 10
+        """Wait until something holds; fails after a minute, which a busy machine may need."""
+        end = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < end, f"{what} never came true"
             await self.pilot.pause(0.02)
