@@ -16,14 +16,14 @@ from lamdatui.engine.aside import Aside
 from lamdatui.engine.baselines import Baselines, Found
 from lamdatui.store.artifacts import Store
 
-MADE, FOUND, TRIAL, IN_POOL, NEVER = (f"{number}" * 64 for number in range(1, 6))
+MADE, FOUND, TRIAL, IN_POOL, FAILED = ALL = tuple(f"{number}" * 64 for number in range(1, 6))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
-    """As much of a run as looks after its objects: a store that has four, of which it made one beside its search, found one, and has two by its search."""
+    """As much of a run as looks after its objects: one of them made beside its search, one found, two of its search, one of a step that did not end well."""
     store = Store(tmp_path / "store")
-    for digest in (MADE, FOUND, TRIAL, IN_POOL):
+    for digest in ALL:
         with store.staging() as staged:
             (staged / "weights").write_bytes(b"weights")
             store.publish(staged, digest, {"kind": "full"})
@@ -35,11 +35,11 @@ def run(tmp_path: Path) -> Any:
             (PURPOSE, FOUND, True),
             ("action", TRIAL, False),
             (PURPOSE, IN_POOL, False),
-            (PURPOSE, NEVER, False),
+            (PURPOSE, FAILED, False),
         )
     ):
         key = f"{number}-{digest[:8]}/1"
-        status = "failed" if digest == NEVER else "ok"
+        status = "failed" if digest == FAILED else "ok"
         state.steps[key] = StepRecord(key, purpose, None, digest, status=status, cached=cached)
     told: list[str] = []
     recorded: list[tuple[str, Any]] = []
@@ -56,12 +56,12 @@ def run(tmp_path: Path) -> Any:
 
 
 def kept(run: Any) -> list[str]:
-    return [digest for digest in (MADE, FOUND, TRIAL, IN_POOL) if run.store.find(digest) is not None]
+    return [digest for digest in ALL if run.store.find(digest) is not None]
 
 
 async def test_only_what_the_run_made_beside_its_search_goes_away(run: Any) -> None:
-    await Aside(run, PURPOSE, lambda: 0.0).drop([MADE, FOUND, TRIAL, IN_POOL, NEVER])
-    assert kept(run) == [FOUND, TRIAL, IN_POOL] and run.told == []
+    await Aside(run, PURPOSE, lambda: 0.0).drop(ALL)
+    assert kept(run) == [FOUND, TRIAL, IN_POOL, FAILED] and run.told == []
     await Aside(run, PURPOSE, lambda: 0.0).drop([MADE])
     assert run.told == [], "what is gone is gone"
 
@@ -93,5 +93,5 @@ async def test_spare_weights_of_a_baseline_stay_until_it_is_on_record(run: Any, 
     run.state.baselines = {name: {"digest": FOUND} for name in NAMES if name != "sft_all"}
     await baselines.make(lambda: True)
     assert run.recorded == [("baseline.recorded", {"name": "sft_all", "baseline": {"digest": FOUND}})]
-    assert at_record == [[MADE, FOUND, TRIAL, IN_POOL]]
-    assert kept(run) == [FOUND, TRIAL, IN_POOL]
+    assert at_record == [list(ALL)]
+    assert kept(run) == [FOUND, TRIAL, IN_POOL, FAILED]

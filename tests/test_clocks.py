@@ -91,8 +91,9 @@ def test_a_run_ends_when_its_minutes_do(lab_profile, cli: Commands) -> None:
     done = cli(*words, "--max-trials", "1", LAMDATUI_FAULTS="step.train-step=sleep:1.5")
     assert done.returncode == 0, done.stderr
     found = cli.show("short")
-    # A slow machine ends when nothing fits any more, and says so.
-    assert (found["status"], found["reason"].partition(":")[0]) == ("done", "0.4 minutes")
+    # A slow machine is some moments early, and says so.
+    early = "0.4 minutes: nothing that is left to try fits into the last 0.0 minutes"
+    assert found["status"] == "done" and found["reason"] in ("0.4 minutes", early)
     (cut,) = found["trials"]
     assert (cut["status"], cut["error"]["class"]) == ("stopped", "time")
     wall = next(one for one in found["ledgers"] if one["name"] == "wall")
