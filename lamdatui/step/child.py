@@ -153,8 +153,7 @@ def _work(directory: Path, request: dict[str, Any], registry: Registry, dry_run:
             _execute(step, registry, store)
             step.close()
         executed = time.monotonic()
-        if stop.asked():
-            raise Stopped
+        stop.check()
         _evaluate(step, store)
     return {
         "cached": cached,

@@ -91,7 +91,8 @@ class StepContext:
         print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", flush=True)
 
     def metric(self, **values: Any) -> None:
-        """One record in metrics.jsonl; a value that is not finite is written as null."""
+        """One record in metrics.jsonl; a value that is not finite is written as null. Raises Stopped as `stop.check` does."""
+        stop.check()
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         clean["seconds"] = round(time.monotonic() - self._began, 3)
         with (self.directory / METRICS).open("a", encoding="utf-8") as handle:

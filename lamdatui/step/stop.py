@@ -32,6 +32,12 @@ def on_term(*_: object) -> None:
         raise Stopped
 
 
+def check() -> None:
+    """Raise Stopped where a stop was asked for and nothing waits for it: what was interrupted may have swallowed it, as a destructor does."""
+    if asked() and not _deferred:
+        raise Stopped
+
+
 def listen() -> None:
     """Take SIGTERM from now on."""
     signal.signal(signal.SIGTERM, on_term)
@@ -54,6 +60,7 @@ def step_ended() -> None:
 def deferred() -> Iterator[None]:
     """Inside, a stop waits for the end of the optimiser step, whose checkpoint is written first; what is over by then is kept."""
     global _deferred, _step_seconds, _step_ended
+    check()
     _deferred, _step_seconds, _step_ended = True, None, 0.0
     try:
         yield

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -93,6 +94,27 @@ async def test_another_log_is_followed_from_its_end_whatever_was_shown_before(
         await loaded(console, lines + 100)
         await console.until(lambda: view.scroll_y == view.max_scroll_y > 0 and "more 99" in console.text())
         assert view.following and view.behind == 0 and "new" not in says(console)
+
+
+async def test_a_width_that_is_set_late_takes_no_lines_away(
+    engine: FakeEngine, log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Painting asks for room for the widest line; lines that came before it was given were beyond the end for good."""
+    other = tmp_path / "other.txt"
+    other.write_text("".join(f"row {number}\n" for number in range(3)))
+    async with opened(engine) as console:
+        view = await loaded(console, 82)
+        late: list[Callable[[], object]] = []
+        monkeypatch.setattr(view, "call_later", lambda callback, *args: late.append(partial(callback, *args)))
+        view.open(other)
+        await loaded(console, 3)
+        await console.until(lambda: late, "the view asks for room")
+        add(other, *(f"more {number}" for number in range(100)))
+        await loaded(console, 103)
+        for callback in late:
+            callback()
+        await console.pilot.pause()
+        assert view.scroll_y == view.max_scroll_y > 0 and "more 99" in console.text()
 
 
 async def test_what_the_view_does_itself_changes_nothing_of_what_is_followed(engine: FakeEngine, log: Path) -> None:

@@ -102,7 +102,7 @@ class LogView(ScrollView, can_focus=True):
         self.screen.clear_selection()
         # The extent first: the old log's would say whether this one's end is on the screen.
         with self._place():
-            self._set_extent(0)
+            self._set_extent()
             self._scroll_to(x=0, y=0, animate=False, force=True)
         self.poll()
         self._sync()
@@ -138,7 +138,6 @@ class LogView(ScrollView, can_focus=True):
     def _sync(self) -> None:
         """Bring the screen up to what is known of the file."""
         model = self.model
-        rows = model.rows if model else 0
         came = max(0, model.index.ends - self._known) if model and self._opened else 0
         self._known = model.index.ends if model else 0
         # What a log holds when it is opened is not news.
@@ -149,7 +148,7 @@ class LogView(ScrollView, can_focus=True):
             self.post_message(self.Changed(came))
             return
         with self._place():
-            self._set_extent(rows)
+            self._set_extent()
             if self.following:
                 self.behind = 0
                 self._to_end()
@@ -169,8 +168,9 @@ class LogView(ScrollView, can_focus=True):
         finally:
             self._placing = before
 
-    def _set_extent(self, rows: int) -> None:
-        height = self._height
+    def _set_extent(self) -> None:
+        # What is known when it is called: rows that were counted before a wait may be another log's, or too few.
+        rows, height = self.model.rows if self.model else 0, self._height
         if self.model and self.model.wrap:
             rows, width = self.model.last_top(height, self._text_width) + height, 0
         else:
@@ -201,7 +201,7 @@ class LogView(ScrollView, can_focus=True):
 
     def on_resize(self, event: Resize) -> None:
         with self._place():
-            self._set_extent(self.model.rows if self.model else 0)
+            self._set_extent()
             if self.following:
                 self._to_end()
         if not self.following and self.scroll_y >= self.max_scroll_y:
@@ -241,7 +241,7 @@ class LogView(ScrollView, can_focus=True):
             widest = max((len(piece.line.text) for piece in self._page), default=0)
             if widest > self._width:
                 self._width = widest
-                self.call_later(self._set_extent, model.rows)
+                self.call_later(self._set_extent)
         return self._page
 
     def render_lines(self, crop: Region) -> list[Strip]:
@@ -436,7 +436,7 @@ class LogView(ScrollView, can_focus=True):
         self._only_problems = self.model.only_problems = not self._only_problems
         self.screen.clear_selection()
         with self._place():
-            self._set_extent(self.model.rows)
+            self._set_extent()
             self.poll()
             if not following and self._only_problems:
                 self._scroll_to(y=self.model.row(place), animate=False, force=True)
@@ -452,7 +452,7 @@ class LogView(ScrollView, can_focus=True):
         if self.model:
             self.model.wrap = self._wrap
         with self._place():
-            self._set_extent(self.model.rows if self.model else 0)
+            self._set_extent()
             self._scroll_to(x=0, y=self.max_scroll_y if self.following else top, animate=False, force=True)
         self._sync()
 
