@@ -130,10 +130,15 @@ async def test_the_event_loop_goes_on_while_the_surrogate_thinks(monkeypatch: py
     assert await asking == [None]
 
 
-async def test_what_the_surrogate_stands_on_is_imported_once_and_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_the_surrogate_stands_on_is_imported_once_beside_the_loop_and_not_before_it_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     threads: list[int] = []
     monkeypatch.setattr(module, "load", lambda: threads.append(threading.get_ident()))
     asked = Forecasts()
-    await asyncio.gather(*(asked.warm() for _ in range(3)))
+    assert asked.warm(1) is None
+    warming = asked.warm(2)
+    assert warming is not None and asked.warm(3) is warming
+    await warming
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()

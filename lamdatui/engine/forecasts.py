@@ -10,7 +10,7 @@ from typing import Any
 from lamdatui.domain.actions import Estimate
 from lamdatui.domain.choice import Candidate, Proposal, View
 from lamdatui.domain.objects import ObjectPool
-from lamdatui.policy.surrogate import Forecast, load, told
+from lamdatui.policy.surrogate import LEAST_TRIALS, Forecast, load, told
 
 PATIENCE_SECONDS = 2.0
 """A proposal waits this long for its forecast, and goes without it then."""
@@ -24,9 +24,12 @@ class Forecasts:
         self._asking: asyncio.Task[list[Forecast | None]] | None = None
         self._warming: asyncio.Task[None] | None = None
 
-    def warm(self) -> asyncio.Task[None]:
-        """Import what the surrogate stands on, once, in a thread: a step is under way and nobody waits for the engine."""
-        if self._warming is None:
+    def warm(self, trials: int) -> asyncio.Task[None] | None:
+        """Import what the surrogate stands on, once, in a thread, before so many trials are done that it is asked.
+
+        To be called while a step is under way and nobody waits for the engine.
+        """
+        if self._warming is None and trials >= LEAST_TRIALS:
             self._warming = asyncio.create_task(asyncio.to_thread(load))
         return self._warming
 

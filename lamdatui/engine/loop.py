@@ -173,7 +173,7 @@ class Loop:
     async def step(self, name: str, request: StepRequest, pool: ObjectPool | None = None) -> StepOutcome:
         """Have a step done on the next free device; its outcome. `pool`: of what it works with, where that is not the run's."""
         async with self.slots.hold() as device:
-            self.forecasts.warm()
+            self.forecasts.warm(len(self.state.trials))
             request["device"] = device
             return await self.attempts.outcome(name, request, pool)
 

@@ -7,6 +7,7 @@ that one starts from. Tasks are separate outputs of one process, because a datas
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -150,8 +151,9 @@ def load() -> None:
 
 def improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
     """Expected improvement over `best` of normal variables (Jones et al. 1998); never negative."""
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     std = np.maximum(std, 1e-9)
     z = (mean - best) / std
-    return np.maximum(0.0, (mean - best) * norm.cdf(z) + std * norm.pdf(z))
+    density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    return np.maximum(0.0, (mean - best) * ndtr(z) + std * density)

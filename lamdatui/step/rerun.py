@@ -23,7 +23,8 @@ from lamdatui.inputs import trust
 from lamdatui.inputs.profile import MOST_MINUTES, load_profile
 from lamdatui.inputs.workspace import bind_types
 from lamdatui.step.files import DATA, METRICS, OLDER_REQUEST, REQUEST, ROWS, attempt_directory, read_outcome, write_request
-from lamdatui.step.request import generator_of, reference
+from lamdatui.step.request import generator_of, is_bare, reference
+from lamdatui.step.warm import import_everything
 from lamdatui.store.artifacts import MANIFEST
 from lamdatui.store.journal import newer_run, read_state
 
@@ -159,6 +160,8 @@ def _rerun(run_dir: Path, number: int, overrides: list[str], *, dry_run: bool, d
         from lamdatui.config.resources import load_registry
         from lamdatui.step.child import run_step
 
+        if not is_bare(request):
+            import_everything()
         errors = _Errors(debug)
         code = run_step(scratch, load_registry(), dry_run=dry_run, on_error=errors)
         if errors.interrupted:

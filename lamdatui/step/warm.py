@@ -60,7 +60,10 @@ def _say(**frame: object) -> None:
     os.write(_ANSWERS, json.dumps(frame).encode() + b"\n")
 
 
-def _import_everything() -> None:
+def import_everything() -> None:
+    """Import what steps work with, models and trainers and merges, and set the number of threads as the environment says."""
+    # Four thousand modules are kept for good: looking for garbage among them takes a quarter of the time.
+    gc.disable()
     import datasets
     import peft  # noqa: F401
     import torch
@@ -79,9 +82,9 @@ def _import_everything() -> None:
     disable_progress_bar()
     # Hundreds of regular expressions, compiled at the first load of a model: once here instead of in every step.
     get_checkpoint_conversion_mapping("llama")
-    gc.collect()
     # A step's collections need not look at (and, forked, copy) what the imports left.
     gc.freeze()
+    gc.enable()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
@@ -148,7 +151,7 @@ def main() -> None:
     _ANSWERS = os.dup(1)
     os.dup2(2, 1)
     _say(network=_network())
-    _import_everything()
+    import_everything()
     safe, why = _fork_is_safe()
     mode = os.environ.get("LAMDATUI_STEP_HOST") or ("fork" if safe else "spare")
     reader, writer = os.pipe()
