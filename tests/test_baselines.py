@@ -16,11 +16,11 @@ from lamdatui.base.jsonio import digest
 from lamdatui.config.resources import load_registry
 from lamdatui.domain import baselines
 from lamdatui.domain.baselines import NAMES, board, missing, seconds_left, standing, training_seconds
-from lamdatui.domain.budget import ledgers
+from lamdatui.domain.budget import ledgers, reserve
 from lamdatui.domain.events import Event, check_fields
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.state import RunState
-from lamdatui.domain.trials import Trial
+from lamdatui.domain.trials import StepRecord, Trial
 from lamdatui.engine.baselines import learning_rates
 from lamdatui.inputs.fewshot import CHARS, SHOTS, after, examples, fewer
 from lamdatui.inputs.taskfiles import load_task
@@ -103,6 +103,22 @@ def test_the_search_leaves_baselines_their_share_of_its_time(state: RunState) ->
     assert seconds_left(state) == pytest.approx(60.0), "minutes of steps"
     state.finishing = {"reason": "3 trials"}
     assert seconds_left(state) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reserved"),
+    [(0.0, 420.0), (55.0, 420.0), (57.0, 254.1), (83.0, 254.1), (84.0, 0.0)],
+    ids=["nothing is known", "both fit", "examples take too long", "a seed just fits", "a seed takes too long"],
+)
+def test_the_search_leaves_no_time_in_which_nothing_fits(state: RunState, seconds: float, reserved: float) -> None:
+    """A search was cut to a fifth of its time, and then none of what that was left for fitted into it."""
+    state.profile = {"budget": {"baselines": 0.4, "replicates": 0.35}}
+    state.wall_seconds, state.best = 980.0, 1
+    # 224 s are for baselines (examples: four times what one split takes), 196 s for replicates (30 s of training, and twice); 254.1 s without baselines.
+    for step in ("trial", "search"):
+        state.steps[step] = StepRecord(f"{step}/1", step, 1, "d9", status="ok", seconds={"evaluate": seconds})
+    found = next(one.reserved for one in ledgers(state) if one.name == "wall") - reserve(state)
+    assert found == pytest.approx(reserved, abs=0.1)
 
 
 def events(*facts: tuple[str, dict[str, Any]]) -> RunState:

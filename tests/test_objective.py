@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lamdatui.domain.budget import pipeline_seconds
 from lamdatui.domain.objects import ModelObject
 from lamdatui.domain.rates import most_per_hour, rates, step_seconds
-from lamdatui.domain.replicates import training_seconds
 from lamdatui.domain.scores import PENALTY, front, objective, objectives, shortfall, weights_of
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
@@ -175,7 +175,7 @@ def test_the_seconds_of_lineages_that_overlap_are_those_of_each_lineage_by_itsel
         state.trials[number] = trial
         state.pool.add(ModelObject(f"m{number}", f"d{number}", "llama", "l", "x", trial=number))
     found = step_seconds(state)
-    assert found == {name: pytest.approx(training_seconds(state, name), abs=1e-3) for name in state.pool.items}
+    assert found == {name: pytest.approx(pipeline_seconds(state, name), abs=1e-3) for name in state.pool.items}
     assert found["m59"] > 0.5 * sum(trial.seconds["execute"] for trial in state.trials.values())
 
 

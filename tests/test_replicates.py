@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lamdatui.domain import baselines, replicates
-from lamdatui.domain.budget import ledgers
+from lamdatui.domain.budget import ledgers, pipeline_seconds
 from lamdatui.domain.objects import DatasetObject, ModelObject
 from lamdatui.domain.replicates import FINALISTS, SEEDS, finalists
 from lamdatui.domain.state import RunState
@@ -104,7 +104,7 @@ def test_the_winner_first_then_the_best_of_those_that_train_something(state: Run
     state.winner = "m3"
     assert finalists(state, objectives) == [], "a merge of what the profile names is the same with every seed"
     state.winner = "m4"
-    assert replicates.training_seconds(state, "m4") == 10 + 20 + 40 + 50
+    assert pipeline_seconds(state, "m4") == 10 + 20 + 40 + 50
 
 
 def test_they_have_a_share_of_their_own(state: RunState) -> None:

@@ -12,10 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lamdatui.domain.budget import GRACE, baselines_share, ledgers, worked
+from lamdatui.domain.budget import GRACE, baselines_share, ledgers, seconds_of, worked
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.state import RunState
-from lamdatui.domain.trials import Trial
 from lamdatui.domain.verdicts import direction, keeps, winner_gain
 
 NAMES = ("few_shot", "sft_all", "best_single_step", "best_merge")
@@ -35,12 +34,6 @@ def training_seconds(state: RunState) -> float:
             continue
         total += seconds_of(trial)
     return total
-
-
-def seconds_of(trial: Trial) -> float:
-    """What a trial's step took; for a result of the store, what it was expected to take."""
-    expected = ((trial.proposal or {}).get("estimate") or {}).get("seconds")
-    return expected or 0.0 if trial.cached else trial.seconds.get("execute", 0.0)
 
 
 def family(state: RunState, action: Mapping[str, Any]) -> str:

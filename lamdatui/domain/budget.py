@@ -7,12 +7,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject, stored
 from lamdatui.domain.state import RunState
 from lamdatui.domain.trials import Trial
 
 MEASURED = ("trial", "search")
 """Purposes of steps that score one model on the search split."""
+LONGER = 2.0
+"""A question with examples before it is expected to take so many times as long to answer."""
 GRACE = 0.03
 """Share of a time limit by which a trial that is at work may overrun it."""
 
@@ -53,11 +56,13 @@ def ledgers(state: RunState, now: float | None = None) -> tuple[Ledger, ...]:
     """Trials, seconds of work, seconds of steps, planner tokens, bytes. `now`, on the clock `state.meter`, is the last event's time unless given."""
     needed = reserve(state)
     budget: dict[str, Any] = state.profile.get("budget") or {}
-    share = 0.0 if state.has_ended or state.searched else baselines_share(state) + replicates_share(state)
+    shares = [] if state.has_ended or state.searched else _shares(state)
 
     def kept(limit: float | None) -> float:
-        # The search leaves baselines and replicates their share of its own time.
-        return needed + (limit or 0.0) * share / (1 + share)
+        # The search leaves baselines and replicates their share of its own time, where the least of them fits into it: else it would be lost.
+        limit, whole = limit or 0.0, 1 + sum(share for share, _ in shares)
+        left = sum(share for share, least in shares if least <= limit * share / whole)
+        return needed + limit * left / (1 + left)
 
     def limit(name: str, scale: float) -> float | None:
         return budget[name] * scale if budget.get(name) else None
@@ -86,6 +91,14 @@ def baselines_share(state: RunState) -> float:
 def replicates_share(state: RunState) -> float:
     """The same for replicates of the best pipelines."""
     return float((state.profile.get("budget") or {}).get("replicates") or 0.0)
+
+
+def _shares(state: RunState) -> list[tuple[float, float]]:
+    """For baselines and for replicates: their share of the search's time, and what the least of them takes as far as this run has seen."""
+    best = state.trials.get(state.best) if state.best is not None else None
+    once = evaluation_seconds(state) + sealed_seconds(state)
+    seed = pipeline_seconds(state, best.model) + once if best and best.model else 0.0
+    return [(baselines_share(state), few_shot_seconds(state)), (replicates_share(state), seed)]
 
 
 def seconds_left(state: RunState, now: float | None = None) -> float:
@@ -148,6 +161,22 @@ def evaluation_seconds(state: RunState) -> float:
 def sealed_seconds(state: RunState) -> float:
     """The same for the sealed split."""
     return evaluation_seconds(state) * _rows_ratio(state)
+
+
+def few_shot_seconds(state: RunState) -> float:
+    """What asking the base after the examples of one dataset is expected to take, on both splits."""
+    return LONGER * (evaluation_seconds(state) + sealed_seconds(state))
+
+
+def seconds_of(trial: Trial) -> float:
+    """What a trial's step took; for a result of the store, what it was expected to take."""
+    expected = ((trial.proposal or {}).get("estimate") or {}).get("seconds")
+    return expected or 0.0 if trial.cached else trial.seconds.get("execute", 0.0)
+
+
+def pipeline_seconds(state: RunState, model: str) -> float:
+    """What a model's pipeline took, step by step, as `seconds_of` counts."""
+    return sum(seconds_of(trial) for trial in lineage(state, model))
 
 
 def _evaluated(state: RunState) -> list[tuple[str | None, float]]:

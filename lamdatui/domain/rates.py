@@ -7,7 +7,7 @@ from functools import reduce
 from itertools import compress
 from operator import or_
 
-from lamdatui.domain.baselines import seconds_of
+from lamdatui.domain.budget import seconds_of
 from lamdatui.domain.lineage import parents
 from lamdatui.domain.records import Gain
 from lamdatui.domain.scores import keep_of, shortfall

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from lamdatui.domain.baselines import TRAINS, family, seconds_of
+from lamdatui.domain.baselines import TRAINS, family
 from lamdatui.domain.budget import GRACE, ledgers, replicates_share
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.state import RunState
@@ -56,11 +56,6 @@ def allowed(state: RunState) -> float:
 def until(state: RunState, now: float | None = None) -> float:
     """Seconds after which a replicate's training that begins now is ended: a little more than it may take."""
     return seconds_left(state, now) + GRACE * (allowed(state) + ((state.searched or {}).get("seconds", 0.0)))
-
-
-def training_seconds(state: RunState, model: str) -> float:
-    """What a model's pipeline took, step by step; for a result of the store, what it was expected to take."""
-    return sum(seconds_of(trial) for trial in lineage(state, model))
 
 
 @dataclass(frozen=True, slots=True)

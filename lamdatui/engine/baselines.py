@@ -13,7 +13,7 @@ from lamdatui.config.resources import load_registry
 from lamdatui.domain import baselines
 from lamdatui.domain.actions import BoundType, Call
 from lamdatui.domain.baselines import ALL_ROWS, SFT_ALL
-from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
+from lamdatui.domain.budget import evaluation_seconds, few_shot_seconds, sealed_seconds
 from lamdatui.domain.objects import DatasetObject, ModelObject, ObjectPool, object_to_json
 from lamdatui.domain.records import ActionRecord, BaselinePlan, Value
 from lamdatui.domain.state import RunState
@@ -30,8 +30,6 @@ NEARLY = 0.95
 """Steps are whole, and rounded."""
 WHOLE: dict[str, Value] = {"epochs": 0.0, "replay_fraction": 0.0, "data_fraction": 1.0, "holdout": 0.0}
 """What a profile may say of `sft` that a plain one does not do."""
-LONGER = 2.0
-"""A question with examples before it is expected to take so many times as long to answer."""
 SHOWN = 3
 """As many datasets, the first ones, are tried as a source of examples."""
 SFT, CONCAT = "sft", "concat"
@@ -124,7 +122,7 @@ class Baselines:
                     continue
                 scoring = run.scoring.with_examples(dict.fromkeys(run.workspace.tasks, messages))
                 if not scoring.complete(base.digest, "search"):
-                    self._aside.fits(self._few_shot_seconds())
+                    self._aside.fits(few_shot_seconds(self._state))
                 await self._aside.scored(base, "search", scoring, f"few-shot-{data.id}")
             except (Missing, LamdatuiError) as error:
                 why = str(error)
@@ -268,13 +266,9 @@ class Baselines:
         rows = read_noted(Path(data.path), data.digest, columns=dict(data.columns)).rows
         return examples(rows, self._state.seed)
 
-    def _few_shot_seconds(self) -> float:
-        """Of asking after the examples of one dataset."""
-        return LONGER * (evaluation_seconds(self._state) + sealed_seconds(self._state))
-
     def _rest(self) -> float:
         """Seconds for scoring what was trained, and for asking after examples."""
-        return evaluation_seconds(self._state) + sealed_seconds(self._state) + self._few_shot_seconds()
+        return evaluation_seconds(self._state) + sealed_seconds(self._state) + few_shot_seconds(self._state)
 
     def _training_seconds(self) -> float:
         return baselines.training_seconds(self._state)

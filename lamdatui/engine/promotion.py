@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lamdatui.domain.actions import BoundType, Inputs, Value
-from lamdatui.domain.baselines import TRAINS, family, seconds_of, training_seconds
-from lamdatui.domain.budget import evaluation_seconds, ledgers, seconds_left
+from lamdatui.domain.baselines import TRAINS, family, training_seconds
+from lamdatui.domain.budget import evaluation_seconds, ledgers, seconds_left, seconds_of
 from lamdatui.domain.choice import Proposal
 from lamdatui.domain.lineage import lineage, model_inputs
 from lamdatui.domain.replicates import trains

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from lamdatui.domain import replicates
 from lamdatui.domain.actions import action_from_json
-from lamdatui.domain.budget import evaluation_seconds, sealed_seconds
+from lamdatui.domain.budget import evaluation_seconds, pipeline_seconds, sealed_seconds
 from lamdatui.domain.lineage import lineage
 from lamdatui.domain.objects import ModelObject, ObjectPool
 from lamdatui.domain.records import ActionRecord, Replicate, ReplicatesRecord
@@ -63,7 +63,7 @@ class Replicates:
         run, state = self._run, self._state
         shift = len(self._made(name)) + 1
         scoring = evaluation_seconds(state) + sealed_seconds(state)
-        self._aside.fits(replicates.training_seconds(state, name) + scoring)
+        self._aside.fits(pipeline_seconds(state, name) + scoring)
         run.phase("comparing", f"{name} with other seeds: {shift + 1} of {SEEDS}")
         pool = ObjectPool(dict(state.pool.items))
         actions: list[ActionRecord] = []
