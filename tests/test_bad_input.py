@@ -224,6 +224,7 @@ def test_a_hostile_profile_is_refused_soon(tmp_path: Path, name: str) -> None:
         ("task: 1.0", 'task: "nan"', "objective.weights.task is a finite number"),
         ("1.0e-3", ".inf", "must be finite"),
         ("1.0e-3", "1" * 400, "at most 40 digits"),
+        ("1.0e-3", "1" + "0" * 30, "a whole number has at most 64 bits"),
         ("scorer: exact", "scorer: exact, rows: {search: 99999999999}", "is at most"),
         ("name: mine", "name: !!bool x", "neither true nor false"),
         ("name: mine", "name: !!int ''", "at most 40 digits"),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import time
+from pathlib import Path
+from unittest.mock import AsyncMock
 
 import psutil
 import pytest
 
+from lamdatui.cli.headless import Headless
 from lamdatui.domain.state import RunState
+from lamdatui.wire.client import Client
 from lamdatui.wire.rundir import is_alive
 from tests.conftest import Commands
 from tests.test_run import no_process_below, wait_for
@@ -58,6 +63,28 @@ def test_a_storm_stops_the_trial_as_one_ctrl_c_does(cli: Commands, words: list[s
     done = cli(*words)
     assert done.returncode == 0, done.stderr
     assert [trial["status"] for trial in cli.show("x")["trials"]] == ["stopped", "done"]
+
+
+async def test_leaving_at_once_waits_for_the_order_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that was killed before the engine had the order was a trial that failed, and counted."""
+    following, killed = Headless(tmp_path, as_json=True), []
+    monkeypatch.setattr(following, "_kill_step", lambda: killed.append(following._is_stopping))
+    answered = asyncio.Event()
+
+    async def stop() -> None:
+        await answered.wait()
+        following._is_stopping = True
+
+    client = AsyncMock(Client)
+    leaving = asyncio.create_task(following._leave(client, asyncio.create_task(stop())))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert killed == []
+    answered.set()
+    following._ended.set()
+    await asyncio.wait_for(leaving, 60)
+    assert killed == [True, True]
+    client.close.assert_awaited_once()
 
 
 @pytest.mark.parametrize("made", ["engine.log", "lock", "socket"])

@@ -217,6 +217,8 @@ def test_tokens_are_told_in_all_and_by_choice() -> None:
     story.asked(0.3)
     report = story.report()
     assert (report.tokens, report.seconds, report.tokens_per_choice, report.seconds_per_choice) == (1500, 4.5, 750.0, 2.25)
+    story.add("planner.answered", number=3, call="action", answer="A", tokens=10**400, seconds=1.5)
+    assert story.report().tokens_per_choice is None, "no float holds it"
 
 
 def test_proposers_have_means_and_gains_over_their_best_parent() -> None:

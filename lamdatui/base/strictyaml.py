@@ -81,6 +81,8 @@ def _number(loader: _Loader, node: yaml.ScalarNode) -> int | float:
         raise _refuse(node, f"not a number of at most {MOST_DIGITS} digits") from error
     if finite(value) is None:
         raise _refuse(node, "a number must be finite")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise _refuse(node, "a whole number has at most 64 bits")
     return value
 
 

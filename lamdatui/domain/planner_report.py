@@ -142,7 +142,7 @@ def worth(state: RunState) -> Worth:
     compared = [choice for choice in choices if choice.difference is not None]
     difference = mean([choice.difference for choice in compared if choice.difference is not None])
     error = mean([off for trial in trials if (off := _error(trial)) is not None])
-    asked = len(choices)
+    asked, tokens = len(choices), finite(state.planner_tokens)
     return Worth(
         verdict=_verdict(state, counts, difference, error),
         choices=choices,
@@ -156,7 +156,7 @@ def worth(state: RunState) -> Worth:
         surrogate_error=error,
         tokens=state.planner_tokens,
         seconds=round(state.planner_seconds, 3),
-        tokens_per_choice=round(state.planner_tokens / asked, 1) if asked else None,
+        tokens_per_choice=round(tokens / asked, 1) if asked and tokens is not None else None,
         seconds_per_choice=round(state.planner_seconds / asked, 3) if asked else None,
         proposers=_proposers(state, trials),
         shadows=_agreements(trials),

@@ -259,9 +259,9 @@ class Loop:
             await self.upkeep.out_of_room(f"no action fits on the disk: {lacking[0]}")
             return await self._choose(number)
         if any(reason.endswith(TOO_LONG) for reason in refused):
-            left = seconds_left(self.state, self.now()) / 60
+            left = seconds_left(self.state, self.now())
             limit = next(one.limit_text() for one in ledgers(self.state) if one.unit == "s" and one.limit is not None)
-            raise SearchEnded("done", f"{limit}: nothing that is left to try fits into the last {left:.1f} minutes")
+            raise SearchEnded("done", f"{limit}: nothing that is left to try fits into the {left:.0f} s that are left")
         told = "; ".join(reason for reason, _ in refused.most_common(3) if not reason.endswith(": tried already"))
         why = "no legal action is left that was not tried" + (f" ({told})" if told else "")
         # Where nothing was ever possible, the search has not been done.

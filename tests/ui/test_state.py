@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lamdatui.ui.console.result import result_lines
-from lamdatui.ui.view.format import bar, duration, hang, size, sparkline
+from lamdatui.ui.view.format import bar, count, duration, hang, interval, score, signed, size, sparkline
 from lamdatui.ui.view.reduce import reduce
 from lamdatui.ui.view.state import ViewState
 from lamdatui.ui.view.training import Progress
@@ -290,3 +290,13 @@ def test_wide_characters_in_a_narrow_place_are_wrapped_and_not_lost(width: int) 
     text = "no GPU: \uff21\u4e2d[on \u6587e"
     rows = hang(((text, "plain"),), width, 2)
     assert "".join(part for row in rows for part, _ in row).replace(" ", "") == text.replace(" ", "")
+
+
+@given(st.floats() | st.integers(-(10**400), 10**400) | st.none())
+@example(float("inf"))
+@example(10**400)
+def test_every_number_has_a_form(value: float | None) -> None:
+    """Sums of times that no clock has, and counts that no float holds, ended the console."""
+    for form in (duration, size, count, score, signed):
+        assert "inf" not in form(value) and "nan" not in form(value)
+    assert "inf" not in interval([value, value])

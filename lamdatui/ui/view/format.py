@@ -60,7 +60,7 @@ def mark(status: str) -> Mark:
 
 def duration(seconds: float | None) -> str:
     """`0.4 s`, `38 s`, `12 min`, `3 h 05 min`; unknown is said out loud."""
-    if seconds is None:
+    if (seconds := finite(seconds)) is None:
         return "unknown time"
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -74,9 +74,8 @@ def duration(seconds: float | None) -> str:
 
 def size(count: float | None, unknown: str = "unknown") -> str:
     """Bytes in the largest unit that keeps the number above one."""
-    if count is None:
+    if (value := finite(count)) is None:
         return unknown
-    value = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if value >= 10 or unit == "B" else f"{value:.1f} {unit}"
@@ -91,8 +90,10 @@ def number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def count(value: float) -> str:
-    """`812`, `12.3k`, `1.2M`."""
+def count(value: float | None) -> str:
+    """`812`, `12.3k`, `1.2M`; a dash for what no float holds."""
+    if (value := finite(value)) is None:
+        return "–"
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= limit:
             return f"{value / limit:.1f}{unit}"
@@ -101,17 +102,17 @@ def count(value: float) -> str:
 
 def score(value: Any) -> str:
     """A score in [0, 1] with two decimals; a dash where there is none."""
-    return f"{value:.2f}" if isinstance(value, int | float) else "–"
+    return "–" if (value := finite(value)) is None else f"{value:.2f}"
 
 
 def signed(value: Any) -> str:
     """A difference of scores, with its sign."""
-    return f"{value:+.2f}" if isinstance(value, int | float) else "–"
+    return "–" if (value := finite(value)) is None else f"{value:+.2f}"
 
 
 def interval(value: Any, sign: bool = False) -> str:
     """`[0.31, 0.53]`, or nothing when there is none."""
-    if not (isinstance(value, Sequence) and len(value) == 2 and all(isinstance(end, int | float) for end in value)):
+    if not (isinstance(value, Sequence) and len(value) == 2 and all(finite(end) is not None for end in value)):
         return ""
     low, high = (f"{end:+.2f}" if sign else f"{end:.2f}" for end in value)
     return f"[{low}, {high}]"
